@@ -1,0 +1,1 @@
+"""What is injected into the training process, and the contract that both sides share."""

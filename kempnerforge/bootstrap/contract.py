@@ -1,0 +1,60 @@
+"""The contract between the launcher and the training process: names and message verbs.
+
+Both sides import this module and nothing else of each other. Standard library only, Python 3.8.
+
+The control socket is a Unix ``SOCK_SEQPACKET`` socket in the launcher's private folder. One packet is
+one message: a JSON object in UTF-8 with a ``verb`` and the fields listed at each verb. A receiver
+ignores fields it does not know, and answers a packet it cannot read with nothing at all.
+"""
+
+from __future__ import annotations
+
+import os
+
+# --- environment -------------------------------------------------------------------------------
+
+#: ``NODE:FOLDER``: the launcher's private folder and the node it is on. A process on another node ignores it.
+CONTROL_VARIABLE = "KFORGE_CONTROL"
+#: JSON object: what an inner kforge-run needs of the job's facts, read once by the outer one.
+JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
+
+# --- files in the private folder -----------------------------------------------------------------
+
+#: The control socket.
+SOCKET_FILE = "control"
+#: The notice, once there is one: a JSON object like the ``notice`` message, without the time left.
+NOTICE_FILE = "notice"
+
+# --- messages ------------------------------------------------------------------------------------
+
+#: The longest packet either side sends or reads, in bytes.
+MAX_MESSAGE = 4096
+
+#: Up: a handler registered. ``program`` (str), ``timeout`` (s, 0: no forced exit), ``stacks`` (the real-time
+#: signal on which the process dumps every thread's stack, or null).
+REGISTERED = "registered"
+#: Up: sent at the first poll, and at the first poll that returned True. ``stop`` (bool: what it returned).
+POLLED = "polled"
+#: Up: graceful shutdown is complete.
+FINISHED = "finished"
+#: Up: the save needs ``seconds`` (s, counted from now).
+MORE_TIME = "more_time"
+#: Up: ``text`` (str) for the launcher's log.
+STATUS = "status"
+#: Down: stop. ``signal`` (number), ``reason`` (str or null), ``seconds_left`` (s until the deadline, or null),
+#: ``forced_exit_in`` (s until the process should force its own exit, or null). Sent again when any of it changes.
+NOTICE = "notice"
+
+
+def node_name() -> str:
+    """Return the name of this node as Slurm calls it, else the host's."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+
+
+def socket_address(folder_fd: int) -> str:
+    """Return the address of the control socket in the folder open at ``folder_fd``.
+
+    It goes through ``/proc/self/fd``, because a Unix socket's address is limited to 107 bytes (unix(7)) and
+    TMPDIR is not.
+    """
+    return "/proc/self/fd/%d/%s" % (folder_fd, SOCKET_FILE)

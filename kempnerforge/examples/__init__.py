@@ -1,0 +1,1 @@
+"""Training programs to read and to copy from."""

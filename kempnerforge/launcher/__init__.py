@@ -1,0 +1,1 @@
+"""The parent side: what stands between Slurm and the training process."""

@@ -1,0 +1,140 @@
+"""Processes that kforge-run starts itself: the training process, and scontrol."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Mapping
+from typing import NoReturn
+
+from . import libc
+
+#: Reset in a child, also where they are inherited as ignored: bash could not trap them. The others stay as they were
+#: (nohup), but for those that Python itself ignores.
+_RESET = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class CannotExecute(Exception):
+    """The command was not executed; `errno` says why (execve(2))."""
+
+    def __init__(self, command: str, number: int) -> None:
+        super().__init__(f"{command}: {os.strerror(number)}")
+        self.errno = number
+
+
+class Child:
+    """A child process that has been executed and is not reaped by anybody else.
+
+    Attributes:
+        pid: its process id.
+        status: None while it is not reaped; then its exit status, or minus the signal it died of.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+
+    def send(self, signum: int) -> bool:
+        """Send a signal unless the child has been reaped; return whether it was there to get it."""
+        if self.status is not None:
+            return False
+        os.kill(self.pid, signum)  # cannot hit another process: until it is reaped, the pid is its own
+        return True
+
+    def reap(self) -> None:
+        """Take the exit status of the child, which must have ended."""
+        _pid, wait_status = os.waitpid(self.pid, 0)
+        self.status = os.waitstatus_to_exitcode(wait_status)
+
+
+def spawn(
+    command: list[str],
+    environment: Mapping[str, str],
+    *,
+    own_group: bool,
+    death_signal: int,
+    output: int | None = None,
+) -> Child:
+    """Start a command with an empty signal mask and return when it has been executed.
+
+    Args:
+        command: program and arguments; a program without a slash is looked for in PATH of `environment`.
+        own_group: put it into a process group of its own.
+        death_signal: what it gets when kforge-run dies.
+        output: descriptor for its standard output and error, with nothing to read; None: it inherits ours.
+
+    Raises:
+        CannotExecute: it is not there or not executable.
+        OSError: fork(2) or pipe(2) failed.
+    """
+    parent = os.getpid()
+    failed_in, failed_out = os.pipe()  # close-on-exec: its end tells that the program was executed
+    pid = os.fork()
+    if pid == 0:
+        number = errno.ENOEXEC
+        try:
+            libc.set_parent_death_signal(death_signal)
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if own_group:
+                os.setpgid(0, 0)
+            if output is not None:
+                null = os.open(os.devnull, os.O_RDONLY)
+                for target, source in ((0, null), (1, output), (2, output)):
+                    os.dup2(source, target)
+            for signum in _RESET:
+                signal.signal(signum, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            _execute(command, environment)
+        except OSError as error:
+            number = error.errno or number
+        finally:
+            # Whatever happens, nothing of the parent may go on running in the child.
+            os.write(failed_out, number.to_bytes(4, "little"))
+            os._exit(127)
+    os.close(failed_out)
+    with open(failed_in, "rb") as failed:
+        answer = failed.read(4)
+    child = Child(pid)
+    if answer:
+        child.reap()
+        raise CannotExecute(command[0], int.from_bytes(answer, "little"))
+    return child
+
+
+def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Execute like execvp(3): through PATH, and a script without a shebang by the shell."""
+    name = command[0]
+    folders = [""] if "/" in name else environment.get("PATH", os.defpath).split(":")
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for folder in folders:
+        path = os.path.join(folder, name)
+        try:
+            os.execve(path, command, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            failure = error
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            os.execve("/bin/sh", ["/bin/sh", path, *command[1:]], environment)
+    raise failure
+
+
+def shares_our_terminal() -> bool:
+    """Return whether kforge-run is in the foreground of a terminal.
+
+    Its child then stays in our group, so that it may read the terminal, and gets what the terminal sends.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

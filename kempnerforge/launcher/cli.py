@@ -1,0 +1,171 @@
+"""`kforge-run`: options in, exit status out. The one place where errors become lines."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from .. import __about__
+from .output import keep_standard_descriptors
+from .policy.tables import EXIT_STATUSES
+from .settings import Settings
+
+_FAILED = 125
+_CANNOT_EXECUTE = 126
+_NOT_FOUND = 127
+
+
+class _Seconds(click.ParamType[float]):
+    """A finite number of seconds, not negative."""
+
+    name = "seconds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds >= 0):
+            self.fail(f"{value!r} is not a number of seconds (0 or more), like 90 or 2.5", param, ctx)
+        return seconds
+
+
+_EPILOG = (
+    "\b\nExit status:\n"
+    + "\n".join(f"  {status:<16} {meaning}" for status, meaning in EXIT_STATUSES)
+    + "\n\n\b\nExample, a whole batch script:\n"
+    "  #!/bin/bash\n"
+    "  #SBATCH --signal=B:USR1@120\n"
+    "  #SBATCH --requeue\n"
+    "  exec kforge-run python train.py\n\n"
+    "Each option can also be set as a variable: KFORGE_TIMEOUT=90 for --timeout 90, KFORGE_REQUEUE=0 for --no-requeue."
+)
+
+
+@click.command(
+    epilog=_EPILOG,
+    context_settings={
+        "auto_envvar_prefix": "KFORGE",
+        "allow_interspersed_args": False,
+        "help_option_names": ["-h", "--help"],
+    },
+)
+@click.option(
+    "--timeout", type=_Seconds(), metavar="SECONDS", help="Longest shutdown allowed; default: all that Slurm gives."
+)
+@click.option(
+    "--term-grace",
+    type=_Seconds(),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From SIGTERM to SIGKILL, when time is plenty.",
+)
+@click.option(
+    "--requeue/--no-requeue", default=True, show_default=True, help="Requeue the job when the run should go on."
+)
+@click.option(
+    "--max-requeues", type=click.IntRange(min=0), metavar="N", help="Do not requeue a job restarted N times already."
+)
+@click.option(
+    "--retry-failures",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Requeue up to N times after a failure that no signal explains.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(),
+    metavar="DIR",
+    help="Folder of the journals; default: kforge in the XDG state folder, inside Slurm only.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every detail.")
+@click.version_option(__about__.__version__, prog_name="kforge-run")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
+def kforge_run(
+    timeout: float | None,
+    term_grace: float,
+    requeue: bool,
+    max_requeues: int | None,
+    retry_failures: int,
+    journal: str | None,
+    quiet: bool,
+    verbose: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND so that a time limit, a preemption or a requeue never costs more than its current step.
+
+    kforge-run hands the notice on to the training process, waits for its checkpoint, enforces the deadline, leaves no
+    process behind and requeues the Slurm job, unless its owner cancelled it.
+    """
+    if not command:
+        raise click.UsageError("no command (hint: kforge-run python train.py)")
+    settings = Settings(
+        command=list(command),
+        timeout=timeout or None,
+        term_grace=term_grace,
+        requeue=requeue,
+        max_requeues=max_requeues,
+        retry_failures=retry_failures,
+        journal=os.path.abspath(journal) if journal else None,
+        verbosity="verbose" if verbose else "quiet" if quiet else "normal",
+    )
+    _leave(_run(settings))
+
+
+def _run(settings: Settings) -> int:
+    from .child import CannotExecute
+    from .supervisor import Supervisor
+
+    try:
+        return Supervisor(settings, os.environ).run()
+    except CannotExecute as error:
+        # Like a shell: 127 where there is no such program, 126 where it cannot be executed.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            _complain(f"{error} (hint: is it in PATH, and its environment activated?)")
+            return _NOT_FOUND
+        _complain(f"{error} (hint: it must be an executable file; start a script through its interpreter)")
+        return _CANNOT_EXECUTE
+    except OSError as error:
+        _complain(f"{error} (hint: the command was not started)")
+        return _FAILED
+
+
+def _complain(text: str) -> None:
+    try:
+        os.write(2, f"kforge-run: error: {text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody to tell; the exit status says it
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: all is closed, and tearing the interpreter down would take as long as a short command."""
+    os._exit(status)
+
+
+def main() -> NoReturn:
+    """Run as the program `kforge-run`."""
+    keep_standard_descriptors()
+    try:
+        kforge_run.main(prog_name="kforge-run", standalone_mode=False)
+    except click.ClickException as error:
+        _complain(error.format_message())
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        sys.exit(_FAILED)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(_FAILED)
+    sys.exit(0)

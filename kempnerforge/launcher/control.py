@@ -1,0 +1,270 @@
+"""The control socket: cooperative processes register on it, report, and are told the notice.
+
+A connection is a registration, and its end is the process's end, so that no pid is ever guessed. The other side is
+training code: nothing it sends, or fails to send, may do more here than cost a line in the log.
+"""
+
+from __future__ import annotations
+
+# The builtin module: `import socket` costs 4 ms (it builds its enums), a tenth of our start.
+import _socket
+import errno
+import os
+import select
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Union
+
+from ..bootstrap import contract
+from .policy.words import Finished, MoreTime, Polled, Registered
+
+#: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
+#: after another cannot keep others from registering.
+_MOST_PEERS = 4096
+_MOST_PER_PROCESS = 64
+#: Descriptors kept free for everything else.
+_SPARE_DESCRIPTORS = 64
+#: struct ucred: pid, uid, gid (unix(7)).
+_UCRED = struct.Struct("iII")
+#: Longest program name or status text that is taken over into the log.
+_LONGEST_TEXT = 200
+#: Messages read from one connection before the others have their turn.
+_MOST_AT_A_TIME = 256
+#: Messages that a process may repeat (status, more time): so many at once, and one more every so often (s).
+_BURST = 20
+_REFILL_EVERY = 0.5
+
+
+class StatusText(NamedTuple):
+    pid: int
+    text: str
+
+
+class Unusable(NamedTuple):
+    """Something came that is not of the contract; told once per connection."""
+
+    pid: int
+    why: str
+
+
+Report = Union[Registered, Polled, Finished, MoreTime, StatusText, Unusable]
+
+
+class Peer:
+    """One connection."""
+
+    def __init__(self, connection: _socket.socket, pid: int) -> None:
+        self._connection = connection
+        self.pid = pid
+        self.program = "?"
+        #: It has a registered handler that is not finished yet.
+        self.cooperative = False
+        #: On this signal it dumps its stacks; None: it does not.
+        self.stacks: int | None = None
+        #: What it has said already, of what counts once.
+        self.said: set[tuple[str, bool]] = set()
+        self._allowance = float(_BURST)
+        self._refilled = time.monotonic()
+        self._pidfd = _pidfd_of(pid)
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def send(self, signum: int) -> bool:
+        """Signal the process; return whether it was there to get it."""
+        if self.pid == 0:
+            return False  # outside our pid namespace; kill(2) would take 0 for our own process group
+        try:
+            if self._pidfd is None:
+                os.kill(self.pid, signum)
+            else:
+                signal.pidfd_send_signal(self._pidfd, signum)
+        except OSError:
+            return False
+        return True
+
+    def tell(self, packet: bytes) -> None:
+        """Send a packet, unless the process has let so many pile up that it is not reading."""
+        try:
+            self._connection.send(packet, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # it is gone, or stuck: its signal tells it the same
+
+    def receive(self) -> bytes | None:
+        """Return the next packet, None when there is none; empty at the end of the connection."""
+        try:
+            return self._connection.recv(contract.MAX_MESSAGE + 1, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def may_repeat(self) -> bool:
+        """Return whether it may send one more message of the kind that can be repeated for ever."""
+        now = time.monotonic()
+        self._allowance = min(self._allowance + (now - self._refilled) / _REFILL_EVERY, float(_BURST))
+        self._refilled = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
+
+    def close(self) -> None:
+        self._connection.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+
+
+def _pidfd_of(pid: int) -> int | None:
+    """Return a descriptor that can only ever mean this process; None before Linux 5.3."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+class Control:
+    """The listening socket and everyone connected to it.
+
+    Args:
+        folder_fd: the private folder in which the socket is bound.
+
+    Raises:
+        OSError: the socket could not be made there.
+    """
+
+    def __init__(self, folder_fd: int, poller: select.poll) -> None:
+        self._poller = poller
+        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        self._listener.setblocking(False)
+        self._listener.bind(contract.socket_address(folder_fd))
+        self._listener.listen(1024)
+        poller.register(self._listener.fileno(), select.POLLIN)
+        self._peers: dict[int, Peer] = {}
+        self._most = min(_MOST_PEERS, max(os.sysconf("SC_OPEN_MAX") - _SPARE_DESCRIPTORS, 16) // 2)
+        self._refused = False
+
+    @property
+    def peers(self) -> list[Peer]:
+        return list(self._peers.values())
+
+    def owns(self, descriptor: int) -> bool:
+        return descriptor == self._listener.fileno() or descriptor in self._peers
+
+    def reports(self, descriptor: int | None = None) -> Iterator[tuple[Peer | None, Report]]:
+        """Yield what came in on one descriptor, or on all of them (None): nothing that was sent is left behind."""
+        if descriptor is None or descriptor == self._listener.fileno():
+            yield from self._accept_all()
+        waiting = self.peers if descriptor is None else [self._peers[descriptor]] if descriptor in self._peers else []
+        for peer in waiting:
+            yield from self._read(peer)
+
+    def tell(self, message: dict[str, Any], peer: Peer | None = None) -> None:
+        """Send a message to one peer, or to all that cooperate (None)."""
+        import json
+
+        told = [peer] if peer is not None else [other for other in self.peers if other.cooperative]
+        packet = json.dumps(message).encode()
+        for other in told:
+            other.tell(packet)
+
+    def _accept_all(self) -> Iterator[tuple[Peer | None, Report]]:
+        while True:
+            try:
+                descriptor, _address = self._listener._accept()  # type: ignore[attr-defined]
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                return  # no descriptor left: who waits is accepted when another has gone
+            connection = _socket.socket(fileno=descriptor)
+            credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
+            pid, uid, _gid = _UCRED.unpack(credentials)
+            from_same = sum(peer.pid == pid for peer in self._peers.values())
+            if uid != os.getuid() or from_same >= _MOST_PER_PROCESS or len(self._peers) >= self._most:
+                connection.close()
+                if not self._refused:
+                    self._refused = True
+                    yield None, Unusable(pid, f"a connection of uid {uid}, its process's number {from_same + 1}")
+                continue
+            peer = Peer(connection, pid)
+            self._peers[descriptor] = peer
+            self._poller.register(descriptor, select.POLLIN)
+            yield from self._read(peer)
+
+    def _read(self, peer: Peer) -> Iterator[tuple[Peer | None, Report]]:
+        for _turn in range(_MOST_AT_A_TIME):
+            packet = peer.receive()
+            if packet is None:
+                return
+            if not packet:
+                self._drop(peer)
+                return
+            report = _parse(packet, peer)
+            if report is not None:
+                yield peer, report
+
+    def _drop(self, peer: Peer) -> None:
+        self._poller.unregister(peer.fileno())
+        del self._peers[peer.fileno()]
+        peer.close()
+
+    def close(self) -> None:
+        for peer in self.peers:
+            self._drop(peer)
+        self._poller.unregister(self._listener.fileno())
+        self._listener.close()
+
+
+def _parse(packet: bytes, peer: Peer) -> Report | None:
+    """Return what a packet says, None where it says nothing new, and note on the peer what it says of itself."""
+    import json
+
+    report: Report
+    try:
+        if len(packet) > contract.MAX_MESSAGE:
+            raise ValueError("too long")
+        message = json.loads(packet)
+        verb = message["verb"]
+        if verb == contract.REGISTERED:
+            timeout, stacks = _seconds(message["timeout"]), message.get("stacks")
+            peer.program = _text(message["program"])
+            peer.stacks = stacks if isinstance(stacks, int) and signal.SIGRTMIN < stacks <= signal.SIGRTMAX else None
+            peer.cooperative = True
+            report = Registered(peer.program, peer.pid, timeout)
+        elif verb == contract.POLLED:
+            report = Polled(peer.pid, message["stop"] is True)
+        elif verb == contract.FINISHED:
+            peer.cooperative = False
+            report = Finished(peer.pid)
+        elif verb == contract.MORE_TIME:
+            report = MoreTime(peer.pid, _seconds(message["seconds"]))
+        elif verb == contract.STATUS:
+            report = StatusText(peer.pid, _text(message["text"]))
+        else:
+            raise ValueError("of an unknown kind")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        report = Unusable(peer.pid, f"a message that cannot be read ({type(error).__name__}: {error})")
+    if isinstance(report, (MoreTime, StatusText)):
+        return report if peer.may_repeat() else None
+    key = (type(report).__name__, isinstance(report, Polled) and report.stop)
+    if key in peer.said:
+        return None
+    peer.said.add(key)
+    return report
+
+
+def _text(value: Any) -> str:
+    """Return a text as one printable line."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return "".join(letter if letter.isprintable() else "?" for letter in value[:_LONGEST_TEXT])
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise ValueError("not a number of seconds")
+    return float(value)

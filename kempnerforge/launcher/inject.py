@@ -1,0 +1,89 @@
+"""What the child finds of us: the private folder, and the variables that lead to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..bootstrap import contract
+
+#: Where the folder goes, in this order: the user's choice first, then what every node has of its own.
+_PARENTS = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108 - mkdir(2) of a new name with mode 0700 is safe there
+
+
+class PrivateFolder:
+    """A folder on this node that only this user may enter (0700), for the control socket and the notice.
+
+    Args:
+        environment: TMPDIR is looked up here.
+
+    Raises:
+        OSError: it cannot be made anywhere.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.path = _make(environment)
+        self.fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def write_notice(self, notice: dict[str, Any]) -> None:
+        """Leave the notice for processes that register later. Failing here costs them nothing but a message's time."""
+        import json
+
+        try:
+            temporary = contract.NOTICE_FILE + ".new"
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            try:
+                os.write(descriptor, json.dumps(notice).encode())
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, contract.NOTICE_FILE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError:
+            pass  # a full disk; whoever registers is told over the socket as well
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it; leave it if somebody else put something there."""
+        for name in (contract.SOCKET_FILE, contract.NOTICE_FILE, contract.NOTICE_FILE + ".new"):
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except OSError:
+                continue
+        os.close(self.fd)
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            pass
+
+
+def _make(environment: Mapping[str, str]) -> str:
+    name = f"kforge-{os.getuid()}-{os.getpid()}-{os.urandom(4).hex()}"
+    failure = OSError()
+    for parent in (environment.get("TMPDIR", ""), *_PARENTS):
+        path = os.path.join(parent, name)
+        if not os.path.isabs(path):
+            continue  # relative to a working directory that a descendant may not share
+        try:
+            os.mkdir(path, 0o700)
+        except OSError as error:
+            failure = error
+        else:
+            return path
+    raise failure
+
+
+def child_environment(
+    environment: Mapping[str, str], folder: PrivateFolder | None, job_facts: str | None
+) -> dict[str, str]:
+    """Return the environment of the training process.
+
+    Args:
+        folder: None: there is none, and nobody can register.
+        job_facts: what inner kforge-runs need to know of the job; None: what is inherited stays.
+    """
+    inherited = dict(environment)
+    inherited.pop(contract.CONTROL_VARIABLE, None)
+    if folder is not None:
+        inherited[contract.CONTROL_VARIABLE] = f"{contract.node_name()}:{folder.path}"
+    if job_facts is not None:
+        inherited[contract.JOB_FACTS_VARIABLE] = job_facts
+    return inherited

@@ -1,0 +1,582 @@
+"""The state machine of one attempt: events in, actions out, and the time at which it wants to be asked again.
+
+    run ──child exited──▶ sweep ──nothing left──▶ decide ──requeue──▶ verify ──▶ done
+                                                    ▲───refused, time left───┘
+
+A notice may come in any phase: it opens the window up to the deadline, and never changes the phase.
+"""
+
+from __future__ import annotations
+
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, Signals
+from typing import Literal, NamedTuple
+
+from . import tables
+from .words import (
+    CHECKPOINTED_STATUS,
+    Action,
+    AskSlurm,
+    ChildExited,
+    Continued,
+    Deliver,
+    Delivered,
+    DumpStacks,
+    Event,
+    Exit,
+    Finished,
+    Forward,
+    History,
+    Job,
+    JobRead,
+    Kill,
+    MoreTime,
+    Outcome,
+    Polled,
+    Reason,
+    Record,
+    Registered,
+    Requeue,
+    RequeueAnswered,
+    Rules,
+    Say,
+    Signalled,
+    Site,
+    SiteRead,
+    Tell,
+    Terminate,
+    TimePassed,
+    TreeEmpty,
+)
+
+#: How often the notice is repeated to such an srun (s).
+SRUN_REPEAT = 1.0
+#: How often Slurm is asked again when it did not answer (s).
+ASK_AGAIN = 1.0
+#: How often Slurm is asked again at the start, until it has told the job's facts once (s).
+FACTS_AGAIN = 30.0
+#: How long the stages wait after a suspension for Slurm to tell the new end (s).
+HOLD_AFTER_STOP = 2.0
+#: How long to wait for Slurm where no deadline presses (s): to look at the job, and to requeue it.
+LOOK_WINDOW = 5.0
+REQUEUE_WINDOW = 60.0
+#: The least that is left for the last questions when a deadline has passed (s).
+LAST_WINDOW = 2.0
+#: How long a process that got SIGKILL may take to go (s): one in uninterruptible sleep may never.
+KILL_WINDOW = 10.0
+#: Time between two lines that tell how much time is left (s).
+PROGRESS_EVERY = 10.0
+#: The wait before the second try to requeue (s); doubles each time.
+RETRY_AFTER = 0.5
+#: SIGTERMs closer together than this come from one event, and are told once (s).
+SAME_EVENT = 1.0
+
+#: srun aborts the whole step on these (slurm-facts, "Who receives what").
+ABORTS_SRUN = frozenset({SIGHUP, SIGQUIT, SIGTERM})
+
+Phase = Literal["run", "sweep", "decide", "verify", "done"]
+Alarm = Literal["terminate", "kill", "abandon", "progress", "ask", "repeat to srun", "conclude", "verify"]
+
+
+class Timeline(NamedTuple):
+    """When each part of a shutdown was first seen, for the last line."""
+
+    first_poll: float | None = None
+    finish: float | None = None
+    exit: float | None = None
+
+
+class Policy:
+    """Decides for one attempt of a run.
+
+    Args:
+        rules: what is fixed at the start.
+        history: what the journal tells of earlier attempts.
+        site: what the cluster gives, until `SiteRead` tells better.
+        end: when Slurm ends the job (s, monotonic), as far as known before it is asked.
+    """
+
+    def __init__(
+        self, rules: Rules, history: History = (), site: Site | None = None, end: float | None = None
+    ) -> None:
+        self._rules = rules
+        self._history = history
+        self._site = site or Site()
+        self._known = tables.Known(end=end, grace_time=self._site.grace_time)
+        self._job: Job | None = None
+        self._phase: Phase = "run"
+        self._notice: tables.Notice | None = None
+        self._reason: Reason | None = None
+        self._deadline: float | None = None
+        # A deadline that is a guess may be corrected once; one that is known only comes nearer.
+        self._deadline_is_known = False
+        self._stages: tables.Stages | None = None
+        self._wanted_until: float | None = None
+        self._cooperation = tables.Cooperation()
+        self._timeline = Timeline()
+        self._status: int | None = None
+        self._outcome: Outcome = "failed"
+        self._killed = False
+        self._was_delivered = False
+        self._tries = 0
+        #: What is due next, by name: the only place where a future time is kept.
+        self._alarms: dict[Alarm, float] = {}
+
+    # --- what the loop sees ----------------------------------------------------------------------
+
+    @property
+    def due(self) -> float | None:
+        """When to send `TimePassed` if nothing else happens (s, monotonic); None: never."""
+        return min(self._alarms.values(), default=None)
+
+    @property
+    def deadline(self) -> float | None:
+        """When this attempt is over (s, monotonic); None: nothing told it to stop."""
+        return self._deadline
+
+    def handle(self, event: Event, now: float) -> list[Action]:  # noqa: PLR0911 - a dispatch table
+        """Return what to do about an event that happened at `now` (s, monotonic)."""
+        if self._phase == "done":
+            return []
+        if isinstance(event, Signalled):
+            return self._signalled(event, now)
+        if isinstance(event, TimePassed):
+            return self._time_passed(now)
+        if isinstance(event, Delivered):
+            return self._delivered(event, now)
+        if isinstance(event, Continued):
+            return self._continued(event, now)
+        if isinstance(event, SiteRead):
+            self._site = event.site
+            self._known = self._known._replace(grace_time=event.site.grace_time)
+            return self._plan(now)
+        if isinstance(event, JobRead):
+            return self._job_read(event, now)
+        if isinstance(event, RequeueAnswered):
+            return self._requeue_answered(event, now)
+        if isinstance(event, ChildExited):
+            return self._child_exited(event, now)
+        if isinstance(event, TreeEmpty):
+            return self._tree_empty(now)
+        return self._reported(event, now)
+
+    # --- notice and reason -----------------------------------------------------------------------
+
+    def _signalled(self, event: Signalled, now: float) -> list[Action]:
+        if self._phase == "verify":
+            return []  # after a requeue Slurm sends this attempt SIGTERM within milliseconds
+        signum, notice = event.signum, self._notice
+        if signum not in (SIGTERM, SIGUSR1, SIGINT):
+            return self._forward(event)
+        if notice is None or (notice.signum == SIGINT and signum != SIGINT):
+            return self._first_notice(event, now)
+        if signum == SIGINT:
+            return self._forward(event)
+        if signum == SIGUSR1:
+            return []
+        self._notice = notice._replace(first_term=notice.first_term or now, last_term=now)
+        if notice.last_term is not None and now - notice.last_term <= SAME_EVENT:
+            return self._plan(now)
+        return [Say("info", f"SIGTERM too, from {event.sender}"), *self._understand(now), *self._plan(now)]
+
+    def _first_notice(self, event: Signalled, now: float) -> list[Action]:
+        signum, name = event.signum, Signals(event.signum).name
+        term = now if signum == SIGTERM else None
+        self._notice = tables.Notice(signum, event.sender, now, event.child_alive, term, term)
+        said: list[Action] = [
+            Say("info", f"notice: {name} from {event.sender}"),
+            Record("notice", {"signal": name, "sender": event.sender}),
+        ]
+        if signum == SIGINT:
+            handed_on = self._forward(event)
+            if event.child_has_it and self._rules.timeout is None:
+                # Ctrl-C is a word between a person and the program: no window opens, nothing is killed for it.
+                return handed_on + said + self._set_reason("interrupt")
+        else:
+            handed_on = [Deliver(signum)] if event.child_alive else []
+        if self._phase == "run":
+            self._alarms["progress"] = now + PROGRESS_EVERY
+        understood = self._understand(now)
+        plan = self._plan(now)
+        # Who cooperates is told first, then signalled, so that its handler finds the deadline when it looks.
+        told = [action for action in plan if isinstance(action, Tell)]
+        return [*told, *handed_on, *said, *understood, *(action for action in plan if action not in told)]
+
+    def _forward(self, event: Signalled) -> list[Action]:
+        name = Signals(event.signum).name
+        if not event.child_alive or event.child_has_it:
+            return []
+        if self._rules.child_is_srun and event.signum == SIGINT:
+            return [Deliver(SIGUSR1)]
+        if self._rules.child_is_srun and event.signum in ABORTS_SRUN:
+            return [Say("warning", f"{name} from {event.sender} is not passed on: srun would kill its tasks")]
+        return [Forward(event.signum), Say("detail", f"{name} from {event.sender} passed on")]
+
+    def _delivered(self, event: Delivered, now: float) -> list[Action]:
+        first, self._was_delivered = not self._was_delivered, True
+        if event.srun_started is not None and now - event.srun_started < tables.SRUN_SETTLES:
+            self._alarms["repeat to srun"] = now + SRUN_REPEAT
+        return [Say("info" if first else "detail", f"delivered to {event.targets}")]
+
+    def _understand(self, now: float) -> list[Action]:
+        """Find the reason, or have Slurm asked for it."""
+        assert self._notice is not None
+        signum = self._notice.signum
+        if self._rules.place == "batch" and signum != SIGINT:
+            self._alarms.pop("ask", None)
+            return [AskSlurm()]
+        return self._set_reason(tables.reason_without_slurm(signum, self._rules.place, self._known.end, now))
+
+    def _set_reason(self, reason: Reason) -> list[Action]:
+        if reason == self._reason:
+            return []
+        self._reason = reason
+        return [Say("info", f"reason: {reason.replace('_', ' ')}"), Record("reason", {"reason": reason})]
+
+    def _job_read(self, event: JobRead, now: float) -> list[Action]:
+        job = event.job
+        if job is not None:
+            self._learn(job, now)
+        if self._phase == "decide":
+            return self._look_again("conclude", now) if job is None else self._conclude(job, now)
+        if self._phase == "verify":
+            return self._verify(job, now)
+        notice = self._notice
+        if notice is None and self._known.restarts is None:
+            # Without it a cancellation cannot be told from a requeue later.
+            self._alarms["ask"] = now + FACTS_AGAIN
+        if notice is None or notice.signum == SIGINT:
+            return []
+        if job is None:
+            self._alarms["ask"] = now + ASK_AGAIN
+            if self._reason is not None:
+                return []
+            warning = Say("warning", f"Slurm does not say why ({event.error}): asking again until the deadline")
+            return [warning, *self._set_reason("unknown"), *self._plan(now)]
+        reason = tables.reason_from_job(job, self._known, notice.signum, now)
+        return self._set_reason(reason) + self._plan(now)
+
+    def _learn(self, job: Job, now: float) -> None:
+        """Keep what later readings are compared with."""
+        self._job = job
+        if job.state not in tables.RUNNING_STATES:
+            return
+        end = job.end
+        if end is not None and end + tables.CLOCK_SLACK <= now:
+            # It runs on past its end (OverTimeLimit, or Slurm has not looked yet): the clock proves nothing any more.
+            end = None
+        elif end is not None and self._notice is None:
+            # Somebody may extend the limit meanwhile. Past the old end a cancellation would look timed out.
+            self._alarms["ask"] = end + tables.CLOCK_SLACK
+        restarts = job.restarts if self._known.restarts is None else self._known.restarts
+        self._known = self._known._replace(restarts=restarts, end=end)
+
+    # --- deadline and escalation -----------------------------------------------------------------
+
+    def _plan(self, now: float) -> list[Action]:
+        """Set the deadline and the stages by what is known now, and tell it if they changed."""
+        notice, rules = self._notice, self._rules
+        if notice is None or (notice.signum == SIGINT and "progress" not in self._alarms):
+            return []
+        end = self._known.end if self._known.end is not None and self._known.end > now else None
+        deadline = tables.deadline(notice, self._reason, self._job, end, rules, self._site)
+        if self._deadline is not None and self._deadline_is_known:
+            deadline = min(deadline, self._deadline)
+        self._deadline_is_known = self._reason not in (None, "unknown")
+        plan = tables.stages(notice.at, deadline, rules.term_grace)
+        if rules.has_outer:
+            # Whoever is above us must find this step ended when its own stages begin.
+            plan = tables.stages(notice.at, plan.forced_exit, rules.term_grace, self._wanted_until)
+        elif self._wanted_until is not None:
+            plan = tables.stages(notice.at, deadline, rules.term_grace, self._wanted_until)
+        if (plan, deadline) == (self._stages, self._deadline):
+            return []
+        opened = self._stages is None
+        moved = self._deadline is None or abs(deadline - self._deadline) >= 1
+        self._stages, self._deadline = plan, deadline
+        if self._phase == "run":
+            # A stage that is done stays done.
+            for stage, at in (("terminate", plan.terminate), ("kill", plan.kill)):
+                if opened or stage in self._alarms:
+                    self._alarms[stage] = at  # type: ignore[index]
+        if "conclude" in self._alarms:
+            self._alarms["conclude"] = self._last_moment(now)
+        # Ctrl-C raises KeyboardInterrupt in the program; it is no request to checkpoint at the next step.
+        interrupt = notice.signum == SIGINT
+        actions: list[Action] = [] if interrupt else [Tell(notice.signum, self._reason, deadline, plan.forced_exit)]
+        if moved and self._reason is not None:
+            actions.append(Say("info", f"{deadline - now:.0f} s left to save, end and requeue"))
+        return actions
+
+    def _continued(self, event: Continued, now: float) -> list[Action]:
+        """Count only the time in which the child could run, and let Slurm tell the new end before any stage."""
+        actions: list[Action] = []
+        stopped = event.stopped_for
+        if stopped > 0:
+            actions.append(Say("info", f"continued after {stopped:.0f} s"))
+            actions.append(Record("continued", {"stopped_for": round(stopped, 3)}))
+        asks = self._rules.place == "batch" and self._phase in ("run", "sweep")
+        if self._known.end is not None:
+            self._known = self._known._replace(end=None if asks else self._known.end + stopped)
+        if self._notice is not None and self._deadline is not None:
+            terms = [None if t is None else t + stopped for t in (self._notice.first_term, self._notice.last_term)]
+            at = self._notice.at + stopped
+            self._notice = self._notice._replace(at=at, first_term=terms[0], last_term=terms[1])
+            self._deadline += stopped
+            self._deadline_is_known = False
+            for stage in ("terminate", "kill", "abandon", "conclude"):
+                if stage in self._alarms:
+                    self._alarms[stage] = max(self._alarms[stage] + stopped, now + HOLD_AFTER_STOP)
+        if asks:
+            self._alarms.pop("ask", None)
+            actions.append(AskSlurm())
+        return actions
+
+    def _time_passed(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for alarm in sorted(self._alarms, key=self._alarms.__getitem__):
+            if self._alarms.get(alarm, now + 1) <= now:
+                del self._alarms[alarm]
+                actions += self._ring(alarm, now)
+        return actions
+
+    def _ring(self, alarm: Alarm, now: float) -> list[Action]:  # noqa: PLR0911 - a dispatch table
+        if alarm == "terminate":
+            return [
+                Say("warning", "still running: stack dump and SIGTERM"),
+                Record("stage", {"stage": "terminate"}),
+                DumpStacks(),
+                Terminate(),
+            ]
+        if alarm == "kill":
+            return self._kill(now)
+        if alarm == "abandon":
+            return self._start_to_decide(now)
+        if alarm == "progress":
+            return self._tell_progress(now)
+        if alarm == "ask":
+            return [AskSlurm()]
+        if alarm == "repeat to srun":
+            missed = self._phase == "run" and not self._cooperation.registered and self._notice is not None
+            return [Deliver(SIGUSR1, again=True)] if missed else []
+        if alarm == "conclude":
+            return self._conclude(None, now)
+        return self._done(True, "the requeue was accepted, but Slurm did not confirm it", now)
+
+    def _kill(self, now: float) -> list[Action]:
+        self._killed = self._phase == "run"
+        wait = KILL_WINDOW if self._deadline is None else max((self._deadline - now) / 2, 0.1)
+        self._alarms["abandon"] = now + min(KILL_WINDOW, wait)
+        return [Say("warning", "still running: SIGKILL"), Record("stage", {"stage": "kill"}), Kill()]
+
+    def _tell_progress(self, now: float) -> list[Action]:
+        if self._phase != "run" or self._deadline is None:
+            return []
+        self._alarms["progress"] = now + PROGRESS_EVERY
+        seen = self._cooperation
+        doing = "to finish" if seen.stop_polled else "for its first poll" if seen.registered else "for the child to end"
+        return [Say("info", f"waiting {doing}: {max(self._deadline - now, 0):.0f} s left")]
+
+    # --- what cooperative processes report -------------------------------------------------------
+
+    def _reported(self, event: Event, now: float) -> list[Action]:
+        seen, line = self._cooperation, self._timeline
+        if isinstance(event, Registered):
+            self._cooperation = seen._replace(registered=True)
+            record = {"pid": event.pid, "program": event.program, "timeout": event.timeout}
+            return [Record("registered", record), Say("detail", f"cooperative: {event.program} (pid {event.pid})")]
+        if isinstance(event, Polled):
+            self._cooperation = seen._replace(polled=True, stop_polled=seen.stop_polled or event.stop)
+            actions: list[Action] = [Record("polled", {"pid": event.pid, "stop": event.stop})]
+            if event.stop and line.first_poll is None:
+                self._timeline = line._replace(first_poll=now)
+                actions.append(Say("info", f"first poll by pid {event.pid}{self._after(now)}: saving"))
+            return actions
+        if isinstance(event, Finished):
+            self._cooperation = seen._replace(finished=True)
+            self._timeline = line._replace(finish=line.finish or now)
+            return [Record("finished", {"pid": event.pid}), Say("info", f"pid {event.pid} finished{self._after(now)}")]
+        if isinstance(event, MoreTime):
+            return self._more_time(event, now)
+        return []
+
+    def _after(self, now: float) -> str:
+        return "" if self._notice is None else f" {now - self._notice.at:.1f} s after the notice"
+
+    def _more_time(self, event: MoreTime, now: float) -> list[Action]:
+        if "terminate" not in self._alarms or self._phase != "run":
+            return []
+        self._wanted_until = max(self._wanted_until or now, now + event.seconds)
+        told = self._plan(now)
+        granted = max(self._alarms["terminate"] - now, 0)
+        enough = "granted" if granted >= event.seconds else f"{granted:.0f} s are all there is"
+        return [*told, Say("info", f"pid {event.pid} asks for {event.seconds:.0f} s to save: {enough}")]
+
+    # --- the end of the child --------------------------------------------------------------------
+
+    def _child_exited(self, event: ChildExited, now: float) -> list[Action]:
+        if self._phase != "run":
+            # It had been given up after SIGKILL and went after all.
+            self._status = event.status
+            return []
+        self._status = event.status
+        self._timeline = self._timeline._replace(exit=now)
+        actions: list[Action] = [Record("exit", {"status": event.status})]
+        if self._notice is not None:
+            actions.append(Say("info", f"the child {describe(event.status)}{self._after(now)}"))
+        self._alarms.pop("terminate", None)
+        self._alarms.pop("progress", None)
+        self._alarms.pop("repeat to srun", None)
+        if event.tree_empty:
+            return actions + self._start_to_decide(now)
+        self._phase = "sweep"
+        if "abandon" in self._alarms:
+            return [*actions, Kill()]
+        latest = self._alarms.get("kill", now + self._rules.term_grace)
+        self._alarms["kill"] = min(latest, now + self._rules.term_grace)
+        return [*actions, Say("detail", "sweeping what is left behind"), Terminate()]
+
+    def _tree_empty(self, now: float) -> list[Action]:
+        return self._start_to_decide(now) if self._phase == "sweep" else []
+
+    def _start_to_decide(self, now: float) -> list[Action]:
+        self._phase = "decide"
+        self._alarms.clear()
+        if self._rules.place != "batch" or not self._rules.requeue or self._reason == "interrupt":
+            return self._conclude(None, now)
+        self._alarms["conclude"] = self._last_moment(now)
+        return [AskSlurm()]
+
+    def _last_moment(self, now: float) -> float:
+        """Return how long Slurm may take to answer in the end."""
+        if self._deadline is not None:
+            return max(self._deadline, now + LAST_WINDOW)
+        worth = self._status == CHECKPOINTED_STATUS or self._cooperation.finished
+        return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
+
+    def _look_again(self, until: Alarm, now: float) -> list[Action]:
+        if until in self._alarms and self._alarms[until] > now + ASK_AGAIN:
+            self._alarms["ask"] = now + ASK_AGAIN
+        return []
+
+    # --- decision and requeue --------------------------------------------------------------------
+
+    def _conclude(self, job: Job | None, now: float) -> list[Action]:
+        actions = self._last_reason(job, now)
+        if self._reason == "requeued" and self._tries:
+            return actions + self._done(True, "requeued", now)
+        notice = self._notice
+        signum, delivered = (None, False) if notice is None else (notice.signum, notice.delivered)
+        ending = tables.Ending(self._status, self._killed, self._cooperation, signum, delivered, self._reason)
+        if job is not None and self._reason is None and tables.preempted_unnoticed(job, ending, self._rules):
+            actions += self._set_reason("preempted")
+            ending = ending._replace(reason="preempted")
+        outcome = tables.outcome_of(ending, self._rules)
+        decision = tables.decide(outcome, ending, self._rules, self._history, job)
+        self._outcome = outcome
+        if decision.requeue and job is not None:
+            self._phase = "verify"
+            self._tries += 1
+            record = Record("requeue", {"because": decision.because, "job": job.requeue_id})
+            return [*actions, record, Requeue(job.requeue_id)]
+        return actions + self._done(False, decision.because, now)
+
+    def _last_reason(self, job: Job | None, now: float) -> list[Action]:
+        """Let the last reading of the job correct the reason: what its owner did meanwhile counts most."""
+        notice = self._notice
+        if notice is not None and notice.signum == SIGINT:
+            return self._set_reason("interrupt")
+        if job is None:
+            return self._set_reason("unknown") if notice is not None and self._reason is None else []
+        if notice is None and job.state in tables.RUNNING_STATES:
+            return []
+        signum = SIGTERM if notice is None else notice.signum
+        reason = tables.reason_from_job(job, self._known, signum, now)
+        if self._reason in (None, "unknown") or reason in ("cancelled", "requeued"):
+            return self._set_reason(reason)
+        return []
+
+    def _requeue_answered(self, event: RequeueAnswered, now: float) -> list[Action]:
+        if event.ok:
+            self._alarms["verify"] = now + LOOK_WINDOW
+            return [AskSlurm()]
+        return self._requeue_failed(event.text, event.final, now)
+
+    def _verify(self, job: Job | None, now: float) -> list[Action]:
+        if job is None:
+            return self._look_again("verify", now)
+        if job.state in tables.WAITING_STATES or self._known.restarts is None or job.restarts > self._known.restarts:
+            return self._done(True, "requeued", now)
+        return self._requeue_failed("it was accepted, but the job's Restarts did not change", False, now)
+
+    def _requeue_failed(self, text: str, final: bool, now: float) -> list[Action]:
+        self._alarms.pop("verify", None)
+        wait = RETRY_AFTER * 2 ** (self._tries - 1)
+        if final or now + wait >= self._alarms.get("conclude", now):
+            return self._done(False, f"the requeue failed: {text}", now)
+        self._phase = "decide"
+        self._alarms["ask"] = now + wait
+        return [Say("warning", f"the requeue failed: {text}: trying again")]
+
+    def _done(self, requeued: bool, because: str, now: float) -> list[Action]:
+        self._phase = "done"
+        self._alarms.clear()
+        status = tables.exit_status(self._outcome, self._status, requeued, self._rules)
+        actions: list[Action] = [
+            Record(
+                "end",
+                {
+                    "outcome": self._outcome,
+                    "reason": self._reason,
+                    "requeued": requeued,
+                    "because": because,
+                    "status": status,
+                    "restarts": self._known.restarts,
+                    "progress": self._cooperation.made_progress,
+                    "retried": requeued and self._outcome == "failed",
+                    "shutdown": self._shutdown,
+                    "slack": None if self._deadline is None else round(self._deadline - now, 3),
+                },
+            )
+        ]
+        wanted_but_failed = not requeued and self._tries > 0
+        if not requeued and (wanted_but_failed or self._worth_a_hint):
+            job_id = self._rules.job_id if self._job is None else self._job.requeue_id
+            actions.append(Say("warning", f"not requeued: {because}; to run it again: scontrol requeue {job_id}"))
+        elif self._notice is not None or requeued:
+            actions.append(Say("info", because if requeued else f"not requeued: {because}"))
+        if self._notice is not None:
+            actions.append(Say("info", self._summary(self._notice, requeued, now)))
+        return [*actions, Exit(status)]
+
+    @property
+    def _shutdown(self) -> float | None:
+        """From the notice to the child's end (s)."""
+        if self._notice is None or self._timeline.exit is None:
+            return None
+        return round(self._timeline.exit - self._notice.at, 3)
+
+    @property
+    def _worth_a_hint(self) -> bool:
+        """Whether the run could go on, but only a person can know that it should."""
+        return self._rules.place == "batch" and self._reason == "unknown" and self._outcome != "completed"
+
+    def _summary(self, notice: tables.Notice, requeued: bool, now: float) -> str:
+        """Return the shutdown in one line."""
+        line = self._timeline
+        moments = (("first poll", line.first_poll), ("finish", line.finish), ("exit", line.exit))
+        parts = [Signals(notice.signum).name]
+        parts += [f"{name} {at - notice.at:+.1f} s" for name, at in moments if at is not None]
+        if requeued:
+            parts.append(f"requeued {now - notice.at:+.1f} s")
+        slack = "" if self._deadline is None else f", {self._deadline - now:.1f} s to spare"
+        return f"{self._outcome}: {' → '.join(parts)}{slack}"
+
+
+def describe(status: int) -> str:
+    """Return a child's end in words: its exit status, or minus the signal it died of."""
+    if status >= 0:
+        return f"exited with {status}"
+    try:
+        return f"died of {Signals(-status).name}"
+    except ValueError:
+        return f"died of signal {-status}"

@@ -1,0 +1,330 @@
+"""The decision tables of design.md as pure functions: reason, stages, outcome, requeue, exit status."""
+
+from __future__ import annotations
+
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
+from typing import NamedTuple
+
+from .words import CHECKPOINTED_STATUS, History, Job, Outcome, Place, Reason, Rules, Site
+
+#: A SIGUSR1 at most this long before the end is the time limit's (s). ``--signal``'s lead cannot be read back, leads
+#: of half an hour are in use, and taking a long lead for a manual signal would cut its save short.
+NEAR_END = 1800.0
+#: Longest shutdown when nobody else sets a limit (s): the default of ``ShutdownHandler``.
+MANUAL_WINDOW = 600.0
+#: How far Slurm's clock and ours, or its two readings of an end, may differ (s).
+CLOCK_SLACK = 2.0
+
+#: From the child's own forced exit to the stack dump and SIGTERM (s), when time is plenty.
+FORCED_EXIT_GAP = 2.0
+#: From SIGKILL to the deadline: reap, read the job once more, requeue (s), when time is plenty.
+REQUEUE_GAP = 5.0
+#: The largest part of a shutdown's window that escalation may take from the save.
+ESCALATION_SHARE = 1 / 3
+
+#: An srun younger than this may swallow a SIGUSR1 (slurm-facts: 22.05, in its first moments) (s).
+SRUN_SETTLES = 10.0
+
+#: Attempts in a row known to have made no progress after which a run is not requeued any more.
+NO_PROGRESS_LIMIT = 3
+
+#: Reasons that say nothing of a run that should go on.
+ENDED_BY_A_PERSON = frozenset({"cancelled", "manual", "interrupt"})
+
+#: States in which the job still holds its allocation as if nothing had happened.
+RUNNING_STATES = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT"})
+#: States of a job that waits to be started again.
+WAITING_STATES = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+
+
+def reason_without_slurm(signum: int, place: Place, end: float | None, now: float) -> Reason:
+    """Return the reason where the controller is not asked: in a step, and outside Slurm.
+
+    A step's task cannot tell a preemption from a cancellation; the kforge-run above it can, and decides.
+    """
+    if signum == SIGINT:
+        return "interrupt"
+    if place == "outside":
+        return "manual"
+    if end is not None and end - now <= (NEAR_END if signum == SIGUSR1 else CLOCK_SLACK):
+        return "time_limit"
+    return "manual" if signum == SIGUSR1 else "unknown"
+
+
+class Known(NamedTuple):
+    """What earlier readings of the job told, needed to understand the present one."""
+
+    #: ``Restarts`` when this attempt ran; None: never read.
+    restarts: int | None = None
+    #: The end as last read while the job ran; None: never read, or not to be relied on.
+    end: float | None = None
+    #: Seconds of grace that the partition gives before a preemption.
+    grace_time: float = 0.0
+
+
+def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
+    """Return what a signal means, by the job's record at that moment (slurm-facts, "What a SIGTERM means")."""
+    if signum == SIGINT:
+        return "interrupt"
+    if job.state in RUNNING_STATES:
+        if job.preempted_at is not None:
+            return "preempted"
+        if signum == SIGUSR1 and job.end is not None and job.end - now <= NEAR_END:
+            return "time_limit"
+        return "manual"
+    if job.state in WAITING_STATES or (known.restarts is not None and job.restarts > known.restarts):
+        return "requeued"
+    if job.timed_out or job.state == "TIMEOUT":
+        return "time_limit"
+    if job.state == "CANCELLED":
+        return "cancelled"
+    if known.restarts is None:
+        return "unknown"
+    if job.preempted_at is not None:
+        # PreemptMode=CANCEL. Before its grace is over, only a person ends a preempted job.
+        grace_over = job.preempted_at + known.grace_time - CLOCK_SLACK
+        return "preempted" if now >= grace_over else "cancelled"
+    # A job that was ever suspended ends later than was read, and a cancelled one would look timed out.
+    if known.end is not None and not job.suspended and now >= known.end:
+        return "time_limit"
+    return "cancelled"
+
+
+class Notice(NamedTuple):
+    """What told us to stop."""
+
+    signum: int
+    sender: str
+    at: float
+    #: The child was alive when it came.
+    delivered: bool
+    #: The first and the latest SIGTERM; None: there was none.
+    first_term: float | None = None
+    last_term: float | None = None
+
+
+def deadline(notice: Notice, reason: Reason | None, job: Job | None, end: float | None, rules: Rules, site: Site) -> float:
+    """Return the earliest moment known at which this attempt is over (s, monotonic).
+
+    Args:
+        reason: None: not understood yet.
+        job: the job's record as last read; None: never.
+        end: when Slurm ends the job; None: unknown, unlimited or past.
+    """
+    limits = []
+    if rules.timeout is not None:
+        limits.append(notice.at + rules.timeout)
+    if end is not None:
+        limits.append(end)
+    if rules.place == "outside" or reason in ("manual", "interrupt"):
+        limits.append(notice.at + MANUAL_WINDOW)
+    if notice.first_term is not None and notice.last_term is not None:
+        if rules.place == "step":
+            # A preempted step gets SIGTERM when its grace begins, and again when it is over.
+            again = notice.last_term > notice.first_term
+            limits.append(notice.last_term + site.kill_wait + (0 if again else site.grace_time))
+        elif rules.place == "batch" and not (reason and job and job.state in RUNNING_STATES):
+            limits.append(notice.last_term + site.kill_wait)
+    return min(limits, default=notice.at + MANUAL_WINDOW)
+
+
+class Stages(NamedTuple):
+    """When each stage of the escalation is due, in this order."""
+
+    forced_exit: float
+    terminate: float
+    kill: float
+
+
+def stages(start: float, deadline: float, term_grace: float, wanted_until: float | None = None) -> Stages:
+    """Spread the escalation over the end of the window from ``start`` to ``deadline``.
+
+    In a short window every gap shrinks alike, and none changes its place.
+
+    Args:
+        start: when the notice came (s, monotonic).
+        deadline: when Slurm kills us (s, monotonic).
+        term_grace: from SIGTERM to SIGKILL (s), when time is plenty.
+        wanted_until: how long the save asked to run (s, monotonic). It gets three quarters of every gap for it.
+    """
+    window = max(deadline - start, 0.0)
+    gaps = FORCED_EXIT_GAP + term_grace + REQUEUE_GAP
+    scale = min(1.0, window * ESCALATION_SHARE / gaps)
+
+    def at(scale: float) -> Stages:
+        kill = deadline - REQUEUE_GAP * scale
+        terminate = kill - term_grace * scale
+        return Stages(terminate - FORCED_EXIT_GAP * scale, terminate, kill)
+
+    usual = at(scale)
+    if wanted_until is None or wanted_until <= usual.forced_exit:
+        return usual
+    latest = at(scale / 4)
+    forced_exit = min(wanted_until, latest.forced_exit)
+    # Between the usual and the latest plan, all stages move in step.
+    part = (forced_exit - usual.forced_exit) / max(latest.forced_exit - usual.forced_exit, 1e-9)
+    return Stages(*(a + (b - a) * part for a, b in zip(usual, latest)))
+
+
+class Cooperation(NamedTuple):
+    """What cooperative processes reported."""
+
+    registered: bool = False
+    polled: bool = False
+    stop_polled: bool = False
+    finished: bool = False
+
+    @property
+    def made_progress(self) -> bool | None:
+        """Whether a step was completed in this attempt; None: nobody would have told."""
+        return (self.polled or self.finished) if self.registered else None
+
+
+class Ending(NamedTuple):
+    """How the child ended, and under which circumstances."""
+
+    #: Exit status, or minus the signal it died of; None: it outlived SIGKILL.
+    status: int | None
+    #: We had to send SIGKILL.
+    killed: bool
+    cooperation: Cooperation
+    #: The first signal of the notice; None: there was no notice.
+    signum: int | None
+    #: The notice came while the child was alive.
+    delivered: bool
+    reason: Reason | None
+
+
+def outcome_of(ending: Ending, rules: Rules) -> Outcome:
+    """Return how the child ended (design.md, "Outcome and decision")."""
+    cooperation = ending.cooperation
+    noticed = ending.reason is not None
+    if ending.killed or ending.status is None:
+        return "forced"
+    if ending.status == CHECKPOINTED_STATUS:
+        return "checkpointed"
+    if ending.status != 0:
+        return "interrupted" if noticed else "failed"
+    if not noticed:
+        return "completed"
+    if cooperation.finished or cooperation.stop_polled:
+        return "checkpointed"
+    # An inner kforge-run that ends 0 instead of 85 (kill_on_bad_exit) is not seen as cooperative from here.
+    if rules.kill_on_bad_exit:
+        return "checkpointed"
+    if cooperation.registered or not ending.delivered:
+        return "completed"
+    by_a_person = rules.place != "step" and ending.signum != SIGUSR1 and ending.reason in ENDED_BY_A_PERSON
+    return "completed" if by_a_person else "checkpointed"
+
+
+def preempted_unnoticed(job: Job, ending: Ending, rules: Rules) -> bool:
+    """Return whether a child that ended without a notice was in truth preempted.
+
+    A step is told at the start of the grace, the batch process is not. A child that ended otherwise than 0 then
+    ended because of it, and one that ended 0 did so if somebody checkpointed.
+    """
+    if job.preempted_at is None:
+        return False
+    return ending.status != 0 or ending.cooperation.finished or rules.kill_on_bad_exit
+
+
+class Past(NamedTuple):
+    """What counts of the earlier attempts."""
+
+    failures_retried: int
+    #: Attempts in a row, up to the last one, known to have made no progress.
+    without_progress: int
+
+
+def past_of(history: History, restarts: int) -> Past:
+    """Sum up the attempts before the one whose job record says ``Restarts=`` `restarts`.
+
+    Job numbers come round again. Going back in time ``Restarts`` falls; where it does not, another job begins.
+    """
+    retried = without_progress = 0
+    unbroken = True
+    for attempt in reversed(history):
+        if attempt.restarts is None or attempt.restarts >= restarts:
+            break
+        restarts = attempt.restarts
+        retried += attempt.retried
+        unbroken = unbroken and attempt.progress is False
+        without_progress += unbroken
+    return Past(retried, without_progress)
+
+
+class Decision(NamedTuple):
+    requeue: bool
+    because: str
+
+
+def decide(outcome: Outcome, ending: Ending, rules: Rules, history: History, job: Job | None) -> Decision:
+    """Return whether to requeue the job, and why (design.md, "Outcome and decision").
+
+    Args:
+        job: the job's record, read after the child had ended; None: Slurm did not answer.
+    """
+    reason = ending.reason
+    if rules.place == "outside":
+        return Decision(False, "not a batch job")
+    if rules.place == "step":
+        return Decision(False, "a step is not requeued, its job is")
+    if reason == "requeued":
+        return Decision(False, "Slurm requeues it already")
+    if reason == "cancelled":
+        return Decision(False, "its owner cancelled it")
+    if reason == "interrupt":
+        return Decision(False, "interrupted by hand")
+    if reason == "unknown":
+        return Decision(False, "Slurm did not say why it was told to stop")
+    if reason == "manual" and ending.signum == SIGTERM:
+        return Decision(False, "SIGTERM was sent by hand")
+    if outcome == "completed":
+        return Decision(False, "it completed")
+    if outcome == "failed" and not rules.retry_failures:
+        return Decision(False, "it failed")
+    if not rules.requeue:
+        return Decision(False, "--no-requeue")
+    if job is None:
+        return Decision(False, "Slurm did not answer")
+    if not job.requeueable:
+        return Decision(False, "the job may not be requeued: submit it with --requeue")
+    if rules.max_requeues is not None and job.restarts >= rules.max_requeues:
+        return Decision(False, f"--max-requeues {rules.max_requeues} is reached")
+    past = past_of(history, job.restarts)
+    if outcome == "failed" and past.failures_retried >= rules.retry_failures:
+        return Decision(False, "it failed, and all its retries are used")
+    if ending.cooperation.made_progress is False and past.without_progress + 1 >= NO_PROGRESS_LIMIT:
+        return Decision(False, f"{past.without_progress + 1} attempts in a row made no progress")
+    if outcome == "failed":
+        return Decision(True, f"retry {past.failures_retried + 1} of {rules.retry_failures} after a failure")
+    return Decision(True, f"{outcome} after {reason}" if reason else outcome)
+
+
+#: Printed by ``kforge-run --help``.
+EXIT_STATUSES = (
+    ("the child's own", "it ended by itself"),
+    ("128+n", "the child died of signal n"),
+    ("0", "the job was requeued (or the child ended 0)"),
+    ("2", "usage error"),
+    ("85", "checkpointed, and not requeued by this kforge-run"),
+    ("125", "kforge-run itself failed"),
+    ("126", "the command cannot be executed"),
+    ("127", "the command was not found"),
+)
+
+
+def exit_status(outcome: Outcome, status: int | None, requeued: bool, rules: Rules) -> int:
+    """Return kforge-run's exit status.
+
+    Args:
+        status: the child's exit status, or minus the signal it died of; None: it could not even be killed.
+    """
+    if requeued:
+        return 0
+    if outcome == "checkpointed":
+        return 0 if rules.place == "step" and rules.kill_on_bad_exit else CHECKPOINTED_STATUS
+    if status is None:
+        return 128 + SIGKILL
+    return status if status >= 0 else 128 - status

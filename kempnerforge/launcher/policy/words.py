@@ -1,0 +1,250 @@
+"""The words of the policy: facts, events that go in, actions that come out.
+
+All of them are named tuples: immutable, comparable, and four times cheaper to define at start-up than frozen
+dataclasses. Every time is in seconds on the monotonic clock unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Union
+
+#: Where kforge-run runs: as the batch process, as a task of a job step, or outside of either.
+Place = Literal["batch", "step", "outside"]
+
+#: Why we were told to stop.
+Reason = Literal["time_limit", "preempted", "requeued", "cancelled", "manual", "interrupt", "unknown"]
+
+#: How the child ended.
+Outcome = Literal["completed", "checkpointed", "interrupted", "forced", "failed"]
+
+#: "checkpointed, run me again": HTCondor's exit status for a self-checkpointing job.
+CHECKPOINTED_STATUS = 85
+
+# --- facts ---------------------------------------------------------------------------------------
+
+
+class Rules(NamedTuple):
+    """What is fixed when kforge-run starts."""
+
+    place: Place = "outside"
+    #: False: ``--no-requeue``.
+    requeue: bool = True
+    #: None: no limit.
+    max_requeues: int | None = None
+    retry_failures: int = 0
+    #: Longest shutdown allowed by the user (s), None: only Slurm's own limits.
+    timeout: float | None = None
+    #: Time between SIGTERM and SIGKILL (s).
+    term_grace: float = 10.0
+    #: The command is ``srun``, which must never get SIGTERM, SIGHUP or SIGQUIT as a request.
+    child_is_srun: bool = False
+    #: srun kills all tasks when one exits non-zero: inner kforge-runs end 0 instead of 85.
+    kill_on_bad_exit: bool = False
+    #: A kforge-run above this one (of a step) escalates and requeues, so this one must be done earlier.
+    has_outer: bool = False
+    #: The job as a person would name it to ``scontrol requeue`` while its record is unread.
+    job_id: str = ""
+
+
+class Attempt(NamedTuple):
+    """How an earlier attempt of this run ended, as the journal tells it."""
+
+    #: ``Restarts`` of the job while it ran; None: never read.
+    restarts: int | None
+    #: It completed a step; None: unknown.
+    progress: bool | None
+    #: It failed without a notice and was requeued by ``--retry-failures``.
+    retried: bool
+    #: From the notice to the child's end (s); None: there was no notice.
+    shutdown: float | None = None
+
+
+#: Earlier attempts, oldest first. They may belong to an older job of the same number.
+History = tuple[Attempt, ...]
+
+
+class Site(NamedTuple):
+    """What the cluster gives a job: seconds from SIGTERM to SIGKILL, and of grace before a preemption."""
+
+    kill_wait: float = 30.0
+    grace_time: float = 0.0
+
+
+class Job(NamedTuple):
+    """One reading of the job's record."""
+
+    state: str
+    restarts: int
+    #: When Slurm ends it; None: unlimited or unknown.
+    end: float | None
+    #: When it was chosen for preemption; None: it was not.
+    preempted_at: float | None
+    #: ``Reason=TimeLimit``.
+    timed_out: bool
+    #: It has been suspended at some time.
+    suspended: bool
+    requeueable: bool
+    #: What ``scontrol requeue`` wants: array-aware, and a heterogeneous job's leader.
+    requeue_id: str
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+class Signalled(NamedTuple):
+    signum: int
+    #: Who sent it, for the log.
+    sender: str
+    #: The terminal sent it, to the child too.
+    child_has_it: bool
+    #: False: the child had ended before this came.
+    child_alive: bool
+
+
+class Delivered(NamedTuple):
+    #: Who was signalled, for the log.
+    targets: str
+    #: An srun below us that started at this time may have swallowed the signal; None: there is none.
+    srun_started: float | None
+
+
+class Continued(NamedTuple):
+    """SIGCONT came: this process may have been stopped, and with it everything below."""
+
+    stopped_for: float
+
+
+class Registered(NamedTuple):
+    program: str
+    pid: int
+    timeout: float
+
+
+class Polled(NamedTuple):
+    pid: int
+    stop: bool
+
+
+class Finished(NamedTuple):
+    pid: int
+
+
+class MoreTime(NamedTuple):
+    """The save needs this many seconds from now."""
+
+    pid: int
+    seconds: float
+
+
+class ChildExited(NamedTuple):
+    """The direct child ended: its exit status, or minus the signal it died of."""
+
+    status: int
+    #: Nothing else is left below us.
+    tree_empty: bool
+
+
+class TreeEmpty(NamedTuple):
+    """Nothing is left below us."""
+
+
+class SiteRead(NamedTuple):
+    site: Site
+
+
+class JobRead(NamedTuple):
+    #: None: Slurm did not answer, or not understandably.
+    job: Job | None
+    error: str = ""
+
+
+class RequeueAnswered(NamedTuple):
+    ok: bool
+    #: Slurm will not change its mind.
+    final: bool
+    text: str
+
+
+class TimePassed(NamedTuple):
+    """Nothing happened, but something may be due."""
+
+
+Event = Union[
+    Signalled,
+    Delivered,
+    Continued,
+    Registered,
+    Polled,
+    Finished,
+    MoreTime,
+    ChildExited,
+    TreeEmpty,
+    SiteRead,
+    JobRead,
+    RequeueAnswered,
+    TimePassed,
+]
+
+# --- actions -------------------------------------------------------------------------------------
+
+
+class Deliver(NamedTuple):
+    """Hand the notice's signal to whoever should have it."""
+
+    signum: int
+    #: Only once more to an srun that may have swallowed it.
+    again: bool = False
+
+
+class Forward(NamedTuple):
+    """Pass a signal on to the direct child as it is."""
+
+    signum: int
+
+
+class Tell(NamedTuple):
+    """Tell every cooperative process, also who registers later, what is known of the notice."""
+
+    signum: int
+    reason: Reason | None
+    deadline: float | None
+    forced_exit: float | None
+
+
+class AskSlurm(NamedTuple):
+    """Read the job's record."""
+
+
+class DumpStacks(NamedTuple):
+    """Have every process that announced it dump its stacks into the log."""
+
+
+class Terminate(NamedTuple):
+    """SIGTERM and SIGCONT to everything below us."""
+
+
+class Kill(NamedTuple):
+    """SIGKILL to everything below us."""
+
+
+class Requeue(NamedTuple):
+    job_id: str
+
+
+class Say(NamedTuple):
+    level: Literal["detail", "info", "warning"]
+    text: str
+
+
+class Record(NamedTuple):
+    """A line for the journal."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+class Exit(NamedTuple):
+    status: int
+
+
+Action = Union[Deliver, Forward, Tell, AskSlurm, DumpStacks, Terminate, Kill, Requeue, Say, Record, Exit]

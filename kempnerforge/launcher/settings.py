@@ -1,0 +1,31 @@
+"""What the user asked for: option over KFORGE_* variable over default."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .output import Verbosity
+
+
+class Settings(NamedTuple):
+    """All options of kforge-run.
+
+    Attributes:
+        command: program and arguments of the training process.
+        timeout: longest shutdown (s); None: as long as Slurm gives.
+        term_grace: from SIGTERM to SIGKILL (s).
+        requeue: requeue the job when the run should go on.
+        max_requeues: stop requeueing after so many restarts of the job; None: no limit.
+        retry_failures: requeue so many times after a failure without a notice.
+        journal: folder of the journals; None: the default one, inside Slurm only.
+        verbosity: how much is told on standard error.
+    """
+
+    command: list[str]
+    timeout: float | None = None
+    term_grace: float = 10.0
+    requeue: bool = True
+    max_requeues: int | None = None
+    retry_failures: int = 0
+    journal: str | None = None
+    verbosity: Verbosity = "normal"

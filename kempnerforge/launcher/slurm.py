@@ -1,0 +1,380 @@
+"""Slurm: where we are in it, what it knows of our job, and the requeue.
+
+scontrol runs as a child of the loop, one at a time, so that a slow controller never delays a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Union
+
+from . import child, tree
+from .policy.words import Job, JobRead, Place, RequeueAnswered, Site
+
+#: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down.
+_PATIENCE = 10.0
+#: More than any record of one job, or of an array's tasks, takes (bytes).
+_LONGEST_ANSWER = 1 << 24
+#: What scontrol says of a requeue that it will refuse for ever (slurm-facts, "Requeueing").
+_REFUSED_FOR_EVER = (
+    "presently disabled",
+    "Only batch jobs",
+    "Access/permission denied",
+    "Invalid job id",
+    "already finished",
+    "not found",
+)
+#: SLURM_STEP_ID of a batch script on newer versions: SLURM_BATCH_SCRIPT in slurm.h.
+_BATCH_STEP = "-5"
+
+
+class Identity(NamedTuple):
+    """Where in Slurm this process is."""
+
+    place: Place
+    #: SLURM_JOB_ID; empty outside Slurm.
+    job_id: str
+
+
+def identify(environment: Mapping[str, str]) -> Identity:
+    """Find out whether this is the batch process, a step's task or neither.
+
+    The nearest slurmstepd above is asked, by its title. Variables are only the fall-back, where /proc hides it:
+    an sbatch from inside an srun hands SLURM_STEP_ID down (slurm-facts, "Who receives what").
+
+    Raises:
+        ValueError: SLURM_JOB_ID is not a number.
+    """
+    job_id = environment.get("SLURM_JOB_ID", "")
+    if job_id and not re.fullmatch("[0-9]+", job_id):
+        raise ValueError(f"SLURM_JOB_ID is {job_id!r}, not a number")
+    if not job_id:
+        return Identity("outside", "")
+    for pid in ancestors():
+        title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(tree.command_line(pid)))
+        if title:
+            # The extern step holds what pam_slurm_adopt brought in from outside.
+            return Identity({"batch": "batch", "extern": "outside"}.get(title[2], "step"), job_id)  # type: ignore[arg-type]
+    step = environment.get("SLURM_STEP_ID", "")
+    if not step:
+        return Identity("outside", job_id)
+    return Identity("batch" if step == _BATCH_STEP else "step", job_id)
+
+
+def ancestors() -> Iterator[int]:
+    """Yield the pids above this process, nearest first, as far as /proc shows them."""
+    pid = os.getppid()
+    while pid > 0:
+        yield pid
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+                pid = int(stat.read().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+class SiteFacts(NamedTuple):
+    """What `scontrol show config` and `show partition` tell."""
+
+    site: Site
+    kill_on_bad_exit: bool
+
+
+class NoScontrol(NamedTuple):
+    """scontrol cannot be executed on this node."""
+
+    why: str
+
+
+class _Query(NamedTuple):
+    kind: str
+    arguments: tuple[str, ...]
+
+
+class BatchScript(NamedTuple):
+    """The job's script as Slurm keeps it."""
+
+    text: str
+
+
+Answer = Union[JobRead, RequeueAnswered, SiteFacts, BatchScript, NoScontrol]
+
+
+class Controller:
+    """Asks Slurm's controller about one job, one scontrol at a time.
+
+    Args:
+        job_id: SLURM_JOB_ID.
+        partition: SLURM_JOB_PARTITION; empty: its grace time is not read.
+        environment: in which scontrol runs.
+        poller: gets the descriptor of a running scontrol's output.
+    """
+
+    def __init__(self, job_id: str, partition: str, environment: Mapping[str, str], poller: select.poll) -> None:
+        self._job_id = job_id
+        self._partition = partition
+        # Times as epoch seconds, so that no time zone comes in; messages in the language that is looked for above.
+        self._environment = {**environment, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"}
+        self._poller = poller
+        self._queue: list[_Query] = []
+        self._running: child.Child | None = None
+        self._query: _Query | None = None
+        self._output: int | None = None
+        self._answer = b""
+        self._kill_at: float | None = None
+        self._config = ""
+        self._told_missing = False
+        #: pids of ours that are no part of the run.
+        self.helpers: set[int] = set()
+
+    @property
+    def due(self) -> float | None:
+        """When the running scontrol's patience is over (s, monotonic)."""
+        return self._kill_at
+
+    @property
+    def busy(self) -> bool:
+        return self._running is not None or bool(self._queue)
+
+    def ask_job(self) -> None:
+        """Read the job's record anew: an answer that is under way may be older than what made us ask."""
+        job = _Query("job", ("show", "job", "-o", self._job_id))
+        self._queue = [job] + [query for query in self._queue if query.kind != "job"]
+        if self._query is not None and self._query.kind != "requeue":
+            if self._query.kind != "job":
+                self._queue.insert(1, self._query)
+            self._give_up_running()
+
+    def ask_site(self) -> None:
+        """Read the cluster's and the partition's settings."""
+        self._queue.append(_Query("config", ("show", "config")))
+
+    def ask_script(self) -> None:
+        """Read the job's script: `scontrol write batch_script`, to standard output."""
+        self._queue.append(_Query("script", ("write", "batch_script", self._job_id, "-")))
+
+    def requeue(self, job_id: str) -> None:
+        self._queue = [_Query("requeue", ("requeue", job_id))]
+
+    def start_next(self, now: float) -> list[Answer]:
+        """Start the next scontrol unless one is running; return answers where it could not be started."""
+        answers: list[Answer] = []
+        while self._queue and self._running is None:
+            query = self._queue.pop(0)
+            read_end, write_end = os.pipe()
+            try:
+                command = ["scontrol", *query.arguments]
+                self._running = child.spawn(
+                    command, self._environment, own_group=True, death_signal=signal.SIGKILL, output=write_end
+                )
+            except OSError as error:
+                why = str(error)
+            except child.CannotExecute as error:
+                why = str(error)
+            else:
+                os.set_blocking(read_end, False)
+                self._poller.register(read_end, select.POLLIN)
+                self._output, self._query, self._answer = read_end, query, b""
+                self._kill_at = now + _PATIENCE
+                self.helpers.add(self._running.pid)
+                os.close(write_end)
+                continue
+            os.close(read_end)
+            os.close(write_end)
+            if not self._told_missing:
+                self._told_missing = True
+                answers.append(NoScontrol(why))
+            answers += _failed(query, why)
+        return answers
+
+    def owns(self, descriptor: int) -> bool:
+        return descriptor == self._output
+
+    def read(self) -> None:
+        """Take in what the running scontrol has written."""
+        if self._output is None:
+            return
+        while True:
+            try:
+                block = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                return
+            if not block:
+                self._poller.unregister(self._output)
+                os.close(self._output)
+                self._output = None
+                return
+            self._answer = (self._answer + block)[:_LONGEST_ANSWER]
+
+    def check_patience(self, now: float) -> None:
+        """Kill a running scontrol that has taken too long; its end is then an answer like any other."""
+        if self._kill_at is not None and now >= self._kill_at and self._running is not None:
+            self._kill_at = None
+            self._running.send(signal.SIGKILL)
+
+    def ended(self, pid: int) -> list[Answer]:
+        """Reap one of our scontrols that has ended, and return what it answered."""
+        running, query = self._running, self._query
+        if running is None or query is None or running.pid != pid:
+            os.waitpid(pid, 0)  # one that was given up
+            self.helpers.discard(pid)
+            return []
+        running.reap()
+        self.read()
+        answer, gave_up = self._answer.decode("utf-8", "replace"), self._kill_at is None
+        self.helpers.discard(pid)
+        self._forget_running()
+        if gave_up:
+            return _failed(query, f"scontrol did not answer within {_PATIENCE:.0f} s")
+        return self._understand(query, running.status, answer)
+
+    def close(self) -> None:
+        """Kill whatever scontrol is running; nobody waits for it any more."""
+        self._queue.clear()
+        self._give_up_running()
+
+    def _give_up_running(self) -> None:
+        if self._running is not None:
+            self._running.send(signal.SIGKILL)
+            self._forget_running()
+
+    def _forget_running(self) -> None:
+        if self._output is not None:
+            self._poller.unregister(self._output)
+            os.close(self._output)
+        self._running = self._query = self._output = self._kill_at = None
+
+    def _understand(self, query: _Query, status: int | None, answer: str) -> list[Answer]:
+        if query.kind == "requeue":
+            text = " ".join(answer.split()) or f"scontrol ended with {status}"
+            return [RequeueAnswered(status == 0, any(words in answer for words in _REFUSED_FOR_EVER), text)]
+        if status != 0:
+            return _failed(query, " ".join(answer.split())[:200] or f"scontrol ended with {status}")
+        if query.kind == "job":
+            job = parse_job(answer, self._job_id, time.time() - time.monotonic())
+            return [JobRead(job, "" if job is not None else "scontrol's answer cannot be understood")]
+        if query.kind == "script":
+            return [BatchScript(answer)]
+        if query.kind == "config":
+            self._config = answer
+            if self._partition:
+                self._queue.append(_Query("partition", ("show", "partition", "-o", self._partition)))
+                return []
+        return [parse_site(self._config, answer if query.kind == "partition" else "")]
+
+
+def _failed(query: _Query, why: str) -> list[Answer]:
+    if query.kind == "job":
+        return [JobRead(None, why)]
+    if query.kind == "requeue":
+        return [RequeueAnswered(False, False, why)]
+    return []
+
+
+# --- understanding -------------------------------------------------------------------------------
+
+
+def parse_job(answer: str, job_id: str, epoch_offset: float) -> Job | None:
+    """Return the record of one job from `scontrol show job -o`, None where it is not there or not whole.
+
+    For an array's last task the command prints every task, for a heterogeneous job every component
+    (slurm-facts, "What a SIGTERM means").
+
+    Args:
+        answer: what scontrol printed.
+        job_id: the number that the record's `JobId=` must have.
+        epoch_offset: epoch time minus monotonic time (s).
+    """
+    for line in answer.splitlines():
+        # A job's name may hold anything, "JobState=CANCELLED" too: look before it, and behind it.
+        head, _, rest = line.partition(" JobName=")
+        before = _fields(head)
+        if before.get("JobId") != job_id:
+            continue
+        fields = _fields(rest.partition(" UserId=")[2])
+        try:
+            end, preempted = _time(fields["EndTime"]), _time(fields.get("PreemptTime", "None"))
+            return Job(
+                state=fields["JobState"],
+                restarts=int(fields["Restarts"]),
+                end=None if end is None else end - epoch_offset,
+                preempted_at=None if preempted is None else preempted - epoch_offset,
+                timed_out=fields.get("Reason") == "TimeLimit",
+                suspended=_time(fields.get("SuspendTime", "None")) is not None,
+                requeueable=fields.get("Requeue") == "1",
+                requeue_id=_requeue_id(before, job_id),
+            )
+        except (KeyError, ValueError):
+            return None
+    return None
+
+
+def _fields(record: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in re.findall(r"(?:^|\s)([A-Za-z]+)=(\S*)", record):
+        found.setdefault(key, value)
+    return found
+
+
+def _requeue_id(identity: Mapping[str, str], job_id: str) -> str:
+    """Return the id that requeues just this job: the plain number of an array's last task means the whole array."""
+    if "ArrayJobId" in identity and re.fullmatch("[0-9]+", identity.get("ArrayTaskId", "")):
+        return f"{identity['ArrayJobId']}_{identity['ArrayTaskId']}"
+    return identity.get("HetJobId", job_id)
+
+
+def requeue_id_by_environment(environment: Mapping[str, str]) -> str:
+    """Return the job's id for `scontrol requeue`, good enough for a hint while its record is unread."""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
+
+
+def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], configured: bool) -> bool:
+    """Return whether an srun command line kills all tasks when one ends with another status than 0.
+
+    The last of its options counts, then SLURM_KILL_BAD_EXIT, then KillOnBadExit (srun(1)).
+    """
+    chosen = configured
+    if environment.get("SLURM_KILL_BAD_EXIT", ""):
+        chosen = environment["SLURM_KILL_BAD_EXIT"] != "0"
+    for argument in command[1:]:
+        option = re.fullmatch(r"(?:-K|--kill-on-bad-exit)(?:=?([01]))?", argument)
+        if option:
+            chosen = option[1] != "0"
+        elif not argument.startswith("-"):
+            break
+    return chosen
+
+
+def _time(value: str) -> float | None:
+    """Return an epoch time (s), None for one that is not set.
+
+    Raises:
+        ValueError: it is no time at all.
+    """
+    if value in ("Unknown", "None", "N/A", "NONE", "INVALID", "0", ""):
+        return None
+    if value.isdigit():
+        return float(value)
+    # A Slurm that does not know SLURM_TIME_FORMAT=%s prints its local time.
+    return time.mktime(time.strptime(value, "%Y-%m-%dT%H:%M:%S"))
+
+
+def parse_site(config: str, partition: str) -> SiteFacts:
+    """Return what `scontrol show config` and `show partition -o` tell, Slurm's defaults where they tell nothing."""
+    defaults = Site()
+    kill_wait = re.search(r"^KillWait\s*=\s*(\d+)", config, re.MULTILINE)
+    bad_exit = re.search(r"^KillOnBadExit\s*=\s*(\d+)", config, re.MULTILINE)
+    grace = re.search(r"\bGraceTime=(\d+)", partition)
+    site = Site(
+        float(kill_wait[1]) if kill_wait else defaults.kill_wait, float(grace[1]) if grace else defaults.grace_time
+    )
+    return SiteFacts(site, bool(bad_exit and bad_exit[1] != "0"))

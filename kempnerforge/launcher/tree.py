@@ -1,0 +1,132 @@
+"""Everything below kforge-run: who is there, and the sweep.
+
+kforge-run is a child subreaper, so nothing that starts below it gets away: neither a session of its own nor a double
+fork changes that. psutil is imported only when there is something to sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import psutil
+
+#: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
+_PASSES = 10
+
+
+class Process(NamedTuple):
+    """A process below us as /proc shows it at this moment."""
+
+    pid: int
+    name: str
+    #: Start time (s, on the monotonic clock of this boot).
+    started: float
+
+
+class Tree:
+    """The processes below this one.
+
+    Args:
+        helpers: pids of our own children that are no part of the run (a running scontrol); asked at each use.
+    """
+
+    def __init__(self, helpers: Collection[int]) -> None:
+        self._helpers = helpers
+        #: Already killed, so that no pass sends SIGKILL twice to the same process.
+        self._killed: set[psutil.Process] = set()
+
+    def is_empty(self) -> bool:
+        """Return whether nothing is left below us: no process, no zombie."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True
+        return bool(self._helpers) and not self._below_us()
+
+    def terminate(self) -> None:
+        """Ask everything below us to end: SIGTERM, and SIGCONT for what is stopped."""
+        for process in self._below_us():
+            self._send(process, signal.SIGTERM)
+            self._send(process, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Send SIGKILL to everything below us that has not got it yet."""
+        for _pass in range(_PASSES):
+            alive = [process for process in self._below_us() if process not in self._killed]
+            if not alive:
+                return
+            for process in alive:
+                self._send(process, signal.SIGKILL)
+            self._killed.update(alive)
+
+    def survivors(self) -> list[str]:
+        """Return who is still below us, for the log."""
+        import psutil
+
+        named = []
+        for process in self._below_us():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    named.append(f"{process.name()} (pid {process.pid}, {process.status()})")
+            except psutil.NoSuchProcess:
+                continue
+        return named
+
+    def _below_us(self) -> list[psutil.Process]:
+        import psutil
+
+        below: list[psutil.Process] = psutil.Process().children(recursive=True)
+        return [process for process in below if process.pid not in self._helpers]
+
+    @staticmethod
+    def _send(process: psutil.Process, signum: int) -> None:
+        import psutil
+
+        try:
+            process.send_signal(signum)  # psutil makes sure that the pid was not reused
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            pass  # it ended meanwhile, or is another user's (set-uid)
+
+
+def walk(pid: int, *, past: Collection[str] = ()) -> Iterator[Process]:
+    """Yield a process and, parents first, all below it.
+
+    Reads /proc/PID/task/TID/children, which costs two reads for a childless process: quick enough to look while a
+    signal waits to be delivered. Where the kernel lacks that file only the process itself is yielded.
+
+    Args:
+        past: names of processes below which not to look.
+    """
+    stat = _read(f"/proc/{pid}/stat")
+    if not stat:
+        return
+    head, _, tail = stat.rpartition(")")
+    name = head.partition("(")[2]
+    started = int(tail.split()[19]) / os.sysconf("SC_CLK_TCK")
+    yield Process(pid, name, started)
+    if name in past:
+        return
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for task in tasks:
+        for child in _read(f"/proc/{pid}/task/{task}/children").split():
+            yield from walk(int(child), past=past)
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the arguments of a process, empty where it has ended or hides them."""
+    return _read(f"/proc/{pid}/cmdline").split("\0")[:-1]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,205 @@
+"""The connection to kforge-run: its end is the process's end, and its messages are those of ``bootstrap.contract``.
+
+Imported only where the environment names a launcher. Nothing here raises or blocks: without a launcher, or with one
+that talks rubbish, a handler is simply on its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+
+from ..bootstrap import contract
+from .descriptors import above_stdio
+from .dispositions import is_caught
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: How long register() waits for a launcher whose backlog is full (s).
+_CONNECT_TIMEOUT = 1
+#: Characters of a text that surely fit into a message: JSON takes up to 12 bytes for one.
+_TEXT_LIMIT = 300
+#: More seconds than a message may speak of; leaves out infinity and NaN, which Python's JSON knows.
+_FOREVER = 1e9
+
+
+class Notice:
+    """A notice from the launcher.
+
+    Raises:
+        ValueError: the message is not one.
+    """
+
+    def __init__(self, message: Any) -> None:
+        if not isinstance(message, dict):
+            raise ValueError(f"expected a JSON object, got {message!r}")
+        self.signum = signal.Signals(message.get("signal", 0))
+        reason = message.get("reason")
+        self.reason = reason if isinstance(reason, str) else None
+        #: Seconds until the forced exit; None: no limit.
+        self.forced_exit_in = _seconds(message.get("forced_exit_in"))
+
+
+class LauncherLink:
+    """A connection to the launcher."""
+
+    def __init__(self, connection: socket.socket, stacks: int | None) -> None:
+        self._connection = connection
+        self._stacks = stacks
+
+    def fileno(self) -> int:
+        """Return the descriptor, for poll."""
+        return self._connection.fileno()
+
+    # --- up ------------------------------------------------------------------------------------------
+
+    def registered(self, timeout: float | None) -> None:
+        """Say who we are, and our own limit (s; None: no forced exit)."""
+        program = (getattr(sys, "argv", None) or [""])[0] or sys.executable or "python"
+        self._send(contract.REGISTERED, program=program[-_TEXT_LIMIT:], timeout=timeout or 0, stacks=self._stacks)
+
+    def polled(self, stop: bool) -> None:
+        """Say what a poll returned."""
+        self._send(contract.POLLED, stop=stop)
+
+    def finished(self) -> None:
+        """Say that everything is saved."""
+        self._send(contract.FINISHED)
+
+    def more_time(self, seconds: float) -> None:
+        """Ask for so many seconds from now."""
+        self._send(contract.MORE_TIME, seconds=seconds)
+
+    def status(self, text: str) -> None:
+        """Have a text logged."""
+        self._send(contract.STATUS, text=text[:_TEXT_LIMIT])
+
+    def _send(self, verb: str, **fields: Any) -> None:
+        packet = json.dumps(dict(fields, verb=verb)).encode()
+        try:
+            self._connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # Gone, or not reading: a training step never waits for whoever watches it.
+
+    # --- down ----------------------------------------------------------------------------------------
+
+    def receive(self) -> list[Notice]:
+        """Return the notices that have come.
+
+        Raises:
+            EOFError: the launcher is gone.
+            OSError: the connection is not ours any more.
+        """
+        notices: list[Notice] = []
+        while True:
+            try:
+                packet = self._connection.recv(contract.MAX_MESSAGE + 1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return notices
+            except ConnectionResetError:
+                raise EOFError from None  # killed before it had read all we sent
+            if not packet:
+                raise EOFError
+            try:
+                message = _parse(packet)
+                if isinstance(message, dict) and message.get("verb") == contract.NOTICE:
+                    notices.append(Notice(message))
+            except ValueError:
+                pass  # contract: what cannot be read is answered with nothing at all
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close our end; in a forked child this leaves the parent's connection as it is."""
+        if self._stacks is not None:
+            faulthandler.unregister(self._stacks)
+        try:
+            self._connection.close()
+        except OSError:
+            pass  # closed by the program
+
+
+class Launcher:
+    """The launcher that the environment names.
+
+    Raises:
+        OSError: there is none: a stale environment, or that of another node.
+    """
+
+    def __init__(self) -> None:
+        node, _, folder = os.environ.get(contract.CONTROL_VARIABLE, "").partition(":")
+        if node != contract.node_name() or not folder:
+            raise FileNotFoundError(errno.ENOENT, "no launcher on this node")
+        self._folder = above_stdio(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def connect(self, log: int) -> LauncherLink:
+        """Connect, and have a signal dump the stacks of all threads into the log.
+
+        Raises:
+            OSError: nobody listens.
+        """
+        kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+        opened = socket.socket(socket.AF_UNIX, kind)
+        connection = socket.socket(socket.AF_UNIX, kind, fileno=above_stdio(opened.detach()))
+        try:
+            connection.setblocking(True)  # whatever socket.setdefaulttimeout() says
+            # Not settimeout(): a connect that does not block fails at once when the backlog is full.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_TIMEOUT, 0))
+            connection.connect(contract.socket_address(self._folder))
+        except OSError:
+            connection.close()
+            raise
+        return LauncherLink(connection, _dump_stacks_on_signal(log))
+
+    def notice(self) -> Notice | None:
+        """Return the notice that came before us, if there is a legible one."""
+        try:
+            # O_NONBLOCK: never wait for a writer, whatever somebody put there.
+            fd = os.open(contract.NOTICE_FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._folder)
+            with os.fdopen(fd, "rb") as file:
+                return Notice(_parse(file.read(contract.MAX_MESSAGE + 1)))
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Forget the folder; a connection stays."""
+        os.close(self._folder)
+
+
+def _dump_stacks_on_signal(log: int) -> int | None:
+    """Choose a real-time signal that nobody uses; None: all are taken."""
+    for signum in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
+        if signal.getsignal(signum) == signal.SIG_DFL and not is_caught(signum):
+            faulthandler.register(signum, file=log, all_threads=True, chain=False)
+            return signum
+    return None
+
+
+def _parse(packet: bytes) -> Any:
+    """Return what a packet says.
+
+    Raises:
+        ValueError: it is too long, or not JSON.
+    """
+    if len(packet) > contract.MAX_MESSAGE:
+        raise ValueError(f"longer than {contract.MAX_MESSAGE} bytes")
+    try:
+        return json.loads(packet)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or not -_FOREVER < value < _FOREVER:
+        raise ValueError(f"expected seconds, got {value!r}")
+    return float(value)

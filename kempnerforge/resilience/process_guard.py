@@ -1,0 +1,361 @@
+"""The one guard of the process: it owns the signals, the wakeup fd, the watcher thread and what happens at a fork.
+
+A notice can come in by three roads, and each fails where another works:
+
+- the Python signal handler: exact, but runs only when the main thread is back from C;
+- the wakeup fd, which the watcher thread reads: also while the main thread is in C, as long as that has released the
+  GIL; but the process has only one, and asyncio takes it too;
+- the launcher's socket, which the watcher reads as well: needs neither, but a launcher.
+
+All of them are idempotent, so the same notice may come in by each.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+
+from .descriptors import above_stdio
+from .dispositions import Displaced
+from .forced_exit import ForcedExit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .shutdown import Shutdown
+
+#: SIGTERM: Slurm's and everybody's request to end. SIGUSR1: Slurm's --signal before the time limit.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+#: How long the watcher sleeps at most during a shutdown (s), and how late it has to wake up to have been stopped.
+_SLICE = 1.0
+_STOPPED = 1.0
+
+_guard: ProcessGuard | None = None
+#: What each signal did before it became ours. Outlives the guard: see _on_signal().
+_displaced: dict[int, Displaced] = {}
+#: The signal mask of each thread that is forking.
+_masks: dict[int, set[int | signal.Signals]] = {}
+_fork_hooks_installed = False
+
+
+def enter(shutdown: Shutdown) -> ProcessGuard:
+    """Have the guard, there or new, look after this shutdown too (main thread only)."""
+    global _guard, _fork_hooks_installed  # noqa: PLW0603 - one per process is the point
+    if not _fork_hooks_installed:
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+        _fork_hooks_installed = True
+    if _guard is None:
+        _guard = ProcessGuard()
+    _guard.add(shutdown)
+    return _guard
+
+
+def in_main_thread() -> bool:
+    """Return whether this thread may touch signal handlers."""
+    return threading.current_thread() is threading.main_thread()
+
+
+class ProcessGuard:
+    """There is one while a handler is registered."""
+
+    def __init__(self) -> None:
+        #: Held for moments only, and never across a fork. Reentrant: a signal handler may interrupt its holder.
+        self.lock = threading.RLock()
+        self.forced_exit = ForcedExit()
+        self._shutdowns: list[Shutdown] = []
+        self._forks = 0
+        self._closed = False
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._reader, self._writer = above_stdio(reader), above_stdio(writer)
+        self._main_clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._watcher = threading.Thread(target=self._watch, name="kempnerforge-watcher", daemon=True)
+        # A thread inherits the mask. The kernel must not hand a signal to this one: a system call of the main thread
+        # would go on uninterrupted.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._watcher.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    # --- in the main thread --------------------------------------------------------------------------
+
+    def add(self, shutdown: Shutdown) -> None:
+        """Look after this shutdown too."""
+        self._shutdowns.append(shutdown)
+        self._take_wakeup_fd()
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is not _on_signal:
+                _displaced[signum] = Displaced(signum)
+                _displaced[signum].take(_on_signal)
+
+    def remove(self, shutdown: Shutdown) -> None:
+        """Look after this shutdown no more; with the last one, leave no trace.
+
+        Off the main thread, where Python lets nobody touch signals, the traces stay until a signal comes or a handler
+        is registered or unregistered in the main thread.
+        """
+        last = in_main_thread() and self._shutdowns == [shutdown]
+        if last:
+            # First, so that a signal which came before is noted: signal.signal() runs the handlers that are due.
+            self._put_back_signals()
+        with self.lock:
+            self._shutdowns.remove(shutdown)
+            self._rearm()
+        if last:
+            self.close()
+
+    def close(self) -> None:
+        """Leave no trace (main thread only)."""
+        global _guard  # noqa: PLW0603
+        self._put_back_signals()
+        if self._closed:
+            return  # by a signal that was due, just now
+        # Before the watcher closes the pipe, or signals would be written to whatever gets its number next.
+        self._return_wakeup_fd()
+        _guard = None
+        with self.lock:
+            self._closed = True
+            self.forced_exit.close()
+            self._poke()
+        # Bounded: we may be inside a signal handler that interrupted a holder of the lock.
+        self._watcher.join(1.0)
+
+    def _put_back_signals(self) -> None:
+        for signum in SIGNALS:
+            # Anything else was put there by somebody who came after us, and is theirs.
+            if signal.getsignal(signum) is _on_signal:
+                _displaced[signum].put_back()
+
+    def _take_wakeup_fd(self) -> None:
+        there = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if there not in (-1, self._writer):
+            _set_wakeup_fd(there)
+
+    def _return_wakeup_fd(self) -> None:
+        there = signal.set_wakeup_fd(-1)
+        if there not in (-1, self._writer):
+            _set_wakeup_fd(there)
+
+    # --- in any thread -------------------------------------------------------------------------------
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody is registered."""
+        return bool(self._shutdowns)
+
+    def looks_after(self, shutdown: Shutdown) -> bool:
+        """Return whether this one is registered."""
+        return any(one is shutdown for one in self._shutdowns)
+
+    def note(self, signum: int) -> None:
+        """Note a signal."""
+        with self.lock:
+            for shutdown in self._shutdowns:
+                shutdown.note(signum)
+            self.limits_changed()
+
+    def limits_changed(self) -> None:
+        """Move the forced exit to where it now belongs."""
+        with self.lock:
+            self._rearm()
+            self._poke()
+
+    def _rearm(self) -> None:
+        limited = [shutdown for shutdown in self._shutdowns if shutdown.limit is not None]
+        if limited:
+            first = min(limited, key=_limit)
+            # No C timer during a fork: in the child its thread is gone and its lock is held, and the child would hang
+            # at its end, when Python cancels it (seen on 3.8 to 3.13).
+            self.forced_exit.arm(_limit(first), backstop=not first.launcher_limits and not self._forks)
+        else:
+            self.forced_exit.disarm()
+
+    def _poke(self) -> None:
+        """Have the watcher look around."""
+        try:
+            os.write(self._writer, b"\0")
+        except BlockingIOError:
+            pass  # full: it is going to
+
+    # --- at a fork -----------------------------------------------------------------------------------
+
+    def pause(self, forks: int) -> None:
+        """Do without the C timer while a fork is under way: +1 before, -1 after."""
+        with self.lock:
+            self._forks += forks
+            self._rearm()
+
+    def abandon(self) -> None:
+        """In a forked child: be what the process was before us, and leave what is the parent's alone."""
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is _on_signal:
+                displaced = _displaced[signum]
+                displaced.put_back()
+                # A stray SIGUSR1 must not kill a data worker. Not SIG_IGN: that would be inherited across exec, and
+                # bash cannot trap a signal that was ignored at its start.
+                if signum == signal.SIGUSR1 and displaced.is_default:
+                    signal.signal(signum, _do_nothing)
+        self._return_wakeup_fd()
+        os.close(self._reader)
+        os.close(self._writer)
+        self.forced_exit.abandon()
+        for shutdown in self._shutdowns:
+            if shutdown.link is not None:
+                # Else the connection would live as long as the child, and the launcher would take us for alive.
+                shutdown.link.close()
+            shutdown.reset()
+        self._shutdowns.clear()
+
+    # --- the watcher thread --------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            poller = select.poll()
+            with self.lock:
+                poller.register(self._reader, select.POLLIN)
+                for shutdown in self._shutdowns:
+                    if shutdown.link is not None:
+                        poller.register(shutdown.link, select.POLLIN)
+                exit_at = self.forced_exit.at
+            # No wake-up at all without a shutdown, and slices during one: a stop can only be seen by what it adds.
+            started = time.monotonic()
+            wait = None if exit_at is None else min(max(exit_at - started, 0.0), _SLICE)
+            worked = time.clock_gettime(self._main_clock)
+            poller.poll(None if wait is None else wait * 1000)
+            with self.lock:
+                if self._closed:
+                    break
+                if wait is not None:
+                    # The main thread's own work is not a stop: it may have kept the GIL.
+                    ran = max(wait, time.clock_gettime(self._main_clock) - worked)
+                    self._discount(time.monotonic() - started - ran)
+                if not self._read_signals():
+                    break
+                self._read_links()
+                self._exit_if_due()
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _discount(self, late: float) -> None:
+        if late > _STOPPED:
+            for shutdown in self._shutdowns:
+                shutdown.discount(late)
+            self._rearm()
+
+    def _read_signals(self) -> bool:
+        """Note the signals that came; return False if the pipe is gone: somebody closes all descriptors."""
+        try:
+            came = os.read(self._reader, 4096)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for signum in SIGNALS:
+            # If it is not ours any more, it is not meant for us either.
+            if signum in came and signal.getsignal(signum) is _on_signal:
+                for shutdown in self._shutdowns:
+                    shutdown.note(signum)
+                self._rearm()
+        return True
+
+    def _read_links(self) -> None:
+        for shutdown in self._shutdowns:
+            if shutdown.link is None:
+                continue
+            try:
+                for notice in shutdown.link.receive():
+                    shutdown.note(notice.signum, notice.reason)
+                    shutdown.limit_by_launcher(notice.forced_exit_in)
+                    self._rearm()
+            except EOFError:
+                shutdown.lose_launcher()
+                self._rearm()
+            except OSError:
+                shutdown.link = None  # closed by the program, together with all other descriptors
+
+    def _exit_if_due(self) -> None:
+        for shutdown in self._shutdowns:
+            limit = shutdown.limit
+            if limit is not None and limit <= time.monotonic():
+                self.forced_exit.exit(limit - shutdown.began)
+
+
+def _limit(shutdown: Shutdown) -> float:
+    limit = shutdown.limit
+    assert limit is not None
+    return limit
+
+
+def _set_wakeup_fd(fd: int) -> None:
+    """Put a wakeup fd back. Whether it warned of a full buffer cannot be read; the default, as asyncio's, does."""
+    try:
+        signal.set_wakeup_fd(fd)
+    except (OSError, ValueError):
+        pass  # its owner has closed it
+
+
+# --- signal handlers ---------------------------------------------------------------------------------
+
+
+def _on_signal(signum: int, _frame: FrameType | None) -> None:
+    guard = _guard
+    if guard is not None and guard.is_needed:
+        guard.note(signum)
+        return
+    # Nobody is registered: the last one left off the main thread, or somebody who had taken our place has put us back
+    # since. The signal belongs to whom we displaced.
+    if guard is not None:
+        guard.close()
+    if signal.getsignal(signum) is _on_signal:
+        _displaced[signum].put_back()
+    os.kill(os.getpid(), signum)
+
+
+def _do_nothing(_signum: int, _frame: FrameType | None) -> None:
+    pass
+
+
+# --- fork hooks --------------------------------------------------------------------------------------
+# A child must not inherit the handler: it would survive terminate(). Resetting it in the child is not enough, a signal
+# that comes first is lost all the same (59 of 60 at zero delay). So the signals are blocked from before the fork until
+# the child is clean. Only those that are ours: others keep their timing.
+
+
+def _before_fork() -> None:
+    guard = _guard
+    if guard is not None:
+        ours = [signum for signum in SIGNALS if signal.getsignal(signum) is _on_signal]
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+        guard.pause(+1)
+
+
+def _after_fork() -> None:
+    mask = _masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        try:
+            if _guard is not None:
+                _guard.pause(-1)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    global _guard
+    mask = _masks.get(threading.get_ident())
+    _masks.clear()
+    if _guard is not None:
+        guard, _guard = _guard, None
+        guard.abandon()
+    if mask is not None:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        except BaseException:  # noqa: BLE001
+            # A handler was due and raised, sys.exit() most likely. Python drops what a fork hook raises, and the child
+            # would live on: it dies of the signal instead.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)

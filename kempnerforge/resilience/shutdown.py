@@ -1,0 +1,107 @@
+"""What one handler knows of its shutdown. No signals, threads or descriptors here.
+
+The watcher thread and a signal handler change it under the guard's lock; the training loop reads it without.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .launcher_link import LauncherLink
+
+
+class Shutdown:
+    """The notice, if there is one, and when the forced exit falls. All times in seconds, monotonic."""
+
+    def __init__(self, timeout: float | None) -> None:
+        #: Longest shutdown (s); None: no forced exit.
+        self.timeout = timeout
+        self.reset()
+
+    def reset(self) -> None:
+        """Know nothing."""
+        #: The launcher, as long as it lives; None: there is none.
+        self.link: LauncherLink | None = None
+        #: A poll returns False and has nothing to report.
+        self.quiet = True
+        self.requested = False
+        self.signum: signal.Signals | None = None
+        self.reason: str | None = None
+        self.began = 0.0
+        #: The forced exit by ``timeout``, and by the launcher; None: there is none.
+        self.own_limit: float | None = None
+        self.launcher_limit: float | None = None
+        self._reported: bool | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """When the forced exit falls; None: never."""
+        return min((at for at in (self.own_limit, self.launcher_limit) if at is not None), default=None)
+
+    @property
+    def launcher_limits(self) -> bool:
+        """Whether the launcher set the limit, and lives to see to it."""
+        return self.link is not None and self.launcher_limit is not None and self.launcher_limit == self.limit
+
+    def note(self, signum: int, reason: str | None = None) -> None:
+        """Note a notice. Later ones belong to the first: they may tell the reason, and restart nothing.
+
+        Raises:
+            ValueError: there is no such signal.
+        """
+        if not self.requested:
+            self.signum = signal.Signals(signum)
+            self.began = time.monotonic()
+            self.own_limit = None if self.timeout is None else self.began + self.timeout
+            self.requested = True
+        if reason is not None:
+            self.reason = reason
+        self.quiet = False  # after `requested`: see poll()
+
+    def limit_by_launcher(self, seconds: float | None) -> None:
+        """Have the launcher's limit fall in so many seconds; None: it sets none. A handler without one stays so."""
+        limited = seconds is not None and self.timeout is not None
+        self.launcher_limit = time.monotonic() + max(seconds or 0.0, 0.0) if limited else None
+
+    def lose_launcher(self) -> None:
+        """The launcher was killed: nobody else will tell us when to stop, so save now."""
+        self.link = None
+        if not self.requested:
+            self.note(signal.SIGTERM, "launcher_lost")
+
+    def extend(self, seconds: float) -> None:
+        """Move our own limit to at least so many seconds from now."""
+        if self.own_limit is not None:
+            self.own_limit = max(self.own_limit, time.monotonic() + seconds)
+
+    def discount(self, seconds: float) -> None:
+        """Do not count these seconds: the process was stopped."""
+        self.began += seconds
+        if self.own_limit is not None:
+            self.own_limit += seconds
+        if self.launcher_limit is not None:
+            self.launcher_limit += seconds
+
+    def end(self) -> LauncherLink | None:
+        """End here: there is nothing left to be forced. Return the launcher, to take leave of it."""
+        link, self.link = self.link, None
+        self.own_limit = self.launcher_limit = None
+        return link
+
+    def poll(self) -> bool:
+        """Return whether to stop; the first poll and the first True one are reported to the launcher."""
+        # In this order: a notice that comes in between sets `requested` first and then `quiet` to False, so it is
+        # either seen here or makes the next poll come here again.
+        self.quiet = True
+        stop = self.requested
+        if stop:
+            self.quiet = False
+        if stop is not self._reported:
+            self._reported = stop
+            link = self.link
+            if link is not None:
+                link.polled(stop)
+        return stop

@@ -1,0 +1,19 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SLURM_TESTS = Path(__file__).parent / "slurm"
+#: Slurm's shortest time limit is one minute, and a job that was requeued runs twice.
+SLURM_TIMEOUT = 600  # s
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLURM_TESTS in item.path.parents:
+            item.add_marker("slurm")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(SLURM_TIMEOUT))

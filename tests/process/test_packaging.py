@@ -1,0 +1,194 @@
+"""What a user installs: the script keeps its #SBATCH lines, and starts from wherever it is installed or copied to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import click
+import hatchling
+import psutil
+import pytest
+
+from kempnerforge.__about__ import __version__
+
+CHECKOUT = Path(__file__).parents[2]
+SBATCH_LINES = ["#SBATCH --signal=B:USR1@120", "#SBATCH --requeue", "#SBATCH --open-mode=append"]
+#: Where the test run's own click, psutil and build backend are.
+SITE_PACKAGES = {str(Path(str(module.__file__)).parents[1]) for module in (click, psutil, hatchling)}
+
+
+def run(
+    *command: str | Path, path: str | Path = "", cwd: str | Path = "/", status: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without any of our own or Slurm's variables, and with ``path`` first on PATH."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "KFORGE_", "PYTHON"))}
+    if path:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
+    answer = subprocess.run(
+        command, env={**environment, **variables}, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == status, answer.stderr
+    return answer
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run pip with what is installed here, and nothing from a package index."""
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments, PIP_NO_INDEX="1")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, CHECKOUT)
+    (built,) = folder.iterdir()
+    return built
+
+
+def old_python(version: str) -> str | None:
+    """Return a Python of this version, if there is one on PATH or where pyenv keeps them."""
+    candidates = [shutil.which(f"python{version}"), *Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    for candidate in filter(None, candidates):
+        # pyenv's shims are on PATH also for versions that they then refuse to start.
+        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return str(candidate)
+    return None
+
+
+def make_environment(folder: Path, *dependencies: str) -> Path:
+    """Make a virtual environment that sees only these folders besides its own, and return its bin folder."""
+    venv.create(folder, symlinks=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    # Last in the alphabet, so that what is installed here comes first.
+    (site_packages / "zz_test_run.pth").write_text("\n".join(dependencies))
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin folder of an environment that the wheel is installed in."""
+    bin_folder = make_environment(tmp_path_factory.mktemp("installed"), *SITE_PACKAGES)
+    pip("--python", bin_folder / "python", "install", "--no-deps", "--force-reinstall", wheel)
+    return bin_folder
+
+
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin folder of an environment that the checkout is installed in."""
+    bin_folder = make_environment(tmp_path_factory.mktemp("editable"), *SITE_PACKAGES)
+    pip("--python", bin_folder / "python", "install", "--no-deps", "--no-build-isolation", "--editable", CHECKOUT)
+    return bin_folder
+
+
+def assert_starts(*command: str | Path, path: str | Path = "", **variables: str) -> None:
+    answer = run(*command, "--version", path=path, **variables)
+    assert "kforge-run" in answer.stdout
+    assert __version__ in answer.stdout
+
+
+def assert_sbatch_lines_follow_the_shebang(script: str, interpreter: str) -> None:
+    first, *rest = script.splitlines()
+    assert first == f"#!{interpreter}"
+    assert rest[: len(SBATCH_LINES)] == SBATCH_LINES
+    assert rest[len(SBATCH_LINES) :] == (CHECKOUT / "bin/kforge-run").read_text().splitlines()[1 + len(SBATCH_LINES) :]
+
+
+def test_the_wheel_has_the_script_and_the_templates(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (script,) = (name for name in names if name.endswith(".data/scripts/kforge-run"))
+        assert_sbatch_lines_follow_the_shebang(archive.read(script).decode(), "python")
+        assert archive.getinfo(script).external_attr >> 16 & 0o111 == 0o111
+        for template in (CHECKOUT / "slurm_templates").iterdir():
+            assert archive.read(f"kempnerforge/slurm_templates/{template.name}") == template.read_bytes()
+    folders = {name.split("/")[0] for name in names}
+    assert {folder for folder in folders if "-" not in folder} == {"kempnerforge"}, "the wheel installs something else"
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path, cwd=CHECKOUT)
+    (sdist,) = tmp_path.iterdir()
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path)
+    (source,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
+    assert (source / "tests/process/test_packaging.py").is_file()
+    assert (source / ".ci/run").is_file()
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
+    (rebuilt,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(rebuilt) as new, zipfile.ZipFile(wheel) as old:
+        assert {i.filename: i.CRC for i in new.infolist()} == {i.filename: i.CRC for i in old.infolist()}
+
+
+def test_an_installed_script_starts(installed: Path) -> None:
+    script = (installed / "kforge-run").read_text()
+    assert_sbatch_lines_follow_the_shebang(script, str(installed / "python"))
+    assert_starts("kforge-run", path=installed)
+
+
+def test_an_editable_installs_script_starts_and_finds_the_templates_at_the_top(editable: Path) -> None:
+    script = (editable / "kforge-run").read_text()
+    assert_sbatch_lines_follow_the_shebang(script, str(editable / "python"))
+    assert_starts("kforge-run", path=editable)
+    code = "import importlib.resources as r; print(r.files('kempnerforge').joinpath('slurm_templates').resolve())"
+    assert run(editable / "python", "-c", code).stdout.strip() == str(CHECKOUT / "slurm_templates")
+
+
+@pytest.mark.parametrize("environment", ["installed", "editable"])
+def test_slurms_copy_of_an_installed_script_starts(
+    environment: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    copy = shutil.copy(request.getfixturevalue(environment) / "kforge-run", tmp_path / "slurm_script")
+    assert_starts(copy, SLURM_JOB_ID="1")
+
+
+def test_the_checkouts_script_starts_by_its_path_and_through_links(tmp_path: Path) -> None:
+    bin_folder = make_environment(tmp_path / "venv", *SITE_PACKAGES)
+    assert_starts(CHECKOUT / "bin/kforge-run", path=bin_folder)
+    (tmp_path / "first").symlink_to(CHECKOUT / "bin/kforge-run")
+    (tmp_path / "second").symlink_to("first")
+    assert_starts(tmp_path / "second", path=bin_folder)
+
+
+def test_no_file_in_the_scripts_folder_passes_for_a_module(installed: Path, tmp_path: Path) -> None:
+    shutil.copy(installed / "kforge-run", tmp_path)
+    (tmp_path / "click.py").write_text("raise SystemExit('the wrong click')")
+    assert_starts(tmp_path / "kforge-run")
+
+
+@pytest.mark.parametrize("missing", ["click", "psutil", "kempnerforge"])
+def test_what_is_missing_is_said_in_one_line(missing: str, tmp_path: Path) -> None:
+    present = tmp_path / "present"
+    present.mkdir()
+    if missing != "click":
+        (present / "click").symlink_to(Path(click.__file__).parent)
+    if missing != "psutil":
+        (present / "psutil").symlink_to(Path(psutil.__file__).parent)
+    bin_folder = make_environment(tmp_path / "venv", str(present))
+    script = CHECKOUT / "bin/kforge-run"
+    if missing == "kempnerforge":
+        script = Path(shutil.copy(script, tmp_path / "kforge-run"))
+    answer = run(script, "true", path=bin_folder, status=125)
+    assert f"No module named '{missing}'" in answer.stderr
+    assert "(hint: " in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_closed_stderr_does_not_hide_the_status(tmp_path: Path) -> None:
+    script = shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path)
+    run("sh", "-c", 'exec "$0" true 2>&-', script, status=125)
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])
+def test_an_old_python_says_so_in_one_line(version: str) -> None:
+    python = old_python(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    answer = run(python, CHECKOUT / "bin/kforge-run", "true", status=125)
+    assert "needs Python 3.10 or later" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1

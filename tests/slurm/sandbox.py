@@ -1,0 +1,537 @@
+"""A Slurm of one's own: munged, slurmctld and several slurmd on this machine, below one temporary folder.
+
+    with Sandbox(nodes=2) as slurm:
+        job = slurm.sbatch(script="#!/bin/sh\\nexec sleep 60\\n")
+        slurm.wait_for_state(job, "RUNNING")
+
+It works for root and for an ordinary user. For root each node has a /tmp of its own (see PRIVATE); for others the nodes
+share this machine's. The nodes share process numbers, the host name and the network in any case.
+
+`tests.slurm.guardian` keeps the promise that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tests.slurm import guardian
+
+T = TypeVar("T")
+JobId = int | str
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+#: The folders of which each node has its own.
+PRIVATE = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+#: What of them the nodes see all the same: this checkout, and the Python that runs it.
+SHARED = (Path(__file__).parents[2], Path(sys.prefix), Path(sys.base_prefix))
+#: Variables that change what Slurm's commands do or print, or that kforge-run would take for its own.
+DROPPED = ("KFORGE_", "SALLOC_", "SBATCH_", "SCANCEL_", "SINFO_", "SLURM", "SPANK_", "SQUEUE_", "SRUN_")
+POLL = 0.2  # s
+#: What a job's record looks like: NAME=VALUE NAME=VALUE …, and a value may hold spaces.
+FIELD = re.compile(r"(?:^| )([A-Z][A-Za-z0-9/:_]*)=")
+
+
+class SandboxError(Exception):
+    """A command or a daemon of the sandbox has failed."""
+
+
+def missing() -> list[str]:
+    """The daemons that are not installed here."""
+    return [daemon for daemon in DAEMONS if shutil.which(daemon, path=_search_path()) is None]
+
+
+def _search_path() -> str:
+    """PATH, and where the daemons are, also for who is not root."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+
+class Sandbox:
+    """Starts a Slurm, and offers what tests do with it.
+
+    Args:
+        nodes: How many; they are called n1, n2, ….
+        cpus: How many CPUs Slurm believes each node to have.
+        kill_wait: Slurm's KillWait in seconds: from SIGTERM to SIGKILL.
+        grace: The preemptible partitions' GraceTime in seconds.
+        scheduler_parameters: Added to SchedulerParameters, for instance ``["preempt_send_user_signal"]``.
+        extra_conf: Lines for slurm.conf. One that is already there is replaced.
+        shared: What of /tmp, /var/tmp and /dev/shm the nodes see, besides the sandbox's own folder.
+
+    Attributes:
+        root: The sandbox's folder: configuration, logs, spool.
+        work: A folder that every node sees, for scripts and logs. All commands run in it.
+        environment: For commands: SLURM_CONF is set, and no inherited variable changes what Slurm does.
+        guardian: The pid of the process above everything that the sandbox runs.
+        private: Whether each node has its own /tmp, /var/tmp and /dev/shm. Outside they are ``root/NODE/tmp`` ….
+
+    Raises:
+        SandboxError: On entry, with the daemons' last words, when they do not come up.
+    """
+
+    root: Path
+    work: Path
+    environment: dict[str, str]
+    guardian: int
+    private: bool
+
+    def __init__(
+        self,
+        nodes: int = 2,
+        *,
+        cpus: int = 16,
+        kill_wait: int = 8,
+        grace: int = 20,
+        scheduler_parameters: Iterable[str] = (),
+        extra_conf: str = "",
+        shared: Sequence[Path] = SHARED,
+    ) -> None:
+        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        self._cpus = cpus
+        self._kill_wait = kill_wait
+        self._grace = grace
+        self._scheduler_parameters = list(scheduler_parameters)
+        self._extra_conf = extra_conf
+        self._shared = shared
+        self._socket: socket.socket | None = None
+
+    # Start and end
+
+    def __enter__(self) -> Sandbox:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            # Its own environment must not name a sandbox that this one may be inside of, and that kills by it.
+            subprocess.run(
+                [sys.executable, "-I", guardian.__file__], stdin=theirs, env=_clean_environment(), check=True
+            )
+        try:
+            self._lines = self._socket.makefile("rw")
+            greeting = json.loads(self._lines.readline())
+            self.guardian = greeting["pid"]
+            self._set_root(Path(greeting["root"]))
+            self._start()
+        except BaseException:  # KeyboardInterrupt too: nobody else would end what has been started
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @classmethod
+    def join(cls, root: Path) -> Sandbox:
+        """Connect to a sandbox that another process has started; it then lasts until both have closed it.
+
+        Raises:
+            ConnectionError: It has ended.
+            FileNotFoundError: It has ended.
+        """
+        sandbox = cls()
+        sandbox._socket = socket.socket(socket.AF_UNIX)
+        try:
+            sandbox._socket.connect(str(root / guardian.SOCKET))
+        except OSError:
+            sandbox._socket.close()
+            raise
+        sandbox._lines = sandbox._socket.makefile("rw")
+        facts = json.loads((root / "facts.json").read_text())
+        sandbox.nodes, sandbox.guardian = facts["nodes"], facts["guardian"]
+        sandbox._set_root(root)
+        return sandbox
+
+    def close(self) -> None:
+        """Leave the sandbox. The last one to leave waits until nothing of it is left."""
+        if self._socket is None:
+            return
+        self._socket.shutdown(socket.SHUT_WR)
+        try:
+            while self._socket.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass  # also an end
+        self._lines.close()
+        self._socket.close()
+        self._socket = None
+
+    def _set_root(self, root: Path) -> None:
+        self.root = root
+        self.work = root / "work"
+        self.private = (root / self.nodes[0] / "tmp").exists()
+        self.environment = {
+            **_clean_environment(),
+            "PATH": _search_path(),
+            "SLURM_CONF": str(root / "slurm.conf"),
+            guardian.MARK: str(root),
+        }
+
+    def _start(self) -> None:
+        self.work.mkdir()
+        for folder in ("state", *self.nodes):
+            (self.root / folder).mkdir()
+        self.private = _can_unshare()
+        controller_port, *node_ports = self._ask("reserve", count=1 + len(self.nodes))
+        (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
+        # Slurm looks for it beside slurm.conf, and falls back on nothing.
+        (self.root / "cgroup.conf").touch()
+        facts = {"nodes": self.nodes, "guardian": self.guardian}
+        (self.root / "facts.json").write_text(json.dumps(facts))
+
+        key = self.root / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        munge = [f"--{name}={self.root / f'munge.{name}'}" for name in ("socket", "seed", "pid", "log")]
+        munge = [
+            f"--socket={self.root / 'munge.socket'}",
+            f"--key-file={key}",
+            f"--seed-file={self.root / 'munge.seed'}",
+            f"--pid-file={self.root / 'munge.pid'}",
+            f"--log-file={self.root / 'log' / 'munged.log'}",
+        ]
+        self._spawn("munged", "munged", "--foreground", *munge)
+        self._await("munged's socket", (self.root / "munge.socket").exists)
+        self.start_controller()
+        for node in self.nodes:
+            command = ["slurmd", "-D", "-N", node]
+            self._spawn(node, *(self._in_namespace(node, command) if self.private else command))
+        self._await("every node to be idle", self._nodes_are_idle)
+
+    def _configuration(self, controller_port: int, node_ports: Sequence[int]) -> str:
+        user, host, root = getpass.getuser(), socket.gethostname().partition(".")[0], self.root
+        scheduler = ["batch_sched_delay=0", "sched_interval=1", "sched_min_interval=0", "bf_interval=1"]
+        settings = {
+            "ClusterName": "sandbox",
+            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldPort": str(controller_port),
+            "SlurmUser": user,
+            "SlurmdUser": user,
+            "AuthType": "auth/munge",
+            # cred_expire is also how long a requeued job waits; Slurm takes nothing below 5 s.
+            "AuthInfo": f"socket={root}/munge.socket,cred_expire=5",
+            "StateSaveLocation": f"{root}/state",
+            "SlurmctldPidFile": f"{root}/slurmctld.pid",
+            "SlurmctldLogFile": f"{root}/log/slurmctld.log",
+            "SlurmctldDebug": "debug",
+            "SlurmdSpoolDir": f"{root}/%n",
+            "SlurmdPidFile": f"{root}/%n.pid",
+            "SlurmdLogFile": f"{root}/log/%n.log",
+            "SlurmdDebug": "debug",
+            "SlurmdParameters": "config_overrides",
+            "MailProg": "/bin/true",
+            "MpiDefault": "none",
+            "ProctrackType": "proctrack/linuxproc",
+            "TaskPlugin": "task/none",
+            "JobAcctGatherType": "jobacct_gather/none",
+            "JobRequeue": "1",
+            "KillWait": str(self._kill_wait),
+            # Tests look at jobs that have ended.
+            "MinJobAge": "3600",
+            "ReturnToService": "2",
+            "SelectType": "select/cons_tres",
+            "SelectTypeParameters": "CR_CPU",
+            "SchedulerType": "sched/backfill",
+            "SchedulerParameters": ",".join([*scheduler, *self._scheduler_parameters]),
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
+        }
+        entities = [
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self._cpus} RealMemory=65536"
+            for node, port in zip(self.nodes, node_ports, strict=True)
+        ]
+        # A job to be preempted, and the one it makes way for, have their nodes to themselves, so that no other job
+        # (another test's, in a sandbox that tests share) is preempted with it.
+        alone = "OverSubscribe=EXCLUSIVE"
+        partitions = {
+            "main": "Default=YES PriorityTier=1 PreemptMode=OFF",
+            "preemptible": f"{alone} PriorityTier=1 PreemptMode=REQUEUE GraceTime={self._grace}",
+            "preemptible-cancel": f"{alone} PriorityTier=1 PreemptMode=CANCEL GraceTime={self._grace}",
+            "urgent": f"{alone} PriorityTier=10 PreemptMode=OFF",
+        }
+        entities += [
+            f"PartitionName={name} Nodes=ALL MaxTime=UNLIMITED DefaultTime=60 {options}"
+            for name, options in partitions.items()
+        ]
+        for line in self._extra_conf.splitlines():
+            name, _, value = line.strip().partition("=")
+            if name in {"NodeName", "PartitionName"}:
+                entities.append(line)
+            elif name:
+                settings[name] = value
+        return "\n".join([*(f"{name}={value}" for name, value in settings.items()), *entities, ""])
+
+    def _in_namespace(self, node: str, command: Sequence[str]) -> list[str]:
+        """``command`` in a mount namespace where PRIVATE are folders of ``node``'s."""
+        steps = []
+        for folder in PRIVATE:
+            own = self.root / node / folder.name if folder != Path("/var/tmp") else self.root / node / "var-tmp"
+            own.mkdir()
+            own.chmod(0o1777)
+            for path in {self.root, *self._shared}:
+                if folder in path.parents:
+                    seen = own / path.relative_to(folder)
+                    seen.mkdir(parents=True, exist_ok=True)
+                    steps.append(["mount", "--bind", str(path), str(seen)])
+            steps.append(["mount", "--rbind", str(own), str(folder)])
+        # /tmp last: below it is what the other steps name.
+        steps = [step for step in steps if step[-1] != "/tmp"] + [step for step in steps if step[-1] == "/tmp"]
+        script = "\n".join(shlex.join(step) for step in [*steps, ["exec", *command]])
+        return ["unshare", "--mount", "--propagation=private", "sh", "-ec", script]
+
+    def _nodes_are_idle(self) -> bool:
+        # Not run(): the controller may not be listening yet.
+        result = subprocess.run(
+            ["sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %T"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return result.stdout.split("\n")[:-1] == [f"{node} idle" for node in self.nodes]
+
+    # The daemons
+
+    def _ask(self, do: str, **arguments: object) -> Any:
+        self._lines.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._lines.flush()
+        answer = json.loads(self._lines.readline())
+        if "error" in answer:
+            raise SandboxError(f"the sandbox's guardian: {answer['error']}")
+        return answer["reply"]
+
+    def _spawn(self, name: str, *command: str) -> None:
+        self._ask("start", name=name, command=command, environment=self.environment)
+
+    def _await(self, what: str, probe: Callable[[], bool]) -> None:
+        """Wait for a daemon to be ready, which it never is if one has ended."""
+
+        def ready() -> bool:
+            ended = {name: status for name, status in self._ask("status").items() if status is not None}
+            if ended:
+                raise SandboxError(f"ended while waiting for {what}: {ended}\n{self.logs()}")
+            return probe()
+
+        self.wait_for(what, ready, timeout=60, poll=0.02)
+
+    def stop_controller(self) -> None:
+        """End slurmctld, which saves its state. Jobs go on; Slurm's commands fail."""
+        self._ask("signal", name="slurmctld", number=signal.SIGTERM)
+        self.wait_for("slurmctld to end", lambda: self._ask("status")["slurmctld"] is not None)
+
+    def start_controller(self) -> None:
+        """Start slurmctld, with the state that it had when it was stopped, if it was."""
+        self._spawn("slurmctld", "slurmctld", "-D")
+        self._await("slurmctld to answer", self._controller_answers)
+
+    def _controller_answers(self) -> bool:
+        # A command would try for many seconds before it gives up: ask only who listens.
+        port = re.search(r"^SlurmctldPort=(\d+)$", (self.root / "slurm.conf").read_text(), re.MULTILINE)
+        assert port is not None
+        try:
+            socket.create_connection(("127.0.0.1", int(port[1]))).close()
+        except ConnectionRefusedError:
+            return False
+        return self.run("scontrol", "ping").returncode == 0
+
+    def logs(self, lines: int = 15) -> str:
+        """The last lines of each daemon's log."""
+        return "\n".join(f"--- {path.name}\n{tail(path, lines)}" for path in sorted((self.root / "log").iterdir()))
+
+    # Slurm's commands
+
+    def run(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command in the sandbox.
+
+        Args:
+            command: With its arguments.
+            timeout: In seconds.
+
+        Raises:
+            SandboxError: It has failed; the message has its output.
+            subprocess.TimeoutExpired: It has not ended in time, and was killed.
+        """
+        result = subprocess.run(
+            command,
+            cwd=self.work,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise SandboxError(
+                f"{shlex.join(command)} ended with {result.returncode}: {result.stderr.strip()} {result.stdout.strip()}"
+            )
+        return result
+
+    def sbatch(self, *arguments: str, script: str | None = None) -> int:
+        """Submit a job, and return its id.
+
+        Args:
+            arguments: sbatch's own, and unless ``script`` is given the script or ``--wrap=…``.
+            script: The batch script's text.
+        """
+        if script is None:
+            command = ["sbatch", "--parsable", *arguments]
+        else:
+            # sbatch reads a script from its standard input, but then calls the job "sbatch".
+            path = self.work / f"script-{os.getpid()}-{time.monotonic_ns()}.sh"
+            path.write_text(script)
+            command = ["sbatch", "--parsable", *arguments, str(path)]
+        return int(self.run(*command).stdout.partition(";")[0])
+
+    def jobs(self, job: JobId) -> list[dict[str, str]]:
+        """The fields of ``scontrol show job -o``: a record for each task of an array and each component of a het job."""
+        return [fields(line) for line in self.run("scontrol", "show", "job", "-o", str(job)).stdout.splitlines()]
+
+    def job(self, job: JobId) -> dict[str, str]:
+        """One job's record. ``12_3`` is a task of an array, whose last task Slurm also calls by the array's id."""
+        records = self.jobs(job)
+        own = [record for record in records if record["JobId"] == str(job)] or records
+        if len(own) != 1:
+            raise SandboxError(f"expected one record of job {job}, got {len(own)}: {own}")
+        return own[0]
+
+    def scancel(self, *arguments: JobId) -> None:
+        self.run("scancel", *map(str, arguments))
+
+    def requeue(self, job: JobId) -> None:
+        self.run("scontrol", "requeue", str(job))
+
+    def suspend(self, job: JobId) -> None:
+        self.run("scontrol", "suspend", str(job))
+
+    def resume(self, job: JobId) -> None:
+        self.run("scontrol", "resume", str(job))
+
+    def preempt(self, job: JobId) -> int:
+        """Submit an urgent job that needs the nodes on which ``job`` runs, and is done as soon as it runs itself."""
+        record = self.job(job)
+        if not record["Partition"].startswith("preemptible"):
+            raise SandboxError(f"job {job} is in partition {record['Partition']}, where nothing is preempted")
+        nodes = record["NodeList"]
+        return self.sbatch("--partition=urgent", f"--nodelist={nodes}", "--output=/dev/null", "--wrap=true")
+
+    def release(self, job: JobId) -> None:
+        """Let a requeued job start now, not seconds later (``Reason=BeginTime``)."""
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def output(self, job: JobId) -> str:
+        """What the job has written to its output file so far."""
+        path = Path(self.job(job)["StdOut"])
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def processes_of_job(self, job: JobId) -> dict[int, str]:
+        """The job's processes by pid, with their command lines, also those that Slurm has lost sight of."""
+        own = self.job(job)["JobId"]
+        return {
+            pid: command_line(pid)
+            for pid in guardian.descendants(self.guardian)
+            if guardian.environment_of(pid).get("SLURM_JOB_ID") == own
+        }
+
+    # Waiting
+
+    def wait_for(
+        self,
+        what: str,
+        probe: Callable[[], T | None],
+        *,
+        job: JobId | None = None,
+        timeout: float = 90,
+        poll: float = POLL,
+    ) -> T:
+        """Wait until ``probe`` returns something true, and return that.
+
+        Args:
+            what: What is waited for, in words, for the message.
+            probe: Called again and again.
+            job: Whose record and output the message shows.
+            timeout: In seconds.
+            poll: Seconds from one call to the next.
+
+        Raises:
+            SandboxError: It did not come true in time; the message shows the job and the ends of the daemons' logs.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            late = time.monotonic() > deadline
+            result = probe()
+            if result:
+                return result
+            if late:
+                about = "" if job is None else self._describe(job)
+                raise SandboxError(f"waited {timeout:g} s for {what}\n{about}{self.logs()}")
+            time.sleep(poll)
+
+    def wait_for_state(self, job: JobId, *states: str, timeout: float = 90) -> dict[str, str]:
+        """Wait until the job's state is one of ``states``, and return its record."""
+
+        def probe() -> dict[str, str] | None:
+            record = self.job(job)
+            return record if record["JobState"] in states else None
+
+        return self.wait_for(f"job {job} to be {' or '.join(states)}", probe, job=job, timeout=timeout)
+
+    def wait_for_output(self, job: JobId, text: str, *, count: int = 1, timeout: float = 90) -> str:
+        """Wait until the job has written ``text``, ``count`` times, and return all that it has written."""
+
+        def probe() -> str | None:
+            output = self.output(job)
+            return output if output.count(text) >= count else None
+
+        return self.wait_for(f"{text!r} in the output of job {job}", probe, job=job, timeout=timeout)
+
+    def _describe(self, job: JobId) -> str:
+        try:
+            record = self.job(job)
+        except (SandboxError, subprocess.TimeoutExpired) as error:
+            return f"--- job {job}: {error}\n"
+        lines = " ".join(f"{name}={value}" for name, value in record.items())
+        return f"--- job {job}\n{lines}\n--- {record['StdOut']}\n{tail(Path(record['StdOut']), 40)}\n"
+
+
+def fields(record: str) -> dict[str, str]:
+    """A line of ``scontrol show job -o`` by field."""
+    _, *parts = FIELD.split(record)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def tail(path: Path, lines: int) -> str:
+    if not path.is_file():
+        return "(no such file)"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # it has ended since
+
+
+def _clean_environment() -> dict[str, str]:
+    # TMPDIR may name a folder that the nodes do not see.
+    dropped = (*DROPPED, guardian.MARK, "TMPDIR")
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+
+
+def _can_unshare() -> bool:
+    """Whether we are root, and in no container that forbids mounts."""
+    test = ["unshare", "--mount", "--propagation=private", "mount", "--bind", "/tmp", "/var/tmp"]
+    return os.getuid() == 0 and subprocess.run(test, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,367 @@
+"""Whole stories through the state machine, and what holds in every story Hypothesis can think of."""
+
+from __future__ import annotations
+
+from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGWINCH
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kempnerforge.launcher.policy import words
+from kempnerforge.launcher.policy.machine import Policy
+from kempnerforge.launcher.policy.words import (
+    AskSlurm,
+    ChildExited,
+    Continued,
+    Deliver,
+    Delivered,
+    DumpStacks,
+    Exit,
+    Finished,
+    Forward,
+    Job,
+    JobRead,
+    Kill,
+    MoreTime,
+    Polled,
+    Registered,
+    Requeue,
+    RequeueAnswered,
+    Rules,
+    Say,
+    Signalled,
+    Site,
+    SiteRead,
+    Tell,
+    Terminate,
+    TimePassed,
+    TreeEmpty,
+)
+
+START = 1000.0
+RUNNING = Job("RUNNING", 0, START + 3600, None, False, False, True, "7")
+TIMED_OUT = Job("COMPLETING", 0, START, None, True, False, True, "7")
+CANCELLED = TIMED_OUT._replace(timed_out=False)
+REQUEUED = TIMED_OUT._replace(timed_out=False, restarts=1)
+SITE = Site(kill_wait=30, grace_time=20)
+
+
+def signalled(signum: int, *, alive: bool = True, child_has_it: bool = False) -> Signalled:
+    return Signalled(signum, "somebody", child_has_it, alive)
+
+
+class Story:
+    """Feeds a policy and keeps what it asked for."""
+
+    def __init__(self, rules: Rules | None = None, **more: object) -> None:
+        self.policy = Policy(rules or Rules("batch"), site=SITE, **more)  # type: ignore[arg-type]
+        self.now = START
+        self.actions: list[words.Action] = []
+
+    def happens(self, *events: words.Event, at: float | None = None) -> Story:
+        self.now = self.now if at is None else START + at
+        for event in events:
+            self.actions += self.policy.handle(event, self.now)
+        return self
+
+    def passes(self, seconds: float) -> Story:
+        """Let time pass as the loop does: waking at each moment that the policy wants."""
+        until = self.now + seconds
+        while self.policy.due is not None and self.policy.due <= until:
+            self.now = max(self.policy.due, self.now)
+            self.actions += self.policy.handle(TimePassed(), self.now)
+        self.now = until
+        return self
+
+    def done(self, kind: type) -> list[words.Action]:
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    @property
+    def said(self) -> str:
+        return "\n".join(action.text for action in self.actions if isinstance(action, Say))
+
+    @property
+    def status(self) -> int:
+        (exit_,) = [action for action in self.actions if isinstance(action, Exit)]
+        return exit_.status
+
+
+def test_a_time_limit_is_survived() -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), Polled(5, False))
+    near = RUNNING._replace(end=START + 120)
+    story.happens(signalled(SIGUSR1), JobRead(near)).happens(Polled(5, True), at=1).happens(Finished(5), at=9)
+    story.happens(ChildExited(0, True), at=10)
+    assert not story.done(Requeue), "the job is read once more before it is requeued"
+    story.happens(JobRead(near)).happens(RequeueAnswered(True, False, ""), JobRead(REQUEUED), at=11)
+    assert story.done(Requeue) == [Requeue("7")]
+    assert story.status == 0
+    assert "checkpointed: SIGUSR1 → first poll +1.0 s → finish +9.0 s → exit +10.0 s → requeued +11.0 s" in story.said
+    assert "109.0 s to spare" in story.said
+
+
+def test_the_notice_is_delivered_before_slurm_is_asked() -> None:
+    story = Story().happens(signalled(SIGTERM))
+    kinds = [type(action) for action in story.actions]
+    assert kinds.index(Tell) < kinds.index(Deliver) < kinds.index(AskSlurm)
+
+
+@pytest.mark.parametrize(
+    ("last_reading", "status"), [(CANCELLED, 85), (REQUEUED, 85)], ids=["cancelled", "requeued by somebody else"]
+)
+def test_what_happened_meanwhile_overrides_the_reason(last_reading: Job, status: int) -> None:
+    near = RUNNING._replace(end=START + 120)
+    story = Story().happens(JobRead(near), Registered("train.py", 5, 600), signalled(SIGUSR1), JobRead(near))
+    story.happens(Polled(5, True), Finished(5), ChildExited(0, True), JobRead(last_reading), at=5)
+    assert not story.done(Requeue)
+    assert story.status == status
+
+
+def test_a_second_signal_belongs_to_the_same_notice_and_brings_the_deadline_nearer() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=START + 500)))
+    assert story.policy.deadline == START + 500
+    story.happens(signalled(SIGUSR1), signalled(SIGTERM), JobRead(TIMED_OUT), at=100)
+    assert len(story.done(Deliver)) == 1
+    assert story.policy.deadline == START + 130
+
+
+def test_escalation_in_order_against_a_child_that_ignores_everything() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT)).passes(29)
+    kinds = [type(action) for action in story.actions]
+    assert [kinds.count(kind) for kind in (Deliver, DumpStacks, Terminate, Kill)] == [1, 1, 1, 1]
+    assert kinds.index(Deliver) < kinds.index(DumpStacks) < kinds.index(Terminate) < kinds.index(Kill)
+    story.now = START + 29
+    story.happens(ChildExited(-9, True)).happens(JobRead(TIMED_OUT))
+    assert story.done(Requeue)
+
+
+def test_a_child_that_outlives_sigkill_does_not_keep_the_job_from_its_requeue() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT)).passes(30)
+    assert story.done(Kill)
+    assert len(story.done(AskSlurm)) == 2
+    story.happens(JobRead(TIMED_OUT), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert story.status == 0
+
+
+def test_a_suspension_moves_the_stages_and_slurm_is_asked_before_any() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=START + 100)))
+    story.happens(Continued(stopped_for=200), at=210)
+    assert isinstance(story.actions[-1], AskSlurm)
+    story.happens(TimePassed())
+    assert not story.done(Terminate)
+    story.happens(JobRead(RUNNING._replace(end=START + 305)))
+    assert story.policy.deadline == START + 305, "what Slurm says corrects our guess"
+    story.passes(60)
+    assert not story.done(Terminate)
+    story.passes(25)
+    assert story.done(Terminate)
+
+
+def test_a_limit_extended_while_nobody_looks_does_not_make_a_cancellation_a_time_limit() -> None:
+    story = Story().happens(JobRead(RUNNING)).passes(3601.9)
+    assert not story.done(AskSlurm)
+    story.passes(1)
+    assert len(story.done(AskSlurm)) == 1
+    story.happens(JobRead(RUNNING._replace(end=START + 7200)), signalled(SIGTERM), JobRead(CANCELLED))
+    assert "reason: cancelled" in story.said
+
+
+def test_past_its_end_the_clock_does_not_make_a_cancellation_a_time_limit() -> None:
+    story = Story().happens(JobRead(RUNNING)).passes(3603).happens(JobRead(RUNNING))
+    story.happens(signalled(SIGTERM), JobRead(CANCELLED))
+    assert "reason: cancelled" in story.said
+
+
+def test_an_unreachable_controller_is_asked_until_the_deadline_and_the_command_is_told() -> None:
+    story = Story(Rules("batch", job_id="7")).happens(JobRead(RUNNING), signalled(SIGTERM))
+    for second in range(3):
+        story.happens(JobRead(None, "down"), at=second).passes(1)
+    assert len(story.done(AskSlurm)) == 4
+    story.happens(ChildExited(0, True)).passes(60)
+    assert not story.done(Requeue)
+    assert "to run it again: scontrol requeue 7" in story.said
+    assert story.status == 85
+
+
+def test_a_controller_back_before_the_deadline_still_gets_the_run_requeued() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(None, "down"))
+    story.happens(JobRead(TIMED_OUT), at=5).happens(ChildExited(85, True), JobRead(TIMED_OUT), at=6)
+    assert story.done(Requeue)
+
+
+def test_a_refused_requeue_is_tried_again_after_another_look_at_the_job() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT), ChildExited(85, True))
+    story.happens(JobRead(TIMED_OUT), RequeueAnswered(False, False, "try later")).passes(0.6)
+    assert isinstance(story.actions[-1], AskSlurm)
+    story.happens(JobRead(CANCELLED))
+    assert len(story.done(Requeue)) == 1
+    assert story.status == 85
+
+
+def test_a_requeue_refused_for_ever_is_told_with_the_command() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(85, True), JobRead(RUNNING))
+    story.happens(RequeueAnswered(False, True, "presently disabled"))
+    assert "presently disabled; to run it again: scontrol requeue 7" in story.said
+    assert story.status == 85
+
+
+def test_a_requeue_that_took_effect_though_its_answer_was_lost_counts() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(85, True), JobRead(RUNNING))
+    story.happens(RequeueAnswered(False, False, "timed out")).passes(0.6).happens(JobRead(REQUEUED))
+    assert len(story.done(Requeue)) == 1
+    assert story.status == 0
+
+
+def test_a_preemption_that_only_the_step_was_told_of() -> None:
+    story = Story(Rules("batch", child_is_srun=True)).happens(JobRead(RUNNING), ChildExited(85, True))
+    story.happens(JobRead(RUNNING._replace(preempted_at=START, end=START + 20)))
+    assert story.done(Requeue)
+
+
+def test_more_time_is_granted_within_the_deadline() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=START + 120)))
+    before = [action for action in story.actions if isinstance(action, Tell)][-1]
+    story.happens(MoreTime(5, 110))
+    after = [action for action in story.actions if isinstance(action, Tell)][-1]
+    assert before.forced_exit is not None and after.forced_exit is not None
+    assert before.forced_exit < after.forced_exit < START + 120
+    assert after.deadline == before.deadline
+
+
+def test_an_inner_one_ends_before_the_outer_ones_escalation_begins() -> None:
+    outer, inner = Story(), Story(Rules("step", has_outer=True), end=START + 120)
+    outer.happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=START + 120)))
+    inner.happens(signalled(SIGUSR1)).passes(104)
+    outer.passes(104)
+    assert inner.done(Kill) and not outer.done(Terminate)
+    outer.passes(2)
+    assert outer.done(Terminate)
+
+
+def test_ctrl_c_at_the_terminal_opens_no_window() -> None:
+    story = Story(Rules("outside")).happens(signalled(SIGINT, child_has_it=True)).passes(10_000)
+    assert not story.done(Kill) and not story.done(Forward) and not story.done(Tell)
+    story.happens(ChildExited(-2, True))
+    assert story.status == 130
+
+
+def test_sigint_by_kill_is_forwarded_and_enforced() -> None:
+    story = Story(Rules("outside")).happens(signalled(SIGINT))
+    assert story.done(Forward) == [Forward(SIGINT)]
+    story.happens(signalled(SIGINT)).passes(600)
+    assert len(story.done(Forward)) == 2
+    assert len(story.done(Kill)) == 1
+    assert not story.done(Tell)
+
+
+def test_other_signals_are_forwarded_as_they_are_but_never_to_an_srun_that_would_abort() -> None:
+    story = Story(Rules("outside")).happens(signalled(SIGHUP), signalled(SIGWINCH, child_has_it=True))
+    assert story.done(Forward) == [Forward(SIGHUP)]
+    under_srun = Story(Rules("batch", child_is_srun=True)).happens(signalled(SIGHUP), signalled(SIGWINCH))
+    assert under_srun.done(Forward) == [Forward(SIGWINCH)]
+
+
+def test_sigint_reaches_an_srun_as_the_notice() -> None:
+    story = Story(Rules("batch", child_is_srun=True)).happens(signalled(SIGINT))
+    assert story.done(Deliver) == [Deliver(SIGUSR1)]
+
+
+def test_a_young_srun_gets_the_notice_until_it_has_settled() -> None:
+    story = Story(Rules("batch", child_is_srun=True)).happens(signalled(SIGUSR1))
+    for _ in range(30):
+        story.happens(Delivered("srun", START - 5)).passes(1)
+    assert len(story.done(Deliver)) == 1 + 5
+
+
+def test_what_is_left_behind_is_asked_then_killed() -> None:
+    story = Story(Rules("outside", term_grace=3)).happens(ChildExited(0, False)).passes(2.9)
+    assert story.done(Terminate) and not story.done(Kill)
+    story.passes(0.2)
+    assert story.done(Kill)
+    story.happens(TreeEmpty())
+    assert story.status == 0
+
+
+def test_after_the_requeue_slurms_sigterm_is_swallowed() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(85, True), JobRead(RUNNING))
+    count = len(story.actions)
+    story.happens(signalled(SIGTERM, alive=False))
+    assert len(story.actions) == count
+
+
+job_records = st.builds(
+    Job,
+    state=st.sampled_from(["RUNNING", "COMPLETING", "PENDING", "SUSPENDED", "CANCELLED", "TIMEOUT"]),
+    restarts=st.integers(0, 2),
+    end=st.none() | st.floats(START - 100, START + 5000),
+    preempted_at=st.none() | st.floats(START - 100, START + 100),
+    timed_out=st.booleans(),
+    suspended=st.booleans(),
+    requeueable=st.booleans(),
+    requeue_id=st.just("7"),
+)
+any_event = st.one_of(
+    st.builds(Signalled, st.sampled_from([SIGTERM, SIGUSR1, SIGINT, SIGHUP]), st.just(""), st.booleans(), st.booleans()),
+    st.builds(Delivered, st.just(""), st.none() | st.floats(START - 20, START)),
+    st.builds(Continued, st.floats(0, 100)),
+    st.just(Registered("train.py", 5, 600)),
+    st.builds(Polled, st.just(5), st.booleans()),
+    st.just(Finished(5)),
+    st.builds(MoreTime, st.just(5), st.floats(0, 1000)),
+    st.builds(ChildExited, st.sampled_from([0, 1, 85, -9, -15]), st.booleans()),
+    st.just(TreeEmpty()),
+    st.builds(SiteRead, st.builds(Site, st.floats(1, 60), st.floats(0, 60))),
+    st.builds(JobRead, st.none() | job_records, st.just("")),
+    st.builds(RequeueAnswered, st.booleans(), st.booleans(), st.just("")),
+    st.just(TimePassed()),
+)
+any_rules = st.builds(
+    Rules,
+    place=st.sampled_from(["batch", "step", "outside"]),
+    requeue=st.booleans(),
+    retry_failures=st.integers(0, 2),
+    timeout=st.none() | st.floats(0.1, 100),
+    term_grace=st.floats(0, 60),
+    child_is_srun=st.booleans(),
+    has_outer=st.booleans(),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(any_rules, st.lists(st.tuples(any_event, st.floats(0, 30)), max_size=40))
+def test_in_any_story(rules: Rules, events: list[tuple[words.Event, float]]) -> None:
+    policy, now = Policy(rules, site=SITE), START
+    exited = signalled_at_all = False
+    exits = kills = terminates = 0
+    known_deadline = None
+    reason_known = False
+    for event, pause in events:
+        now += pause
+        if isinstance(event, ChildExited):
+            if exited:
+                continue
+            exited = True
+        if isinstance(event, Signalled) and exited:
+            event = event._replace(child_alive=False)
+        if isinstance(event, Continued):
+            known_deadline, reason_known = None, False
+        for action in policy.handle(event, now):
+            assert exits == 0, "nothing happens after the end"
+            signalled_at_all |= isinstance(event, Signalled)
+            if isinstance(action, (Kill, Terminate)):
+                # never a kill before a delivery, but to sweep what a child left behind
+                assert signalled_at_all or exited
+            kills += isinstance(action, Kill) and not exited
+            terminates += isinstance(action, Terminate) and not exited
+            exits += isinstance(action, Exit)
+            if isinstance(action, Requeue):
+                assert exited or kills, "the child is gone, or was given up"
+                assert rules.place == "batch" and rules.requeue
+            if isinstance(action, words.Record) and action.event == "reason":
+                reason_known = action.fields["reason"] != "unknown"
+        if known_deadline is not None and policy.deadline is not None:
+            assert policy.deadline <= known_deadline + 1e-6, "a deadline that is known never recedes"
+        known_deadline = policy.deadline if reason_known else None
+        if policy.due is not None:
+            assert policy.due < now + 1e5
+    assert kills <= 1 and terminates <= 1, "escalation is a one-way ratchet"
