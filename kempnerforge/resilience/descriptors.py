@@ -21,6 +21,14 @@ def above_stdio(fd: int) -> int:
     return moved
 
 
+def close(fd: int) -> None:
+    """Close a descriptor that may have been closed already, by a program that closes all of them."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+
+
 def open_log() -> int:
     """Return a descriptor of our own for the log, which is stderr.
 

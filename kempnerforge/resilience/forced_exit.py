@@ -13,7 +13,7 @@ import os
 import select
 import time
 
-from .descriptors import open_log, open_without_blocking
+from .descriptors import close, open_log, open_without_blocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class ForcedExit:
 
     def abandon(self) -> None:
         """Close the descriptors, in a forked child: the timer is its parent's."""
-        os.close(self.log)
-        os.close(self._never_blocking)
+        close(self.log)
+        close(self._never_blocking)
 
     def exit(self, allowed: float) -> NoReturn:
         """Say why, with the stacks of all threads, and end the process with status 1.

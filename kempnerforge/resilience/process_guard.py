@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 
-from .descriptors import above_stdio
+from .descriptors import above_stdio, close
 from .dispositions import Displaced
 from .forced_exit import ForcedExit
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 #: How long the watcher sleeps at most during a shutdown (s), and how late it has to wake up to have been stopped.
-_SLICE = 1.0
-_STOPPED = 1.0
+_SLICE = 0.5
+_STOPPED = 0.5
 
 _guard: ProcessGuard | None = None
 #: What each signal did before it became ours. Outlives the guard: see _on_signal().
@@ -179,8 +179,8 @@ class ProcessGuard:
         """Have the watcher look around."""
         try:
             os.write(self._writer, b"\0")
-        except BlockingIOError:
-            pass  # full: it is going to
+        except OSError:
+            pass  # full: it is going to; or closed by the program, and then there is no watcher
 
     # --- at a fork -----------------------------------------------------------------------------------
 
@@ -201,8 +201,8 @@ class ProcessGuard:
                 if signum == signal.SIGUSR1 and displaced.is_default:
                     signal.signal(signum, _do_nothing)
         self._return_wakeup_fd()
-        os.close(self._reader)
-        os.close(self._writer)
+        close(self._reader)
+        close(self._writer)
         self.forced_exit.abandon()
         for shutdown in self._shutdowns:
             if shutdown.link is not None:
@@ -235,7 +235,7 @@ class ProcessGuard:
                     ran = max(wait, time.clock_gettime(self._main_clock) - worked)
                     self._discount(time.monotonic() - started - ran)
                 if not self._read_signals():
-                    break
+                    return
                 self._read_links()
                 self._exit_if_due()
         os.close(self._reader)

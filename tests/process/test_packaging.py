@@ -155,6 +155,33 @@ def test_the_checkouts_script_starts_by_its_path_and_through_links(tmp_path: Pat
     assert_starts(tmp_path / "second", path=bin_folder)
 
 
+#: What Slurm 22.05 answers, for a script whose path has a space and whose arguments look like its own fields.
+JOB_RECORD = (
+    "JobId=2 JobName=kforge-run UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901758 Nice=0 "
+    "JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 BatchHost=n1 NumNodes=1 NumCPUs=1 Network=(null) "
+    "Command={script} --timeout 5 true WorkDir=/x it s --version WorkDir=/tmp/out dir StdErr=/tmp/out dir/sp.log "
+    "StdIn=/dev/null StdOut=/tmp/out dir/sp.log Power= \n"
+)
+
+
+def test_slurms_copy_of_the_checkouts_script_asks_slurm_where_it_came_from(tmp_path: Path) -> None:
+    # tests/slurm shows the same with a real sbatch; this is for machines without one.
+    bin_folder = make_environment(tmp_path / "venv", *SITE_PACKAGES)
+    (tmp_path / "check out").symlink_to(CHECKOUT)
+    (tmp_path / "record").write_text(JOB_RECORD.format(script=tmp_path / "check out/bin/kforge-run"))
+    (bin_folder / "scontrol").write_text(f'#!/bin/sh\n[ "$*" = "show job -o 2" ] && cat "{tmp_path}/record"\n')
+    (bin_folder / "scontrol").chmod(0o755)
+    copy = Path(shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path / "slurm_script"))
+
+    arguments = ["--timeout", "5", "true", "WorkDir=/x", "it s", "--version"]
+    run(copy, *arguments, path=bin_folder, SLURM_JOB_ID="2")
+
+    # Without an answer nothing can be found, and this is said as if nothing had been asked.
+    answer = run(copy, *arguments, path=bin_folder, status=125, SLURM_JOB_ID="3")
+    assert "No module named 'kempnerforge'" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
 def test_no_file_in_the_scripts_folder_passes_for_a_module(installed: Path, tmp_path: Path) -> None:
     shutil.copy(installed / "kforge-run", tmp_path)
     (tmp_path / "click.py").write_text("raise SystemExit('the wrong click')")
@@ -180,8 +207,8 @@ def test_what_is_missing_is_said_in_one_line(missing: str, tmp_path: Path) -> No
 
 
 def test_a_closed_stderr_does_not_hide_the_status(tmp_path: Path) -> None:
-    script = shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path)
-    run("sh", "-c", 'exec "$0" true 2>&-', script, status=125)
+    bin_folder = make_environment(tmp_path / "venv")
+    run("sh", "-c", 'exec "$0" true 2>&-', CHECKOUT / "bin/kforge-run", path=bin_folder, status=125)
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])

@@ -441,7 +441,7 @@ def test_idle_it_makes_no_system_call(run: Run) -> None:
         handler = ShutdownHandler()
         handler.register()
         say("ready", *(task.native_id for task in threading.enumerate() if task is not threading.main_thread()))
-        sys.stdin.read()
+        time.sleep(30)
     """)
     assert child.process.stdout is not None
     ready, watcher = child.process.stdout.readline().split()
@@ -636,17 +636,19 @@ def test_signals_while_python_ends(run: Run, moment: str) -> None:
         import atexit
         handler = ShutdownHandler()
         handler.register()
+        def late(kill=os.kill, pid=os.getpid(), signum=signal.SIGTERM, handler=handler):
+            kill(pid, signum)
+            handler.should_shutdown()
+            handler.finish()
         class Late:
-            def __del__(self, kill=os.kill, pid=os.getpid(), signum=signal.SIGTERM, handler=handler):
-                kill(pid, signum)
-                handler.should_shutdown()
-                handler.finish()
+            __del__ = lambda self, late=late: late()
         if {moment == "atexit"}:
-            atexit.register(Late().__del__)
+            atexit.register(late)
         else:
             sys.late = Late()
     """)
-    child.ends(-signal.SIGTERM if moment == "atexit" else 0)
+    # When modules are taken apart, the guard may be gone, and the signal does what it does by default.
+    assert child.process.wait(10) in ((0,) if moment == "atexit" else (0, -signal.SIGTERM))
     assert child.log == ""
 
 

@@ -1,4 +1,4 @@
-"""The process above every daemon of a sandbox: it starts them, and ends them whatever happens to whoever asked for them.
+"""The process above every daemon of a sandbox: it starts them, and ends them whatever happens to its owner.
 
 It is a program of its own (``python -I guardian.py``, with one end of a socket pair as its standard input). Everything
 that a sandbox runs is below it, orphans included, because it is a child subreaper. It serves requests, one JSON object
@@ -17,9 +17,9 @@ import selectors
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,12 @@ class Guardian:
         self.selector.register(connection, selectors.EVENT_READ, answer)
 
     def perform(self, request: dict[str, Any]) -> dict[str, Any]:
-        actions = {"reserve": self.reserve, "start": self.start, "signal": self.signal, "status": self.status}
+        actions: dict[str, Callable[..., object]] = {
+            "reserve": self.reserve,
+            "start": self.start,
+            "signal": self.signal,
+            "status": self.status,
+        }
         try:
             action = actions[request.pop("do")]
             return {"reply": action(**request)}
@@ -242,4 +247,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -76,10 +76,11 @@ class Sandbox:
         work: A folder that every node sees, for scripts and logs. All commands run in it.
         environment: For commands: SLURM_CONF is set, and no inherited variable changes what Slurm does.
         guardian: The pid of the process above everything that the sandbox runs.
+        submitted: The ids of the jobs that sbatch() has submitted.
         private: Whether each node has its own /tmp, /var/tmp and /dev/shm. Outside they are ``root/NODE/tmp`` ….
 
     Raises:
-        SandboxError: On entry, with the daemons' last words, when they do not come up.
+        SandboxError: On entry or from open(), with the daemons' last words, when they do not come up.
     """
 
     root: Path
@@ -100,6 +101,7 @@ class Sandbox:
         shared: Sequence[Path] = SHARED,
     ) -> None:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        self.submitted: list[int] = []
         self._cpus = cpus
         self._kill_wait = kill_wait
         self._grace = grace
@@ -111,11 +113,17 @@ class Sandbox:
     # Start and end
 
     def __enter__(self) -> Sandbox:
+        if self._socket is None:
+            self.open()
+        return self
+
+    def open(self) -> None:
+        """Start it, and return when jobs can run."""
         self._socket, theirs = socket.socketpair()
         with theirs:
             # Its own environment must not name a sandbox that this one may be inside of, and that kills by it.
             subprocess.run(
-                [sys.executable, "-I", guardian.__file__], stdin=theirs, env=_clean_environment(), check=True
+                [sys.executable, "-I", guardian.__file__], stdin=theirs.fileno(), env=_clean_environment(), check=True
             )
         try:
             self._lines = self._socket.makefile("rw")
@@ -126,7 +134,6 @@ class Sandbox:
         except BaseException:  # KeyboardInterrupt too: nobody else would end what has been started
             self.close()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -142,6 +149,7 @@ class Sandbox:
             FileNotFoundError: It has ended.
         """
         sandbox = cls()
+        sandbox.root = root
         sandbox._socket = socket.socket(socket.AF_UNIX)
         try:
             sandbox._socket.connect(str(root / guardian.SOCKET))
@@ -149,8 +157,14 @@ class Sandbox:
             sandbox._socket.close()
             raise
         sandbox._lines = sandbox._socket.makefile("rw")
+        try:
+            # Once it has answered it cannot end before we leave. Before, it may be about to.
+            sandbox._ask("status")
+        except ConnectionError:
+            sandbox.close()
+            raise
         facts = json.loads((root / "facts.json").read_text())
-        sandbox.nodes, sandbox.guardian = facts["nodes"], facts["guardian"]
+        sandbox.nodes, sandbox.guardian, sandbox.private = facts["nodes"], facts["guardian"], facts["private"]
         sandbox._set_root(root)
         return sandbox
 
@@ -171,7 +185,6 @@ class Sandbox:
     def _set_root(self, root: Path) -> None:
         self.root = root
         self.work = root / "work"
-        self.private = (root / self.nodes[0] / "tmp").exists()
         self.environment = {
             **_clean_environment(),
             "PATH": _search_path(),
@@ -188,13 +201,12 @@ class Sandbox:
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
         # Slurm looks for it beside slurm.conf, and falls back on nothing.
         (self.root / "cgroup.conf").touch()
-        facts = {"nodes": self.nodes, "guardian": self.guardian}
+        facts = {"nodes": self.nodes, "guardian": self.guardian, "private": self.private}
         (self.root / "facts.json").write_text(json.dumps(facts))
 
         key = self.root / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        munge = [f"--{name}={self.root / f'munge.{name}'}" for name in ("socket", "seed", "pid", "log")]
         munge = [
             f"--socket={self.root / 'munge.socket'}",
             f"--key-file={key}",
@@ -307,7 +319,10 @@ class Sandbox:
     def _ask(self, do: str, **arguments: object) -> Any:
         self._lines.write(json.dumps({"do": do, **arguments}) + "\n")
         self._lines.flush()
-        answer = json.loads(self._lines.readline())
+        line = self._lines.readline()
+        if not line:
+            raise ConnectionResetError(f"the sandbox in {self.root} has ended")
+        answer = json.loads(line)
         if "error" in answer:
             raise SandboxError(f"the sandbox's guardian: {answer['error']}")
         return answer["reply"]
@@ -393,10 +408,12 @@ class Sandbox:
             path = self.work / f"script-{os.getpid()}-{time.monotonic_ns()}.sh"
             path.write_text(script)
             command = ["sbatch", "--parsable", *arguments, str(path)]
-        return int(self.run(*command).stdout.partition(";")[0])
+        job = int(self.run(*command).stdout.partition(";")[0])
+        self.submitted.append(job)
+        return job
 
     def jobs(self, job: JobId) -> list[dict[str, str]]:
-        """The fields of ``scontrol show job -o``: a record for each task of an array and each component of a het job."""
+        """The fields of ``scontrol show job -o``, for each task of an array, each component of a het job."""
         return [fields(line) for line in self.run("scontrol", "show", "job", "-o", str(job)).stdout.splitlines()]
 
     def job(self, job: JobId) -> dict[str, str]:
@@ -508,7 +525,7 @@ class Sandbox:
 
 def fields(record: str) -> dict[str, str]:
     """A line of ``scontrol show job -o`` by field."""
-    _, *parts = FIELD.split(record)
+    _, *parts = FIELD.split(record.rstrip())
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 

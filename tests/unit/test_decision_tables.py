@@ -76,35 +76,35 @@ TERM = Notice(SIGTERM, "", NOW, True, NOW, NOW)
 
 
 @pytest.mark.parametrize(
-    ("notice", "reason", "job", "end", "rules", "after"),
+    ("notice", "reason", "still_runs", "end", "rules", "after"),
     [
-        (USR1, "time_limit", RUNNING, NOW + 120, BATCH, 120),
-        (USR1, "preempted", RUNNING, NOW + 20, BATCH, 20),
-        (USR1, "manual", RUNNING, NOW + 5000, BATCH, 600),
-        (USR1, "manual", RUNNING, NOW + 300, BATCH, 300),
-        (USR1, None, None, None, BATCH, 600),
-        (TERM, None, None, NOW + 5000, BATCH, 8),
-        (TERM, "unknown", None, None, BATCH, 8),
-        (TERM, "manual", RUNNING, NOW + 5000, BATCH, 600),
-        (TERM, "time_limit", COMPLETING, None, BATCH, 8),
-        (TERM, "cancelled", COMPLETING, NOW + 5000, BATCH, 8),
-        (TERM, "preempted", RUNNING, NOW + 20, BATCH, 20),
+        (USR1, "time_limit", True, NOW + 120, BATCH, 120),
+        (USR1, "preempted", True, NOW + 20, BATCH, 20),
+        (USR1, "manual", True, NOW + 5000, BATCH, 600),
+        (USR1, "manual", True, NOW + 300, BATCH, 300),
+        (USR1, None, False, None, BATCH, 600),
+        (TERM, None, False, NOW + 5000, BATCH, 8),
+        (TERM, "unknown", False, None, BATCH, 8),
+        (TERM, "manual", True, NOW + 5000, BATCH, 600),
+        (TERM, "time_limit", False, None, BATCH, 8),
+        (TERM, "cancelled", False, NOW + 5000, BATCH, 8),
+        (TERM, "preempted", True, NOW + 20, BATCH, 20),
         # USR1 first, then the time limit itself: KillWait from that SIGTERM, and not more than was known before
-        (TERM._replace(signum=SIGUSR1, at=NOW - 100), "time_limit", COMPLETING, None, BATCH, 8),
-        (USR1, "time_limit", RUNNING, NOW + 120, BATCH._replace(timeout=30), 30),
-        (TERM, "manual", None, None, OUTSIDE, 600),
-        (TERM, "manual", None, None, OUTSIDE._replace(timeout=5), 5),
-        (TERM, "unknown", None, None, STEP, 28),
-        (TERM._replace(last_term=NOW + 20), "unknown", None, None, STEP, 28),
-        (TERM._replace(last_term=NOW + 10), "unknown", None, None, STEP, 18),
-        (USR1, "time_limit", None, NOW + 120, STEP, 120),
+        (TERM._replace(signum=SIGUSR1, at=NOW - 100), "time_limit", False, None, BATCH, 8),
+        (USR1, "time_limit", True, NOW + 120, BATCH._replace(timeout=30), 30),
+        (TERM, "manual", False, None, OUTSIDE, 600),
+        (TERM, "manual", False, None, OUTSIDE._replace(timeout=5), 5),
+        (TERM, "unknown", False, None, STEP, 28),
+        (TERM._replace(last_term=NOW + 20), "unknown", False, None, STEP, 28),
+        (TERM._replace(last_term=NOW + 10), "unknown", False, None, STEP, 18),
+        (USR1, "time_limit", False, NOW + 120, STEP, 120),
     ],
 )
 def test_deadline(
-    notice: Notice, reason: str | None, job: Job | None, end: float | None, rules: Rules, after: float
+    notice: Notice, reason: str | None, still_runs: bool, end: float | None, rules: Rules, after: float
 ) -> None:
     site = Site(kill_wait=8, grace_time=20)
-    assert tables.deadline(notice, reason, job, end, rules, site) == NOW + after  # type: ignore[arg-type]
+    assert tables.deadline(notice, reason, still_runs, end, rules, site) == NOW + after  # type: ignore[arg-type]
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e4), st.floats(0, 1e3), st.none() | st.floats(0, 1e7))

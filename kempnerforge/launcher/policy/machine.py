@@ -107,8 +107,9 @@ class Policy:
         self._notice: tables.Notice | None = None
         self._reason: Reason | None = None
         self._deadline: float | None = None
-        # A deadline that is a guess may be corrected once; one that is known only comes nearer.
-        self._deadline_is_known = False
+        # While a SIGTERM is not understood the deadline is a guess. What is known only comes nearer.
+        self._known_deadline: float | None = None
+        self._still_runs = False
         self._stages: tables.Stages | None = None
         self._wanted_until: float | None = None
         self._cooperation = tables.Cooperation()
@@ -176,10 +177,12 @@ class Policy:
         self._notice = notice._replace(first_term=notice.first_term or now, last_term=now)
         if notice.last_term is not None and now - notice.last_term <= SAME_EVENT:
             return self._plan(now)
+        self._still_runs = False
         return [Say("info", f"SIGTERM too, from {event.sender}"), *self._understand(now), *self._plan(now)]
 
     def _first_notice(self, event: Signalled, now: float) -> list[Action]:
         signum, name = event.signum, Signals(event.signum).name
+        self._still_runs = False
         term = now if signum == SIGTERM else None
         self._notice = tables.Notice(signum, event.sender, now, event.child_alive, term, term)
         said: list[Action] = [
@@ -258,7 +261,8 @@ class Policy:
     def _learn(self, job: Job, now: float) -> None:
         """Keep what later readings are compared with."""
         self._job = job
-        if job.state not in tables.RUNNING_STATES:
+        self._still_runs = job.state in tables.RUNNING_STATES
+        if not self._still_runs:
             return
         end = job.end
         if end is not None and end + tables.CLOCK_SLACK <= now:
@@ -278,10 +282,11 @@ class Policy:
         if notice is None or (notice.signum == SIGINT and "progress" not in self._alarms):
             return []
         end = self._known.end if self._known.end is not None and self._known.end > now else None
-        deadline = tables.deadline(notice, self._reason, self._job, end, rules, self._site)
-        if self._deadline is not None and self._deadline_is_known:
-            deadline = min(deadline, self._deadline)
-        self._deadline_is_known = self._reason not in (None, "unknown")
+        deadline = tables.deadline(notice, self._reason, self._still_runs, end, rules, self._site)
+        if self._known_deadline is not None:
+            deadline = min(deadline, self._known_deadline)
+        if self._reason not in (None, "unknown") and (self._still_runs or self._rules.place != "batch"):
+            self._known_deadline = deadline
         plan = tables.stages(notice.at, deadline, rules.term_grace)
         if rules.has_outer:
             # Whoever is above us must find this step ended when its own stages begin.
@@ -322,7 +327,7 @@ class Policy:
             at = self._notice.at + stopped
             self._notice = self._notice._replace(at=at, first_term=terms[0], last_term=terms[1])
             self._deadline += stopped
-            self._deadline_is_known = False
+            self._known_deadline = None
             for stage in ("terminate", "kill", "abandon", "conclude"):
                 if stage in self._alarms:
                     self._alarms[stage] = max(self._alarms[stage] + stopped, now + HOLD_AFTER_STOP)

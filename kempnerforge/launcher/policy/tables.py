@@ -103,12 +103,14 @@ class Notice(NamedTuple):
     last_term: float | None = None
 
 
-def deadline(notice: Notice, reason: Reason | None, job: Job | None, end: float | None, rules: Rules, site: Site) -> float:
+def deadline(
+    notice: Notice, reason: Reason | None, still_runs: bool, end: float | None, rules: Rules, site: Site
+) -> float:
     """Return the earliest moment known at which this attempt is over (s, monotonic).
 
     Args:
         reason: None: not understood yet.
-        job: the job's record as last read; None: never.
+        still_runs: Slurm said after the latest SIGTERM that the job runs on.
         end: when Slurm ends the job; None: unknown, unlimited or past.
     """
     limits = []
@@ -123,7 +125,7 @@ def deadline(notice: Notice, reason: Reason | None, job: Job | None, end: float 
             # A preempted step gets SIGTERM when its grace begins, and again when it is over.
             again = notice.last_term > notice.first_term
             limits.append(notice.last_term + site.kill_wait + (0 if again else site.grace_time))
-        elif rules.place == "batch" and not (reason and job and job.state in RUNNING_STATES):
+        elif rules.place == "batch" and not still_runs:
             limits.append(notice.last_term + site.kill_wait)
     return min(limits, default=notice.at + MANUAL_WINDOW)
 
