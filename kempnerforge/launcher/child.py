@@ -108,6 +108,8 @@ def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     name = command[0]
     folders = [""] if "/" in name else environment.get("PATH", os.defpath).split(":")
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if not name:
+        raise failure  # Python would refuse it in its own way
     for folder in folders:
         path = os.path.join(folder, name)
         try:

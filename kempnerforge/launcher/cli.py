@@ -88,7 +88,11 @@ _EPILOG = (
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every detail.")
-@click.version_option(__about__.__version__, prog_name="kforge-run")
+@click.version_option(
+    __about__.__version__,
+    prog_name="kforge-run",
+    allow_from_autoenv=False,  # KFORGE_VERSION is what a `module load kforge` may set
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
 def kforge_run(
     timeout: float | None,
@@ -115,7 +119,7 @@ def kforge_run(
         requeue=requeue,
         max_requeues=max_requeues,
         retry_failures=retry_failures,
-        journal=os.path.abspath(journal) if journal else None,
+        journal=journal or None,
         verbosity="verbose" if verbose else "quiet" if quiet else "normal",
     )
     _leave(_run(settings))

@@ -82,8 +82,19 @@ def child_environment(
     """
     inherited = dict(environment)
     inherited.pop(contract.CONTROL_VARIABLE, None)
+    if "LC_CTYPE" in inherited and not _was_handed_to_us("LC_CTYPE"):
+        del inherited["LC_CTYPE"]  # Python sets it for itself where there is no locale (PEP 538)
     if folder is not None:
         inherited[contract.CONTROL_VARIABLE] = f"{contract.node_name()}:{folder.path}"
     if job_facts is not None:
         inherited[contract.JOB_FACTS_VARIABLE] = job_facts
     return inherited
+
+
+def _was_handed_to_us(name: str) -> bool:
+    """Return whether a variable was there before this Python started; True where /proc does not tell."""
+    try:
+        with open("/proc/self/environ", "rb") as initial:
+            return f"\0{name}=".encode() in b"\0" + initial.read()
+    except OSError:
+        return True

@@ -25,6 +25,8 @@ from .signals import CapturedSignals, Received, stop_as_asked
 _FACTS_FIRST = 2.0
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
+#: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
+_LONGEST_POLL = 2**31 - 1
 #: json is loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
 
@@ -197,8 +199,9 @@ class Supervisor:
         due = [self._policy.due, self._controller.due if self._controller else None, *self._chores.values()]
         self._due = min((moment for moment in due if moment is not None), default=math.inf)
         now = self._awake_until = time.monotonic()
-        # Rounded up: waking before anything is due would mean waking again.
-        self._poller.poll(None if self._due == math.inf else max(0, math.ceil((self._due - now) * 1000)))
+        # Rounded up: waking before anything is due would mean waking again. A month ahead is woken for, too.
+        milliseconds = min(max(self._due - now, 0) * 1000, _LONGEST_POLL)
+        self._poller.poll(None if self._due == math.inf else math.ceil(milliseconds))
 
     def _events(self) -> Iterator[words.Event]:
         """Yield what has happened, in an order that keeps causes before effects."""

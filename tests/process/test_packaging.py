@@ -206,9 +206,12 @@ def test_what_is_missing_is_said_in_one_line(missing: str, tmp_path: Path) -> No
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_a_closed_stderr_does_not_hide_the_status(tmp_path: Path) -> None:
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_stderr_that_takes_nothing_does_not_hide_the_status(redirection: str, tmp_path: Path) -> None:
     bin_folder = make_environment(tmp_path / "venv")
-    run("sh", "-c", 'exec "$0" true 2>&-', CHECKOUT / "bin/kforge-run", path=bin_folder, status=125)
+    command = f'exec "$0" true {redirection}'
+    answer = run("sh", "-c", command, CHECKOUT / "bin/kforge-run", path=bin_folder, status=125)
+    assert answer.stdout == ""
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])

@@ -399,24 +399,21 @@ stuck(ctypes.PyDLL(None))
 
 def test_time_in_which_the_process_was_stopped_does_not_count(run: Run) -> None:
     child = run("""
-        handler = ShutdownHandler(timeout_sec=4)
+        handler = ShutdownHandler(timeout_sec=2.5)
         handler.register()
         say("ready")
         wait_until(handler.should_shutdown)
         say("stop me")
-        wait_until(lambda: handler.remaining() < 2.4)
-        say("counted")
+        time.sleep(30)
     """)
     child.says("ready")
     child.send(signal.SIGTERM)
     child.says("stop me")
-    started = time.monotonic()
     child.send(signal.SIGSTOP)
-    time.sleep(2.2)  # the stop itself
+    time.sleep(1.6)  # the stop itself
     child.send(signal.SIGCONT)
-    child.says("counted")
-    assert time.monotonic() - started > 2.2 + 1.0
-    child.ends()
+    assert 1.8 < child.ends(1) < 3.2  # without the stop it would have 0.9 s left, and the accuracy is half a second
+    assert "longer than 2.5 s" in child.log
 
 
 def test_the_gil_held_by_the_main_thread_is_not_a_stop(run: Run) -> None:
@@ -424,13 +421,12 @@ def test_the_gil_held_by_the_main_thread_is_not_a_stop(run: Run) -> None:
         handler = ShutdownHandler(timeout_sec=60)
         handler.register()
         os.kill(os.getpid(), signal.SIGTERM)
-        libc, end = ctypes.PyDLL(None), time.monotonic() + 2.5
-        array = (ctypes.c_int * 3000000)(*range(3000000, 0, -1))
+        import itertools
         started, left = time.monotonic(), handler.remaining()
-        libc.qsort(array, len(array), 4, ctypes.cast(libc.strcmp, ctypes.c_void_p))
+        max(itertools.repeat(0, 150_000_000))  # one call in C, which nothing interrupts
         held = time.monotonic() - started
         time.sleep(0.1)
-        say(held > 0.1, abs(left - handler.remaining() - held - 0.1) < 0.5)
+        say(held > 1.2, left - handler.remaining() > held)
     """)
     child.says(True, True)
     child.ends()
@@ -444,7 +440,7 @@ def test_idle_it_makes_no_system_call(run: Run) -> None:
         time.sleep(30)
     """)
     assert child.process.stdout is not None
-    ready, watcher = child.process.stdout.readline().split()
+    _ready, watcher = child.process.stdout.readline().split()
     switches = [line for line in _status(child.process.pid, watcher) if "ctxt_switches" in line]
     time.sleep(1.5)  # what it would do in that time
     assert [line for line in _status(child.process.pid, watcher) if "ctxt_switches" in line] == switches

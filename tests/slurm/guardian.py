@@ -120,6 +120,7 @@ class Guardian:
             self.selector.unregister(connection)
             self.connections.remove(connection)
             if self.connections:
+                lines.close()
                 connection.close()
             else:
                 # Closed by our exit, which tells who waits for it that everything is gone.
@@ -227,7 +228,7 @@ def main() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     # Short, for the sockets in it (108 characters at most), and never below a $TMPDIR that the nodes cannot see.
-    root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="sandbox-", dir="/tmp"))
     try:
         root.chmod(0o755)  # munged's socket must be reachable for the job's users
         (root / "log").mkdir()

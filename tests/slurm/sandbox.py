@@ -77,7 +77,7 @@ class Sandbox:
         environment: For commands: SLURM_CONF is set, and no inherited variable changes what Slurm does.
         guardian: The pid of the process above everything that the sandbox runs.
         submitted: The ids of the jobs that sbatch() has submitted.
-        private: Whether each node has its own /tmp, /var/tmp and /dev/shm. Outside they are ``root/NODE/tmp`` ….
+        private: Whether each node has its own /tmp, /var/tmp and /dev/shm. See node_folder().
 
     Raises:
         SandboxError: On entry or from open(), with the daemons' last words, when they do not come up.
@@ -285,11 +285,15 @@ class Sandbox:
                 settings[name] = value
         return "\n".join([*(f"{name}={value}" for name, value in settings.items()), *entities, ""])
 
+    def node_folder(self, node: str, folder: str | Path) -> Path:
+        """Where a node's own /tmp, /var/tmp or /dev/shm is, seen from outside (if the nodes are private)."""
+        return self.root / node / str(folder).strip("/").replace("/", "-")
+
     def _in_namespace(self, node: str, command: Sequence[str]) -> list[str]:
         """``command`` in a mount namespace where PRIVATE are folders of ``node``'s."""
         steps = []
         for folder in PRIVATE:
-            own = self.root / node / folder.name if folder != Path("/var/tmp") else self.root / node / "var-tmp"
+            own = self.node_folder(node, folder)
             own.mkdir()
             own.chmod(0o1777)
             for path in {self.root, *self._shared}:

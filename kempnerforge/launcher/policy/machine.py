@@ -200,9 +200,9 @@ class Policy:
             self._alarms["progress"] = now + PROGRESS_EVERY
         understood = self._understand(now)
         plan = self._plan(now)
-        # Who cooperates is told first, then signalled, so that its handler finds the deadline when it looks.
-        told = [action for action in plan if isinstance(action, Tell)]
-        return [*told, *handed_on, *said, *understood, *(action for action in plan if action not in told)]
+        # The signal before the message: told first, a quick program has saved, finished and put its handlers back
+        # when the signal comes, and dies of it.
+        return [*handed_on, *plan[:1], *said, *understood, *plan[1:]]
 
     def _forward(self, event: Signalled) -> list[Action]:
         name = Signals(event.signum).name

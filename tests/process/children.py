@@ -1,0 +1,63 @@
+"""The child programs: each says `ready`, and then what happens to it.
+
+Run as `python children.py NAME ARGUMENT...`; an argument of `main` is handed to the function of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+#: Ends `listen`: the last one that a process gets of all that are pending.
+LAST = signal.SIGRTMAX - 3
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def name_of(signum: int) -> str:
+    return signal.Signals(signum).name if signum in list(signal.Signals) else f"SIGRTMIN+{signum - signal.SIGRTMIN}"
+
+
+def listen(status: str = "0") -> None:
+    """Say every signal that comes, and end with a status after LAST."""
+    signums = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    say("ready")
+    while True:
+        signum = signal.sigwaitinfo(signums).si_signo
+        if signum == LAST:
+            sys.exit(int(status))
+        if signum not in (signal.SIGCONT, signal.SIGCHLD):
+            say(name_of(signum))
+
+
+def ignore(*names: str) -> None:
+    """Ignore some signals for ever."""
+    for name in names:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    say("ready")
+    while True:
+        signal.pause()
+
+
+def cooperate(status: str = "0", saving: str = "0") -> None:
+    """Poll a ShutdownHandler until it says stop, then save for some seconds."""
+    from kempnerforge.resilience import ShutdownHandler
+
+    with ShutdownHandler(timeout_sec=60) as handler:
+        say("ready")
+        while not handler.should_shutdown():
+            time.sleep(0.001)
+        assert handler.signal_received is not None
+        say("stop", handler.signal_received.name, handler.reason)
+        time.sleep(float(saving))
+        handler.finish()
+    sys.exit(int(status))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,68 @@
+"""Fixtures of the process tests, and what holds after each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.launch import Launch, become_subreaper, descendants, status_of
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a few seconds (-m slow runs them)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: only with -m slow"))
+
+
+def _open_files() -> dict[int, str]:
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check that a launcher test leaves no process and no descriptor behind."""
+    if not request.node.name or not request.path.name.startswith("test_launcher_"):
+        yield
+        return
+    others, files = set(descendants(os.getpid())), _open_files()
+    become_subreaper(True)
+    yield
+    left = [pid for pid in descendants(os.getpid()) if pid not in others]
+    names = [f"{status_of(pid).get('Name')} ({pid}, {status_of(pid).get('State')})" for pid in left]
+    _end_all(others)
+    become_subreaper(False)
+    assert not names
+    assert _open_files() == files
+
+
+def _end_all(others: set[int]) -> None:
+    while left := [pid for pid in descendants(os.getpid()) if pid not in others]:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start kforge-run, as often as wanted; after the test none of its folders may be left."""
+    launch = Launch(tmp_path)
+    yield launch
+    launch.close()
+    assert not list(launch.leftover_folders())

@@ -1,0 +1,234 @@
+"""Starts kforge-run as a real process, without Slurm, and tells what became of it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from tests.process import children
+
+ROOT = Path(__file__).parents[2]
+KFORGE_RUN = (sys.executable, "-m", "kempnerforge.launcher")
+#: Longer than anything here takes on a loaded machine (s).
+PATIENCE = 30.0
+#: Where kforge-run puts its private folder when TMPDIR is not usable.
+FALL_BACKS = (Path("/tmp"), Path("/dev/shm"), Path("/var/tmp"))
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper(wanted: bool) -> None:
+    """Adopt whatever gets away from kforge-run: it then shows up among our children."""
+    assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) == 0
+
+
+def program(name: str, *arguments: object) -> list[str]:
+    """Return the command line of a program in children.py."""
+    return [sys.executable, children.__file__, name, *map(str, arguments)]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what no pipe tells."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.001)
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """Return /proc/PID/status, empty when the process has ended (proc_pid_status(5))."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def signals_in(pid: int, field: str) -> set[int]:
+    """Return one of the signal masks of /proc/PID/status."""
+    bits = int(status_of(pid).get(field, "0"), 16)
+    return {signum for signum in range(1, signal.NSIG) if bits >> (signum - 1) & 1}
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of every process there is."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (parent := status_of(int(entry)).get("PPid")):
+            found[int(entry)] = int(parent)
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Return all that is below a process, zombies too, parents first."""
+    by_parent: dict[int, list[int]] = {}
+    for child, parent in parents().items():
+        by_parent.setdefault(parent, []).append(child)
+    below = list(by_parent.get(pid, ()))
+    for process in below:
+        below += by_parent.get(process, ())
+    return below
+
+
+class Launched:
+    """A running kforge-run.
+
+    Args:
+        process: it, or the wrapper in which it runs.
+        log_file: gets its standard error.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
+        self.process = process
+        self.log_file = log_file
+        #: Of kforge-run itself.
+        self.pid = process.pid
+
+    # --- what the child says ----------------------------------------------------------------------
+
+    def line(self) -> str:
+        """Return the next line on standard output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().decode(errors="backslashreplace").removesuffix("\n")
+
+    def says(self, *words: object) -> None:
+        line = self.line()
+        assert line == " ".join(map(str, words)), f"{line!r}, and on stderr:\n{self.log}"
+
+    def rest(self) -> list[str]:
+        """Return all lines up to the end."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode(errors="backslashreplace").splitlines()
+
+    # --- what kforge-run does ---------------------------------------------------------------------
+
+    def send(self, *signums: int) -> None:
+        for signum in signums:
+            os.kill(self.pid, signum)
+
+    def taken(self) -> None:
+        """Wait until kforge-run has read every signal that was sent."""
+        wait_until(lambda: not signals_in(self.pid, "ShdPnd"))
+
+    def captures(self) -> None:
+        """Wait until no signal ends kforge-run any more."""
+        wait_until(lambda: signal.SIGUSR1 in signals_in(self.pid, "SigBlk"))
+
+    def ends(self, status: int) -> float:
+        """Check the exit status; return how long that took (s)."""
+        started = time.monotonic()
+        ended = self.process.wait(PATIENCE)
+        assert ended == status, self.log
+        return time.monotonic() - started
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="backslashreplace")
+
+    def logs(self, pattern: str) -> re.Match[str]:
+        """Wait for a line on standard error."""
+        wait_until(lambda: re.search(pattern, self.log) or self.process.poll() is not None)
+        found = re.search(pattern, self.log)
+        assert found, f"no {pattern!r} in:\n{self.log}"
+        return found
+
+    @property
+    def own_lines(self) -> list[str]:
+        """What kforge-run itself wrote on standard error, without the time of day."""
+        lines = [line for line in self.log.splitlines() if line.startswith("kforge-run")]
+        return [re.sub(r" \d\d:\d\d:\d\d ", " ", line) for line in lines]
+
+
+class Launch:
+    """Starts kforge-run in a folder of its own, with an environment that knows of no Slurm."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir()
+        self.started: list[Launched] = []
+        self.environment = {
+            "HOME": str(folder),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.tmp),
+            "XDG_STATE_HOME": str(folder / "state"),
+        }
+
+    def __call__(
+        self,
+        *arguments: str | bytes,
+        options: tuple[str, ...] = (),
+        shell: str = "",
+        variables: Mapping[str, str] | None = None,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] | None = None,
+        cwd: Path | None = None,
+    ) -> Launched:
+        """Start kforge-run.
+
+        Args:
+            arguments: the child's command line.
+            options: of kforge-run.
+            shell: what a shell does first; it then becomes kforge-run, in the same process.
+            variables: more environment.
+            stderr: None: it goes into the log.
+        """
+        return self.start([*KFORGE_RUN, *options, *arguments], shell, variables, stdin, stderr, cwd)
+
+    def start(
+        self,
+        command: list[str | bytes],
+        shell: str = "",
+        variables: Mapping[str, str] | None = None,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] | None = None,
+        cwd: Path | None = None,
+        executable: str | None = None,
+    ) -> Launched:
+        """Start any command in the same surroundings."""
+        if shell:
+            command = ["/bin/sh", "-c", f'{shell}\nexec "$@"', "sh", *command]
+        log_file = self.folder / f"log{len(self.started)}"
+        with open(log_file, "wb") as log:
+            process = subprocess.Popen(
+                command,
+                executable=executable,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=log if stderr is None else stderr,
+                env={**self.environment, **(variables or {})},
+                cwd=cwd or self.folder,
+                start_new_session=True,  # no terminal, as in a batch job
+            )
+        self.started.append(Launched(process, log_file))
+        return self.started[-1]
+
+    def journal(self, folder: Path) -> list[dict[str, Any]]:
+        """Return the lines of the one journal in a folder."""
+        (file,) = folder.iterdir()
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def close(self) -> None:
+        """Reap what has ended and close all pipes; what still runs is found by the fixture that looks for leftovers."""
+        for launched in self.started:
+            launched.process.poll()
+            for pipe in (launched.process.stdout, launched.process.stdin):
+                if pipe is not None:
+                    pipe.close()
+            launched.process.returncode = launched.process.returncode or 0  # or Popen warns
+
+    def leftover_folders(self) -> Iterator[Path]:
+        yield from self.tmp.iterdir()
+        for launched in self.started:
+            for parent in FALL_BACKS:
+                yield from parent.glob(f"kforge-{os.getuid()}-{launched.pid}-*")

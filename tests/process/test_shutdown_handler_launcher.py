@@ -1,0 +1,407 @@
+"""ShutdownHandler under a launcher, which these tests play: a listening socket in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kempnerforge.bootstrap import contract
+from tests.process.test_shutdown_handler import Run, run, wait_for_sleep
+
+__all__ = ["run"]  # the fixture
+
+
+class FakeLauncher:
+    """Speaks the contract, and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.variable = f"{contract.node_name()}:{folder}"
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fd = os.open(folder, os.O_PATH)
+        self.listener.bind(contract.socket_address(fd))
+        os.close(fd)
+        self.listener.listen()
+        self.listener.settimeout(10)
+        self.connection: socket.socket | None = None
+
+    def accept(self) -> dict[str, Any]:
+        """Return what the child that registers says."""
+        self.connection, _ = self.listener.accept()
+        self.connection.settimeout(10)
+        return self.hear()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.connection is not None
+        packet = self.connection.recv(2 * contract.MAX_MESSAGE)
+        assert len(packet) <= contract.MAX_MESSAGE
+        message = json.loads(packet) if packet else {"verb": "the end"}
+        assert isinstance(message, dict)
+        return message
+
+    def tell(self, signum: int = signal.SIGTERM, **fields: Any) -> None:
+        message = {"verb": contract.NOTICE, "signal": signum, "reason": None, "seconds_left": None, **fields}
+        self.say(json.dumps(message).encode())
+
+    def say(self, packet: bytes) -> None:
+        assert self.connection is not None
+        self.connection.send(packet)
+
+    def fill_backlog(self) -> None:
+        self.listener.listen(0)
+        fd = os.open(self.folder, os.O_PATH)
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.connect(contract.socket_address(fd))
+        os.close(fd)
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[FakeLauncher]:
+    folder = tmp_path / ("long" * 40)  # longer than a Unix socket's address
+    folder.mkdir()
+    launcher = FakeLauncher(folder)
+    yield launcher
+    launcher.close()
+
+
+REGISTER = """
+handler = ShutdownHandler(timeout_sec=60)
+handler.register()
+say("ready")
+"""
+
+
+def test_what_is_reported(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        """
+        from kempnerforge.resilience.dispositions import is_caught
+        handler = ShutdownHandler(timeout_sec=60)
+        files = open_files()
+        handler.register()
+        for _ in range(3):
+            handler.should_shutdown()
+        handler.status("a" * 9999)
+        handler.status("\\U0001f600" * 9999)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(3):
+            handler.should_shutdown()
+        handler.ask_for_time(33)
+        handler.finish()
+        say(open_files() == files, is_caught(signal.SIGRTMAX - 1))
+        """,
+        KFORGE_CONTROL=launcher.variable,
+    )
+    message = launcher.accept()
+    assert message.pop("program").endswith("child.py")
+    assert message == {"verb": "registered", "timeout": 60.0, "stacks": signal.SIGRTMAX - 1}
+    assert launcher.hear() == {"verb": "polled", "stop": False}
+    assert launcher.hear() == {"verb": "status", "text": "a" * 300}
+    assert launcher.hear() == {"verb": "status", "text": "\U0001f600" * 300}
+    assert launcher.hear() == {"verb": "polled", "stop": True}
+    assert launcher.hear() == {"verb": "more_time", "seconds": 33.0}
+    assert launcher.hear() == {"verb": "finished"}
+    assert launcher.hear() == {"verb": "the end"}
+    child.says(True, False)
+    child.ends()
+
+
+def test_a_notice_and_what_changes_it(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        REGISTER
+        + """
+wait_until(handler.should_shutdown)
+say(repr(handler.signal_received), handler.reason, 9 < handler.remaining() <= 10)
+wait_until(lambda: handler.remaining() > 19)
+say(repr(handler.signal_received), handler.reason, handler.remaining() <= 20)
+wait_until(lambda: handler.remaining() > 59)
+say(handler.remaining() <= 60)
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    child.says("ready")
+    launcher.tell(signal.SIGUSR1, forced_exit_in=10, news_of_a_later_version=1)
+    child.says(repr(signal.SIGUSR1), None, True)
+    launcher.tell(signal.SIGTERM, reason="preempted", forced_exit_in=20)
+    child.says(repr(signal.SIGUSR1), "preempted", True)
+    launcher.tell(signal.SIGTERM, forced_exit_in=3000)  # never later than our own
+    child.says(True)
+    child.ends()
+
+
+def test_a_notice_from_before(run: Run, launcher: FakeLauncher) -> None:
+    notice = {"signal": int(signal.SIGUSR1), "reason": "time_limit"}
+    (launcher.folder / contract.NOTICE_FILE).write_text(json.dumps(notice))
+    child = run(
+        REGISTER + "say(handler.should_shutdown(), repr(handler.signal_received), handler.reason)",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    child.says("ready")
+    child.says(True, repr(signal.SIGUSR1), "time_limit")
+    launcher.accept()
+    assert launcher.hear() == {"verb": "polled", "stop": True}
+    child.ends()
+
+
+@pytest.mark.parametrize("library", ["CDLL", "PyDLL"])
+def test_the_forced_exit_falls_when_the_launcher_says(run: Run, launcher: FakeLauncher, library: str) -> None:
+    child = run(
+        REGISTER
+        + f"""
+signal.set_wakeup_fd(-1)  # the socket is enough
+if {library == "PyDLL"}:
+    wait_until(handler.should_shutdown)
+stuck(ctypes.{library}(None))
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    stacks = launcher.accept()["stacks"]
+    child.says("ready")
+    if library == "CDLL":
+        wait_for_sleep(child.process.pid)
+        launcher.tell(forced_exit_in=0.5)
+        assert 0.4 < child.ends(1) < 1.5
+    else:
+        # With the GIL held it is the launcher that ends it; the stacks it can have.
+        launcher.tell(forced_exit_in=0.5)
+        wait_for_sleep(child.process.pid)
+        child.send(stacks)
+        end = time.monotonic() + 10
+        while "in stuck" not in child.log:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert "in stuck" in child.log
+
+
+def test_our_own_limit_holds_with_the_gil_held(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        """
+        handler = ShutdownHandler(timeout_sec=0.5)
+        handler.register()
+        wait_until(handler.should_shutdown)
+        stuck(ctypes.PyDLL(None))
+        """,
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    launcher.tell(forced_exit_in=100)
+    assert 0.4 < child.ends(1) < 1.5
+
+
+def test_a_stop_longer_than_the_time_left_ends_no_save(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        REGISTER
+        + """
+wait_until(handler.should_shutdown)
+say("stop me")
+while handler.should_shutdown():
+    time.sleep(0.01)
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    child.says("ready")
+    launcher.tell(forced_exit_in=1.2)
+    child.says("stop me")
+    child.send(signal.SIGSTOP)
+    time.sleep(1.8)  # the stop itself
+    child.send(signal.SIGCONT)
+    assert child.ends(1) > 0.3
+    assert "longer than 1.2 s" in child.log
+
+
+def test_without_a_forced_exit_the_launcher_sets_none(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        """
+        handler = ShutdownHandler(timeout_sec=0)
+        handler.register()
+        wait_until(handler.should_shutdown)
+        say(handler.remaining())
+        time.sleep(0.3)
+        """,
+        KFORGE_CONTROL=launcher.variable,
+    )
+    assert launcher.accept()["timeout"] == 0
+    launcher.tell(forced_exit_in=0.1)
+    child.says(None)
+    child.ends()
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_launcher_that_is_killed_is_a_notice(run: Run, launcher: FakeLauncher, unread: bool) -> None:
+    child = run(
+        REGISTER
+        + """
+say(handler.should_shutdown())
+wait_until(handler.should_shutdown)
+say(repr(handler.signal_received), handler.reason, 59 < handler.remaining() <= 60)
+handler.ask_for_time(5)
+handler.finish()
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    child.says("ready")
+    child.says(False)
+    if not unread:
+        launcher.hear()
+    launcher.close()
+    child.says(repr(signal.SIGTERM), "launcher_lost", True)
+    child.ends()
+
+
+def test_rubbish_changes_nothing(run: Run, launcher: FakeLauncher) -> None:
+    child = run(REGISTER + "wait_until(handler.should_shutdown)\nsay(handler.reason)", KFORGE_CONTROL=launcher.variable)
+    launcher.accept()
+    child.says("ready")
+    notice = {"verb": contract.NOTICE, "signal": 15, "reason": "wrong", "forced_exit_in": 0}
+    wrong_signals: list[Any] = [None, 0, 9999, "TERM", [15], {}]
+    wrong_seconds: list[Any] = ["1", [], float("nan"), 10**400]
+    for packet in [
+        b"\xff\xfe",
+        b"{",
+        b"[" * 4000,
+        b"7",
+        b"[]",
+        b"{}",
+        b'{"verb": "dance"}',
+        b"x" * 9999,
+        json.dumps({**notice, "padding": "x" * 4096}).encode(),
+        *(json.dumps({**notice, "signal": wrong}).encode() for wrong in wrong_signals),
+        *(json.dumps({**notice, "forced_exit_in": wrong}).encode() for wrong in wrong_seconds),
+    ]:
+        launcher.say(packet)
+    assert launcher.hear() == {"verb": "polled", "stop": False}
+    assert child.process.poll() is None
+    launcher.tell(reason="right")
+    child.says("right")
+    child.ends()
+    assert child.log == ""
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    ["no folder", "nobody listens", "other node", "no colon", "empty", "a file", "full", "bad notice", "fifo"],
+)
+def test_where_something_is_wrong_it_works_alone(run: Run, launcher: FakeLauncher, trouble: str) -> None:
+    variable = launcher.variable
+    if trouble == "no folder":
+        variable += "/gone"
+    elif trouble == "nobody listens":
+        launcher.listener.close()
+    elif trouble == "other node":
+        variable = "elsewhere" + variable
+    elif trouble == "no colon":
+        variable = contract.node_name()
+    elif trouble == "empty":
+        variable = ""
+    elif trouble == "a file":
+        variable += "/" + contract.SOCKET_FILE
+    elif trouble == "full":
+        launcher.fill_backlog()
+    elif trouble == "bad notice":
+        (launcher.folder / contract.NOTICE_FILE).write_bytes(b'{"signal": 15, \xff')
+    elif trouble == "fifo":
+        os.mkfifo(launcher.folder / contract.NOTICE_FILE)
+    started = time.monotonic()
+    child = run(
+        """
+        handler = ShutdownHandler()
+        handler.register()
+        say(handler.should_shutdown())
+        os.kill(os.getpid(), signal.SIGTERM)
+        say(handler.should_shutdown(), handler.reason)
+        handler.status("hello")
+        handler.finish()
+        """,
+        KFORGE_CONTROL=variable,
+    )
+    child.says(False)
+    assert time.monotonic() - started < 3
+    child.says(True, None)
+    child.ends()
+    assert child.log == ""
+    if trouble == "other node":
+        launcher.listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            launcher.listener.accept()
+
+
+def test_a_launcher_that_does_not_read_holds_nobody_up(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        REGISTER
+        + """
+for _ in range(20000):
+    handler.status("x" * 300)
+say("still here")
+handler.finish()
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    child.says("ready")
+    child.says("still here")
+    child.ends()
+
+
+def test_a_forked_child_does_not_keep_the_connection(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        REGISTER
+        + """
+from kempnerforge.resilience.dispositions import is_caught
+if os.fork() == 0:
+    say(os.getpid(), is_caught(signal.SIGRTMAX - 1))
+signal.pause()
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    child.says("ready")
+    assert child.process.stdout is not None
+    worker, stacks = child.process.stdout.readline().split()
+    pid = int(worker)
+    try:
+        assert stacks == "False"
+        child.process.kill()
+        child.process.wait()
+        assert launcher.hear() == {"verb": "the end"}
+        os.kill(pid, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_two_handlers_two_connections(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        """
+        first, second = ShutdownHandler(timeout_sec=1), ShutdownHandler(timeout_sec=2)
+        first.register()
+        second.register()
+        first.finish()
+        say("ready")
+        wait_until(second.should_shutdown)
+        say(first.shutdown_requested, second.reason)
+        """,
+        KFORGE_CONTROL=launcher.variable,
+    )
+    first = launcher.accept()
+    assert launcher.hear() == {"verb": "finished"}
+    assert launcher.connection is not None
+    launcher.connection.close()
+    second = launcher.accept()
+    assert (first["timeout"], second["timeout"]) == (1, 2) and first["stacks"] != second["stacks"]
+    child.says("ready")
+    launcher.tell(reason="manual")
+    child.says(False, "manual")
+    child.ends()

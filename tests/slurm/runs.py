@@ -1,0 +1,103 @@
+"""Jobs that run kforge-run, and what must be true of every one of them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from tests.slurm.sandbox import JobId, Sandbox
+
+PROGRAMS = Path(__file__).parent / "programs"
+#: Where this environment's kforge-run and python are.
+BIN = Path(sys.prefix) / "bin"
+
+
+def training(steps: int = 350, *, step_seconds: float = 0.2, save_seconds: float = 0, ranked: bool = False) -> str:
+    """The command line of the example, with one checkpoint for each job, and for each task if `ranked`."""
+    which = "$SLURM_JOB_ID-$SLURM_PROCID" if ranked else "$SLURM_JOB_ID"
+    return (
+        f"python -m kempnerforge.examples.train --steps {steps} --step-seconds {step_seconds}"
+        f" --save-seconds {save_seconds} --checkpoint checkpoint-{which}.json"
+    )
+
+
+def program(name: str) -> str:
+    return f"python {PROGRAMS / name}"
+
+
+def script(command: str) -> str:
+    """A batch script of the three lines, with this environment activated."""
+    return f"#!/bin/bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\nexport PATH={BIN}:$PATH\nexec {command}\n"
+
+
+def kforge_run(command: str, *options: str) -> str:
+    return script(shlex.join(["kforge-run", *options]) + f" {command}")
+
+
+class Run:
+    """One job, through all its attempts."""
+
+    def __init__(self, slurm: Sandbox, batch_script: str, *options: str) -> None:
+        self.slurm = slurm
+        self.job: JobId = slurm.sbatch(*options, script=batch_script)
+
+    @property
+    def output(self) -> str:
+        return self.slurm.output(self.job)
+
+    @property
+    def record(self) -> dict[str, str]:
+        return self.slurm.job(self.job)
+
+    def says(self, text: str, *, count: int = 1, timeout: float = 200) -> Run:
+        """Wait until the job's output has `text`."""
+        self.slurm.wait_for_output(self.job, text, count=count, timeout=timeout)
+        return self
+
+    def signal(self, name: str) -> Run:
+        """Signal the batch process alone."""
+        self.slurm.scancel("-b", "-s", name, self.job)
+        return self
+
+    def cancel(self) -> Run:
+        self.slurm.scancel(self.job)
+        return self
+
+    def ends(self, state: str, *, restarts: int, timeout: float = 200) -> Run:
+        """Wait until the job is over and still is, and check how: its state, its restarts, and that nothing is left."""
+        record = self.slurm.wait_for_state(
+            self.job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", timeout=timeout
+        )
+        assert (record["JobState"], record["Restarts"]) == (state, str(restarts)), self.output
+        assert self.slurm.processes_of_job(self.job) == {}
+        return self
+
+    def lost_nothing(self, *, attempts: int, steps: int | None = None, task: str = "") -> Run:
+        """Check that each attempt saved its last step, and the next went on from there to the end.
+
+        Args:
+            attempts: how many there were.
+            steps: where the last one finished; None: it did not.
+            task: which of srun's labelled tasks to look at.
+        """
+        prefix = f"{task}: " if task else ""
+        lines = [line[len(prefix) :] for line in self.output.splitlines() if line.startswith(prefix)]
+        done = 0
+        saves = resumes = 0
+        for line in lines:
+            if found := re.match(r"step (\d+) ", line):
+                assert int(found[1]) == done + 1, f"step {found[1]} follows step {done}:\n{self.output}"
+                done = int(found[1])
+            elif found := re.match(r"checkpoint saved at step (\d+)", line):
+                assert int(found[1]) == done
+                saves += 1
+            elif found := re.match(r"resumed at step (\d+)", line):
+                assert int(found[1]) == done + 1
+                resumes += 1
+        assert resumes == attempts - 1, self.output
+        assert saves == attempts, self.output
+        if steps is not None:
+            assert lines.count(f"finished at step {steps}") == 1
+        return self

@@ -1,0 +1,310 @@
+"""The survival matrix: every event that Slurm has for a job, through to the end of the last attempt."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.runs import Run, kforge_run, program, script, training
+from tests.slurm.sandbox import Sandbox
+
+#: Longer than what any test does before its notice, short enough to finish soon after the resume.
+STEPS = 90
+
+
+def test_time_limit_with_a_signal_before_it(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(350)), "--time=1", "--signal=B:USR1@20")
+    run.says("reason: time limit").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=350)
+    assert "notice: SIGUSR1 from slurmstepd" in run.output
+    assert re.search(r"checkpointed: SIGUSR1 → first poll .* → finish .* → exit .* → requeued .* to spare", run.output)
+
+
+def test_time_limit_without_any_signal_before_it(slurm: Sandbox) -> None:
+    # Saving takes 3 of the 8 s of KillWait.
+    run = Run(slurm, kforge_run(training(480, save_seconds=3)), "--time=1")
+    run.says("reason: time limit").ends("COMPLETED", restarts=1, timeout=300).lost_nothing(attempts=2, steps=480)
+    assert "notice: SIGTERM from slurmstepd" in run.output
+
+
+def test_preemption_when_its_grace_is_over(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible", "--time=10").says("step 3 ")
+    slurm.preempt(run.job)
+    # Slurm tells the batch process only when it kills, and requeues it itself.
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS * 2)
+    assert "not requeued: Slurm requeues it already" in run.output
+
+
+@pytest.fixture
+def slurm_that_sends_the_user_signal() -> Iterator[Sandbox]:
+    with Sandbox(nodes=1, scheduler_parameters=["preempt_send_user_signal"]) as sandbox:
+        yield sandbox
+
+
+def test_preemption_with_the_user_signal_sent(slurm_that_sends_the_user_signal: Sandbox) -> None:
+    slurm = slurm_that_sends_the_user_signal
+    options = ("--partition=preemptible", "--time=10", "--signal=B:USR1@30")
+    run = Run(slurm, kforge_run(training(STEPS)), *options).says("step 3 ")
+    slurm.preempt(run.job)
+    run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    assert "not requeued" not in run.output
+
+
+def test_preemption_that_ends_the_job_for_good_is_requeued(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible-cancel", "--time=10").says("step 3 ")
+    slurm.preempt(run.job)
+    run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS * 2)
+
+
+def test_cancelled_in_the_grace_of_a_preemption(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible-cancel", "--time=10").says("step 3 ")
+    slurm.preempt(run.job)
+    slurm.wait_for("the preemption", lambda: run.record.get("PreemptTime", "None") not in ("None", ""), job=run.job)
+    run.cancel().says("reason: cancelled").ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+
+
+def test_cancelled(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training()), "--time=10").says("step 3 ").cancel()
+    run.ends("CANCELLED", restarts=0).says("not requeued: its owner cancelled it").lost_nothing(attempts=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "restarts"), [("USR1", "COMPLETED", 1), ("TERM", "FAILED", 0)], ids=["USR1", "TERM"]
+)
+def test_signalled_by_hand(slurm: Sandbox, name: str, state: str, restarts: int) -> None:
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=60").says("step 3 ").signal(name)
+    run.says("reason: manual").ends(state, restarts=restarts)
+    run.lost_nothing(attempts=1 + restarts, steps=STEPS if restarts else None)
+    if not restarts:
+        assert run.record["ExitCode"] == "85:0"
+
+
+def test_requeued_by_somebody_else(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
+    slurm.requeue(run.job)
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+
+
+def test_a_job_that_may_not_be_requeued(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training()), "--time=10", "--no-requeue").says("step 3 ")
+    assert "warning: this job may not be requeued: add `#SBATCH --requeue`" in run.output
+    run.signal("USR1").ends("FAILED", restarts=0).lost_nothing(attempts=1)
+    assert run.record["ExitCode"] == "85:0"
+    assert "not requeued: the job may not be requeued: submit it with --requeue" in run.output
+
+
+def test_no_requeue_asked_of_kforge_run(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(), "--no-requeue"), "--time=10").says("step 3 ").signal("USR1")
+    run.ends("FAILED", restarts=0).lost_nothing(attempts=1)
+    assert "not requeued: --no-requeue" in run.output
+
+
+def test_max_requeues(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(), "--max-requeues", "1"), "--time=10").says("step 3 ").signal("USR1")
+    run.says("resumed at").says("step", count=8).signal("USR1")
+    run.ends("FAILED", restarts=1).lost_nothing(attempts=2)
+    assert "not requeued: --max-requeues 1 is reached" in run.output
+
+
+def test_one_task_of_an_array(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=10", "--array=1-3", "--output=array-%A_%a.out")
+    array = run.job
+    tasks = [Run.__new__(Run) for _ in range(3)]
+    for number, task in enumerate(tasks, start=1):
+        task.slurm, task.job = slurm, f"{array}_{number}"
+        task.says("step 3 ")
+    # The last task has the array's own number: a requeue of that number would start all three again.
+    tasks[2].signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    for task in tasks[:2]:
+        task.ends("COMPLETED", restarts=0).lost_nothing(attempts=1, steps=STEPS)
+
+
+def test_stuck_in_c_with_the_gil_held(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(program("stuck_in_c.py"), "--term-grace", "3"), "--time=1", "--signal=B:USR1@20")
+    run.says("stuck").ends("COMPLETED", restarts=1)
+    assert "stuck_in_c.py" in run.output.partition("SIGKILL")[0].partition("most recent call first")[2]
+    assert "forced: SIGUSR1" in run.output
+    assert "finished" in run.output.splitlines()
+
+
+def test_ignores_everything(slurm: Sandbox) -> None:
+    # Nothing but KillWait, 8 s, to give up on it and requeue.
+    run = Run(slurm, kforge_run(program("ignore_everything.py")), "--time=1")
+    run.says("ignoring").ends("COMPLETED", restarts=1, timeout=300)
+    told = run.output
+    assert told.index("notice") < told.index("stack dump and SIGTERM") < told.index("still running: SIGKILL")
+    assert told.index("still running: SIGKILL") < told.index("forced: SIGTERM") < told.index("finished")
+
+
+def test_a_crash_is_not_requeued(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run("sh -c 'echo crashing; exit 3'"), "--time=10").ends("FAILED", restarts=0)
+    assert run.record["ExitCode"] == "3:0"
+
+
+def test_a_crash_is_retried_as_often_as_asked(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run("sh -c 'echo crashing; exit 3'", "--retry-failures", "1"), "--time=10")
+    run.says("crashing", count=2).ends("FAILED", restarts=1)
+    assert "it failed, and all its retries are used" in run.output
+
+
+def test_daemons_left_in_sessions_of_their_own(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(program("leave_daemons.py"), "--verbose", "--term-grace", "1"), "--time=10")
+    run.ends("COMPLETED", restarts=0)
+    assert "still running: SIGKILL" in run.output
+    assert "could not be killed" not in run.output
+
+
+def test_suspended_and_resumed(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
+    suspend_for_a_while(run)
+    run.says("step 10 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+
+
+def test_suspended_during_a_shutdown(slurm: Sandbox) -> None:
+    # With --timeout 12 the save of 5 s would be given up after 8 s, were the suspension counted.
+    options = ("--timeout", "12", "--term-grace", "2", "--verbose")
+    run = Run(slurm, kforge_run(training(STEPS, save_seconds=5), *options), "--time=10").says("step 3 ")
+    run.signal("USR1").says("saving")
+    suspend_for_a_while(run, seconds=20)
+    run.ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    assert "continued after" in run.output
+    assert "still running" not in run.output
+
+
+def suspend_for_a_while(run: Run, seconds: float = 5) -> None:
+    """Suspend a job until Slurm has counted so many seconds of it."""
+    slurm = run.slurm
+    slurm.suspend(run.job)
+    since = slurm.wait_for_state(run.job, "SUSPENDED")["SuspendTime"]
+    now = ["date", "+%s", "-d"]
+    start = int(slurm.run(*now, since).stdout)
+    slurm.wait_for("the suspension to last", lambda: int(slurm.run(*now, "now").stdout) >= start + seconds)
+    slurm.resume(run.job)
+
+
+def test_suspended_past_its_end_then_cancelled(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(), "--verbose"), "--time=1").says("step 3 ")
+    suspend_for_a_while(run, seconds=65)
+    run.says("step 6 ").cancel().ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+    assert "reason: cancelled" in run.output
+
+
+def test_cancelled_while_suspended_past_its_end(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(), "--verbose"), "--time=1").says("step 3 ")
+    slurm.suspend(run.job)
+    end = int(slurm.run("date", "+%s", "-d", run.record["EndTime"]).stdout)
+    slurm.wait_for("its end to pass", lambda: int(slurm.run("date", "+%s").stdout) > end + 5)
+    run.cancel().ends("CANCELLED", restarts=0)
+    assert "requeued →" not in run.output
+
+
+def test_limit_extended_then_cancelled_past_the_first_end(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training()), "--time=1").says("step 3 ")
+    end = int(slurm.run("date", "+%s", "-d", run.record["EndTime"]).stdout)
+    slurm.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=10")
+    slurm.wait_for("its first end to pass", lambda: int(slurm.run("date", "+%s").stdout) > end + 5)
+    run.cancel().ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+
+
+def test_cancelled_during_the_shutdown_that_a_signal_began(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(save_seconds=3)), "--time=10").says("step 3 ")
+    run.signal("USR1").says("saving").cancel().ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+    assert "reason: manual" in run.output
+    assert "reason: cancelled" in run.output
+
+
+@pytest.fixture
+def slurm_of_its_own() -> Iterator[Sandbox]:
+    with Sandbox(nodes=1) as sandbox:
+        yield sandbox
+
+
+def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of_its_own: Sandbox) -> None:
+    slurm = slurm_of_its_own
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
+    output = slurm.work / f"slurm-{run.job}.out"
+    launcher = pid_of_launcher(run)
+    slurm.stop_controller()
+    os.kill(launcher, signal.SIGUSR1)
+    slurm.wait_for("kforge-run to find it away", lambda: "Slurm does not say why" in output.read_text())
+    slurm.start_controller()
+    run.ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+
+
+def pid_of_launcher(run: Run) -> int:
+    (pid,) = [pid for pid, line in run.slurm.processes_of_job(run.job).items() if "/kforge-run" in line]
+    return pid
+
+
+def test_kforge_run_itself_killed(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(training(save_seconds=1)), "--time=10").says("step 3 ")
+    launcher = pid_of_launcher(run)
+    os.kill(launcher, signal.SIGKILL)
+    run.says("checkpoint saved")
+    run.ends("FAILED", restarts=0).lost_nothing(attempts=1)
+
+
+def test_a_batch_shell_in_between_is_warned_about(slurm: Sandbox) -> None:
+    run = Run(slurm, script("true\nkforge-run true").replace("exec true", "true"), "--time=10")
+    run.ends("COMPLETED", restarts=0)
+    assert re.search(r"warning: the batch script's bash \(pid \d+\) dies of SIGUSR1, .* `exec kforge-run", run.output)
+
+
+def test_a_lead_shorter_than_the_time_to_stop_is_warned_about(slurm: Sandbox) -> None:
+    batch = kforge_run("sleep 2", "--timeout", "300").replace("--requeue\n", "--requeue\n#SBATCH --signal=B:USR1@120\n")
+    run = Run(slurm, batch, "--time=10").ends("COMPLETED", restarts=0)
+    assert "stopping may take 300 s, but the batch script's --signal gives 120 s" in run.output
+    enough = Run(slurm, batch.replace("@120", "@360"), "--time=10").ends("COMPLETED", restarts=0)
+    assert "stopping may take" not in enough.output
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["with inner kforge-runs", "without"])
+class TestTwoNodesWithTwoTasksEach:
+    """`exec kforge-run srun kforge-run python train.py`, and `exec kforge-run srun python train.py`."""
+
+    SIZE = ("--nodes=2", "--ntasks=4", "--ntasks-per-node=2")
+
+    def start(self, slurm: Sandbox, inner: bool, steps: int, *options: str) -> Run:
+        ranks = f"{'kforge-run ' if inner else ''}sh -c 'exec {training(steps, ranked=True)}'"
+        run = Run(slurm, kforge_run(f"srun --label {ranks}"), *self.SIZE, *options)
+        for task in range(4):
+            run.says(f"{task}: step 3 ")
+        return run
+
+    def each_lost_nothing(self, run: Run, attempts: int, steps: int | None) -> None:
+        for task in range(4):
+            run.lost_nothing(attempts=attempts, steps=steps, task=str(task))
+
+    def test_time_limit(self, slurm: Sandbox, inner: bool) -> None:
+        run = self.start(slurm, inner, 350, "--time=1", "--signal=B:USR1@20")
+        run.ends("COMPLETED", restarts=1)
+        self.each_lost_nothing(run, 2, 350)
+        assert "as SIGUSR1" in run.output
+        assert "reason: time limit" in run.output
+
+    def test_preemption_with_grace(self, slurm: Sandbox, inner: bool) -> None:
+        run = self.start(slurm, inner, STEPS * 2, "--partition=preemptible", "--time=10")
+        slurm.preempt(run.job)
+        # The tasks are told when the grace begins, and end at once.
+        run.says("reason: preempted").ends("COMPLETED", restarts=1)
+        self.each_lost_nothing(run, 2, STEPS * 2)
+        assert "SIGTERM from slurmstepd" not in run.output.replace("[task", "") or inner
+
+    def test_cancelled(self, slurm: Sandbox, inner: bool) -> None:
+        run = self.start(slurm, inner, 350, "--time=10").cancel()
+        run.ends("CANCELLED", restarts=0)
+        self.each_lost_nothing(run, 1, None)
+
+
+def test_tasks_of_an_srun_that_kills_on_a_bad_exit(slurm: Sandbox) -> None:
+    """Each task saves for another time: an 85 from the first would kill the others in the middle of it."""
+    command = f"srun --label --kill-on-bad-exit kforge-run sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
+    run = Run(slurm, kforge_run(command), "--nodes=1", "--ntasks=3", "--time=10")
+    for task in range(3):
+        run.says(f"{task}: step 3 ")
+    run.signal("USR1").ends("COMPLETED", restarts=1)
+    for task in range(3):
+        run.lost_nothing(attempts=2, steps=STEPS, task=str(task))
