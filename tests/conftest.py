@@ -8,7 +8,7 @@ import pytest
 
 SLURM_TESTS = Path(__file__).parent / "slurm"
 #: Slurm's shortest time limit is one minute, and a job that was requeued runs twice.
-SLURM_TIMEOUT = 600  # s
+SLURM_TIMEOUT = 300  # s
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from . import child, delivery, inject, libc, place, slurm, surroundings, tree
 from .control import Control, StatusText, Unusable
 from .journal import Journal, default_folder
 from .output import Log
-from .policy import words
+from .policy import tables, words
 from .policy.machine import Policy
 from .settings import Settings
 from .signals import CapturedSignals, Received, stop_as_asked
@@ -62,12 +62,11 @@ class Supervisor:
         self._early: list[Received] = []
         #: Slurm's answers that are not handed on yet.
         self._answered: list[slurm.Answer] = []
-        #: How long stopping may take, by the user's word and by the last attempt (s).
-        self._time_to_stop = settings.timeout or 0.0
+        self._history: words.History = ()
         self._told: words.Tell | None = None
         #: When something of this module itself is due, and what.
         self._chores: dict[str, float] = {}
-        self._seen_job = False
+        self._restarts: int | None = None
         self._stop_asked_at: float | None = None
         self._awake_until = self._due = math.inf
         self._exit_status: int | None = None
@@ -179,11 +178,11 @@ class Supervisor:
             has_outer=where.outer is not None,
             job_id=slurm.requeue_id_by_environment(self._environment),
         )
-        history = self._journal.history() if self._journal is not None and where.place == "batch" else ()
-        self._time_to_stop = max(settings.timeout or 0.0, (history[-1].shutdown or 0.0) if history else 0.0)
+        if self._journal is not None and where.place == "batch":
+            self._history = self._journal.history()
         return Policy(
             rules,
-            history,
+            self._history,
             where.outer.site if where.outer else self._facts.site,
             where.outer.end if where.outer else None,
         )
@@ -271,6 +270,8 @@ class Supervisor:
 
     def _due_now(self, now: float) -> Iterator[words.Event]:
         if self._policy.due is not None and self._policy.due <= now:
+            # We may have been stopped since we last looked, and nothing is due before the policy knows that.
+            yield from self._signalled()
             yield words.TimePassed()
         if self._controller is not None:
             self._controller.check_patience(now)
@@ -294,16 +295,21 @@ class Supervisor:
             return None
         if isinstance(answer, slurm.SiteFacts):
             self._facts = answer
-            if self._controller is not None and self._time_to_stop > answer.site.kill_wait:
+            if self._controller is not None and self._time_to_stop() > answer.site.kill_wait:
                 self._controller.ask_script()
             return words.SiteRead(answer.site)
         if isinstance(answer, slurm.BatchScript):
-            self._warn(surroundings.lead_warning(self._time_to_stop, self._facts.site.kill_wait, answer.text))
+            self._warn(surroundings.lead_warning(self._time_to_stop(), self._facts.site.kill_wait, answer.text))
             return None
-        if isinstance(answer, words.JobRead) and answer.job is not None and not self._seen_job:
-            self._seen_job = True
+        if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
+            self._restarts = answer.job.restarts
             self._warn(surroundings.not_requeueable_warning(answer.job.requeueable, self._settings.requeue))
         return answer
+
+    def _time_to_stop(self) -> float:
+        """Return how long stopping may take, by the user's word and by the last attempt (s)."""
+        last = tables.past_of(self._history, self._restarts or 0).last_shutdown
+        return max(self._settings.timeout or 0.0, last or 0.0)
 
     def _carry_out(self, actions: list[words.Action]) -> None:
         delivered = [event for action in actions if (event := self._perform(action)) is not None]

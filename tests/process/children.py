@@ -53,10 +53,35 @@ def cooperate(status: str = "0", saving: str = "0") -> None:
         while not handler.should_shutdown():
             time.sleep(0.001)
         assert handler.signal_received is not None
-        say("stop", handler.signal_received.name, handler.reason)
+        say("stop", handler.signal_received.name)
         time.sleep(float(saving))
         handler.finish()
     sys.exit(int(status))
+
+
+def stop_quietly(status: str = "0") -> None:
+    """Let Ctrl-Z stop this process as usual, and end once it goes on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    say("ready")
+    signal.sigwait({signal.SIGCONT})
+    say("continued")
+    sys.exit(int(status))
+
+
+def shell(terminal: str, *command: str) -> None:
+    """Run a command in the foreground of a terminal like an interactive shell, and continue it once it is stopped."""
+    tty = os.open(terminal, os.O_RDWR)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        os.tcsetpgrp(tty, os.getpid())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        os.execvp(command[0], command)
+    while os.WIFSTOPPED(wait_status := os.waitpid(pid, os.WUNTRACED)[1]):
+        say("stopped by", name_of(os.WSTOPSIG(wait_status)))
+        os.killpg(pid, signal.SIGCONT)
+    sys.exit(os.waitstatus_to_exitcode(wait_status))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.process import children
 ROOT = Path(__file__).parents[2]
 KFORGE_RUN = (sys.executable, "-m", "kempnerforge.launcher")
 #: Longer than anything here takes on a loaded machine (s).
-PATIENCE = 30.0
+PATIENCE = 20.0
 #: Where kforge-run puts its private folder when TMPDIR is not usable.
 FALL_BACKS = (Path("/tmp"), Path("/dev/shm"), Path("/var/tmp"))
 
@@ -92,13 +93,16 @@ class Launched:
         self.log_file = log_file
         #: Of kforge-run itself.
         self.pid = process.pid
+        self._unread = b""
 
     # --- what the child says ----------------------------------------------------------------------
 
     def line(self) -> str:
         """Return the next line on standard output."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().decode(errors="backslashreplace").removesuffix("\n")
+        while b"\n" not in self._unread and self._read():
+            pass
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode(errors="backslashreplace")
 
     def says(self, *words: object) -> None:
         line = self.line()
@@ -106,8 +110,22 @@ class Launched:
 
     def rest(self) -> list[str]:
         """Return all lines up to the end."""
+        return self.rest_of_bytes().decode(errors="backslashreplace").splitlines()
+
+    def rest_of_bytes(self) -> bytes:
+        while self._read():
+            pass
+        rest, self._unread = self._unread, b""
+        return rest
+
+    def _read(self) -> bool:
+        """Read something; return whether there was anything left."""
         assert self.process.stdout is not None
-        return self.process.stdout.read().decode(errors="backslashreplace").splitlines()
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert ready, f"nothing on stdout, and on stderr:\n{self.log}"
+        block = os.read(self.process.stdout.fileno(), 1 << 20)
+        self._unread += block
+        return bool(block)
 
     # --- what kforge-run does ---------------------------------------------------------------------
 

@@ -35,12 +35,12 @@ def test_a_child_that_died_of_a_signal(launch: Launch, signum: int) -> None:
     assert run.log == ""
 
 
-@pytest.mark.parametrize("status", ["0", "85"])
-def test_checkpointed_and_not_requeued(launch: Launch, status: str) -> None:
+@pytest.mark.parametrize("status", [0, 85])
+def test_checkpointed_and_not_requeued(launch: Launch, status: int) -> None:
     run = launch(*program("cooperate", status))
     run.says("ready")
     run.send(signal.SIGUSR1)
-    run.says("stop", "SIGUSR1", "manual")
+    run.says("stop", "SIGUSR1")
     run.ends(CHECKPOINTED)
 
 
@@ -84,13 +84,10 @@ def test_kforge_run_itself_failed(launch: Launch, descriptors: int) -> None:
 
 def test_cannot_be_executed(launch: Launch) -> None:
     (launch.folder / "data").write_text("exit 0")
-    broken = launch.folder / "broken"
-    broken.write_bytes(b"\x7fELF" + bytes(100))
-    broken.chmod(0o755)
     lost = launch.folder / "lost"
     lost.write_text("#!/no/such/interpreter\n")
     lost.chmod(0o755)
-    for command, status in (("./data", 126), ("/", 126), (str(broken), 126), (str(lost), 127)):
+    for command, status in (("./data", 126), ("/", 126), (str(lost), 127)):
         run = launch(command)
         run.ends(status)
         assert run.log.startswith(f"kforge-run: error: {command}: ") and run.log.count("\n") == 1
@@ -121,7 +118,7 @@ def test_help_fits_two_screens_and_has_the_table(launch: Launch) -> None:
     assert len(text) < 60 and max(map(len, text)) <= 80
     for status, meaning in EXIT_STATUSES:
         assert any(status in line and meaning in line for line in text)
-    assert "  exec kforge-run python train.py" in text
+    assert "    exec kforge-run python train.py" in text
 
 
 # --- nothing happens ---------------------------------------------------------------------------------
@@ -144,8 +141,7 @@ def test_stdin_passes_through(launch: Launch) -> None:
     (launch.folder / "input").write_bytes(data)
     with open(launch.folder / "input", "rb") as file:
         run = launch("cat", stdin=file)
-    assert run.process.stdout is not None
-    assert run.process.stdout.read() == data
+    assert run.rest_of_bytes() == data
     run.ends(0)
 
 
@@ -163,8 +159,7 @@ def test_odd_arguments(launch: Launch) -> None:
     tool = os.fsencode(launch.folder) + b"/t\xf6\xf6l \n"
     os.symlink("/usr/bin/printf", tool)
     run = launch(tool, rb"%s\0", *odd)
-    assert run.process.stdout is not None
-    assert run.process.stdout.read() == b"\0".join(odd) + b"\0"
+    assert run.rest_of_bytes() == b"\0".join(odd) + b"\0"
     run.ends(0)
     assert run.log == ""
 
@@ -177,14 +172,14 @@ def test_odd_arguments_in_a_journal(launch: Launch, tmp_path: Path) -> None:
 def test_the_environment_is_the_same_but_for_one_variable(launch: Launch) -> None:
     """Python sets LC_CTYPE in its own environment when there is no locale (PEP 538): the child must not see it."""
     odd = {"KFORGE_CONTROL": "stale:/tmp", "ODD": "a\nb"}
-    without = launch.start(["env", "-0"], variables=odd).rest()
+    without = launch.start(["env", "-0"], variables=odd)
     run = launch("env", "-0", variables=odd)
-    (control,) = set("\n".join(run.rest()).split("\0")) ^ set("\n".join(without).split("\0")) - {
-        "KFORGE_CONTROL=stale:/tmp"
-    }
+    seen = "\n".join(run.rest()).split("\0")
+    (control,) = set(seen).difference(expected := "\n".join(without.rest()).split("\0"))
     assert control.startswith("KFORGE_CONTROL=") and f":{launch.tmp}/kforge-" in control
+    assert set(expected).difference(seen) == {"KFORGE_CONTROL=stale:/tmp"}
+    without.ends(0)
     run.ends(0)
-    assert (launch.started[0].process.wait(), launch.started[0].log) == (0, "")
 
 
 # --- options and variables ---------------------------------------------------------------------------
@@ -258,7 +253,7 @@ def test_a_job_id_that_is_not_a_number(launch: Launch) -> None:
     run.says("ready")
     assert run.own_lines == ["kforge-run warning: SLURM_JOB_ID is '12x;ab', not a number: going on as outside Slurm"]
     run.send(signal.SIGTERM)
-    run.says("stop", "SIGTERM", "manual")
+    run.says("stop", "SIGTERM")
     run.ends(CHECKPOINTED)
 
 

@@ -25,22 +25,23 @@ SITE_PACKAGES = {str(Path(str(module.__file__)).parents[1]) for module in (click
 
 
 def run(
-    *command: str | Path, path: str | Path = "", cwd: str | Path = "/", status: int = 0, **variables: str
+    *command: str | Path, path: str | Path = "", job: str = "", cwd: str | Path = "/", status: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command without any of our own or Slurm's variables, and with ``path`` first on PATH."""
+    """Run a command with ``path`` first on PATH, as Slurm's ``job`` if there is one, and without a package index."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "KFORGE_", "PYTHON"))}
+    environment["PIP_NO_INDEX"] = "1"
     if path:
         environment["PATH"] = f"{path}:{environment['PATH']}"
-    answer = subprocess.run(
-        command, env={**environment, **variables}, cwd=cwd, capture_output=True, text=True, check=False
-    )
+    if job:
+        environment["SLURM_JOB_ID"] = job
+    answer = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
     assert answer.returncode == status, answer.stderr
     return answer
 
 
 def pip(*arguments: str | Path) -> None:
     """Run pip with what is installed here, and nothing from a package index."""
-    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments, PIP_NO_INDEX="1")
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def old_python(version: str) -> str | None:
     """Return a Python of this version, if there is one on PATH or where pyenv keeps them."""
-    candidates = [shutil.which(f"python{version}"), *Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
-    for candidate in filter(None, candidates):
+    candidates = [f"python{version}", *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    for candidate in filter(shutil.which, candidates):
         # pyenv's shims are on PATH also for versions that they then refuse to start.
         if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return str(candidate)
+            return candidate
     return None
 
 
@@ -86,8 +87,8 @@ def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bin_folder
 
 
-def assert_starts(*command: str | Path, path: str | Path = "", **variables: str) -> None:
-    answer = run(*command, "--version", path=path, **variables)
+def assert_starts(*command: str | Path, path: str | Path = "", job: str = "") -> None:
+    answer = run(*command, "--version", path=path, job=job)
     assert "kforge-run" in answer.stdout
     assert __version__ in answer.stdout
 
@@ -144,7 +145,7 @@ def test_slurms_copy_of_an_installed_script_starts(
     environment: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     copy = shutil.copy(request.getfixturevalue(environment) / "kforge-run", tmp_path / "slurm_script")
-    assert_starts(copy, SLURM_JOB_ID="1")
+    assert_starts(copy, job="1")
 
 
 def test_the_checkouts_script_starts_by_its_path_and_through_links(tmp_path: Path) -> None:
@@ -174,10 +175,10 @@ def test_slurms_copy_of_the_checkouts_script_asks_slurm_where_it_came_from(tmp_p
     copy = Path(shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path / "slurm_script"))
 
     arguments = ["--timeout", "5", "true", "WorkDir=/x", "it s", "--version"]
-    run(copy, *arguments, path=bin_folder, SLURM_JOB_ID="2")
+    run(copy, *arguments, path=bin_folder, job="2")
 
     # Without an answer nothing can be found, and this is said as if nothing had been asked.
-    answer = run(copy, *arguments, path=bin_folder, status=125, SLURM_JOB_ID="3")
+    answer = run(copy, *arguments, path=bin_folder, status=125, job="3")
     assert "No module named 'kempnerforge'" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
 

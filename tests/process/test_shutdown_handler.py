@@ -27,7 +27,8 @@ from kempnerforge.resilience import ShutdownHandler
 from kempnerforge.resilience import process_guard
 
 def say(*what):
-    print(*what, flush=True)
+    # One write: with PYTHONUNBUFFERED, print() makes several, and those of a forked child come in between.
+    os.write(1, (" ".join(map(str, what)) + "\n").encode())
 
 def wait_until(condition, seconds=10):
     end = time.monotonic() + seconds
@@ -422,6 +423,7 @@ def test_the_gil_held_by_the_main_thread_is_not_a_stop(run: Run) -> None:
         handler.register()
         os.kill(os.getpid(), signal.SIGTERM)
         import itertools
+        time.sleep(0.2)  # the watcher is in its first slice
         started, left = time.monotonic(), handler.remaining()
         max(itertools.repeat(0, 150_000_000))  # one call in C, which nothing interrupts
         held = time.monotonic() - started

@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 def script(command: str) -> str:
     """A batch script of the three lines, with this environment activated."""
-    return f"#!/bin/bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\nexport PATH={BIN}:$PATH\nexec {command}\n"
+    return f"#!/bin/bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\nexport PATH={BIN}:$PATH XDG_STATE_HOME=$SLURM_SUBMIT_DIR/state\nexec {command}\n"
 
 
 def kforge_run(command: str, *options: str) -> str:

@@ -67,7 +67,8 @@ class Sandbox:
         cpus: How many CPUs Slurm believes each node to have.
         kill_wait: Slurm's KillWait in seconds: from SIGTERM to SIGKILL.
         grace: The preemptible partitions' GraceTime in seconds.
-        scheduler_parameters: Added to SchedulerParameters, for instance ``["preempt_send_user_signal"]``.
+        scheduler_parameters: Added to SchedulerParameters.
+        controller_parameters: SlurmctldParameters, for instance ``["preempt_send_user_signal"]``.
         extra_conf: Lines for slurm.conf. One that is already there is replaced.
         shared: What of /tmp, /var/tmp and /dev/shm the nodes see, besides the sandbox's own folder.
 
@@ -97,6 +98,7 @@ class Sandbox:
         kill_wait: int = 8,
         grace: int = 20,
         scheduler_parameters: Iterable[str] = (),
+        controller_parameters: Iterable[str] = (),
         extra_conf: str = "",
         shared: Sequence[Path] = SHARED,
     ) -> None:
@@ -106,6 +108,7 @@ class Sandbox:
         self._kill_wait = kill_wait
         self._grace = grace
         self._scheduler_parameters = list(scheduler_parameters)
+        self._controller_parameters = list(controller_parameters)
         self._extra_conf = extra_conf
         self._shared = shared
         self._socket: socket.socket | None = None
@@ -237,7 +240,8 @@ class Sandbox:
             "StateSaveLocation": f"{root}/state",
             "SlurmctldPidFile": f"{root}/slurmctld.pid",
             "SlurmctldLogFile": f"{root}/log/slurmctld.log",
-            "SlurmctldDebug": "debug",
+            "SlurmctldDebug": "verbose",
+            "SlurmctldParameters": ",".join(self._controller_parameters),
             "SlurmdSpoolDir": f"{root}/%n",
             "SlurmdPidFile": f"{root}/%n.pid",
             "SlurmdLogFile": f"{root}/log/%n.log",
@@ -283,7 +287,7 @@ class Sandbox:
                 entities.append(line)
             elif name:
                 settings[name] = value
-        return "\n".join([*(f"{name}={value}" for name, value in settings.items()), *entities, ""])
+        return "\n".join([*(f"{name}={value}" for name, value in settings.items() if value), *entities, ""])
 
     def node_folder(self, node: str, folder: str | Path) -> Path:
         """Where a node's own /tmp, /var/tmp or /dev/shm is, seen from outside (if the nodes are private)."""
@@ -363,11 +367,14 @@ class Sandbox:
             socket.create_connection(("127.0.0.1", int(port[1]))).close()
         except ConnectionRefusedError:
             return False
-        return self.run("scontrol", "ping").returncode == 0
+        self.run("scontrol", "ping")
+        return True
 
     def logs(self, lines: int = 15) -> str:
-        """The last lines of each daemon's log."""
-        return "\n".join(f"--- {path.name}\n{tail(path, lines)}" for path in sorted((self.root / "log").iterdir()))
+        """The last lines of each daemon's log, or of what it has printed if it did not get as far as that."""
+        printed = sorted((self.root / "log").glob("*.out"))
+        paths = [log if (log := path.with_suffix(".log")).exists() else path for path in printed]
+        return "\n".join(f"--- {path.name}\n{tail(path, lines)}" for path in paths)
 
     # Slurm's commands
 
@@ -452,6 +459,14 @@ class Sandbox:
         """Let a requeued job start now, not seconds later (``Reason=BeginTime``)."""
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
+    def end_in(self, job: JobId, seconds: int) -> None:
+        """Let the job's time limit be reached ``seconds`` from now, for the shortest limit is one minute.
+
+        Slurm sees it at its next check, which it makes every 30 s from slurmctld's start on.
+        """
+        end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + seconds))
+        self.run("scontrol", "update", f"JobId={job}", f"EndTime={end}")
+
     def output(self, job: JobId) -> str:
         """What the job has written to its output file so far."""
         path = Path(self.job(job)["StdOut"])
@@ -529,8 +544,8 @@ class Sandbox:
 
 def fields(record: str) -> dict[str, str]:
     """A line of ``scontrol show job -o`` by field."""
-    _, *parts = FIELD.split(record.rstrip())
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    _, *parts = FIELD.split(record)
+    return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
 def tail(path: Path, lines: int) -> str:

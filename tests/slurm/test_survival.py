@@ -40,7 +40,7 @@ def test_preemption_when_its_grace_is_over(slurm: Sandbox) -> None:
 
 @pytest.fixture
 def slurm_that_sends_the_user_signal() -> Iterator[Sandbox]:
-    with Sandbox(nodes=1, scheduler_parameters=["preempt_send_user_signal"]) as sandbox:
+    with Sandbox(nodes=1, extra_conf="SlurmctldParameters=preempt_send_user_signal") as sandbox:
         yield sandbox
 
 
@@ -229,7 +229,7 @@ def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of
     launcher = pid_of_launcher(run)
     slurm.stop_controller()
     os.kill(launcher, signal.SIGUSR1)
-    slurm.wait_for("kforge-run to find it away", lambda: "Slurm does not say why" in output.read_text())
+    slurm.wait_for("kforge-run to find it away", lambda: "Slurm does not answer" in output.read_text())
     slurm.start_controller()
     run.ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
 

@@ -34,6 +34,7 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         (COMPLETING._replace(restarts=3), BEFORE._replace(restarts=2), SIGTERM, "requeued"),
         (COMPLETING._replace(state="PENDING"), BEFORE, SIGTERM, "requeued"),
         (COMPLETING._replace(preempted_at=NOW - 20), BEFORE, SIGTERM, "preempted"),
+        (COMPLETING._replace(preempted_at=NOW), BEFORE, SIGTERM, "preempted"),
         # scancel during the grace of a preemption: only a person ends it before the grace is over
         (COMPLETING._replace(preempted_at=NOW - 5), BEFORE, SIGTERM, "cancelled"),
         (COMPLETING._replace(timed_out=True), BEFORE, SIGTERM, "time_limit"),

@@ -104,7 +104,7 @@ def test_a_time_limit_is_survived() -> None:
 def test_the_notice_is_delivered_before_slurm_is_asked() -> None:
     story = Story().happens(signalled(SIGTERM))
     kinds = [type(action) for action in story.actions]
-    assert kinds.index(Tell) < kinds.index(Deliver) < kinds.index(AskSlurm)
+    assert kinds.index(Deliver) < kinds.index(Tell) < kinds.index(AskSlurm)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ class Policy:
         self._phase: Phase = "run"
         self._notice: tables.Notice | None = None
         self._reason: Reason | None = None
+        self._told_reason: Reason | None = None
         self._deadline: float | None = None
         # While a SIGTERM is not understood the deadline is a guess. What is known only comes nearer.
         self._known_deadline: float | None = None
@@ -118,6 +119,7 @@ class Policy:
         self._outcome: Outcome = "failed"
         self._killed = False
         self._was_delivered = False
+        self._said_no_answer = False
         self._tries = 0
         #: What is due next, by name: the only place where a future time is kept.
         self._alarms: dict[Alarm, float] = {}
@@ -202,10 +204,11 @@ class Policy:
         plan = self._plan(now)
         # The signal before the message: told first, a quick program has saved, finished and put its handlers back
         # when the signal comes, and dies of it.
-        return [*handed_on, *plan[:1], *said, *understood, *plan[1:]]
+        told = [action for action in plan if isinstance(action, Tell)]
+        return [*handed_on, *told, *said, *understood, *(action for action in plan if action not in told)]
 
     def _forward(self, event: Signalled) -> list[Action]:
-        name = Signals(event.signum).name
+        name = name_of(event.signum)
         if not event.child_alive or event.child_has_it:
             return []
         if self._rules.child_is_srun and event.signum == SIGINT:
@@ -240,9 +243,9 @@ class Policy:
         if job is not None:
             self._learn(job, now)
         if self._phase == "decide":
-            return self._look_again("conclude", now) if job is None else self._conclude(job, now)
+            return self._look_again("conclude", event.error, now) if job is None else self._conclude(job, now)
         if self._phase == "verify":
-            return self._verify(job, now)
+            return self._look_again("verify", event.error, now) if job is None else self._verify(job, now)
         notice = self._notice
         if notice is None and self._known.restarts is None:
             # Without it a cancellation cannot be told from a requeue later.
@@ -253,8 +256,7 @@ class Policy:
             self._alarms["ask"] = now + ASK_AGAIN
             if self._reason is not None:
                 return []
-            warning = Say("warning", f"Slurm does not say why ({event.error}): asking again until the deadline")
-            return [warning, *self._set_reason("unknown"), *self._plan(now)]
+            return [*self._say_no_answer(event.error), *self._set_reason("unknown"), *self._plan(now)]
         reason = tables.reason_from_job(job, self._known, notice.signum, now)
         return self._set_reason(reason) + self._plan(now)
 
@@ -293,10 +295,10 @@ class Policy:
             plan = tables.stages(notice.at, plan.forced_exit, rules.term_grace, self._wanted_until)
         elif self._wanted_until is not None:
             plan = tables.stages(notice.at, deadline, rules.term_grace, self._wanted_until)
-        if (plan, deadline) == (self._stages, self._deadline):
+        if (plan, deadline, self._reason) == (self._stages, self._deadline, self._told_reason):
             return []
         opened = self._stages is None
-        moved = self._deadline is None or abs(deadline - self._deadline) >= 1
+        moved = self._deadline is None or abs(deadline - self._deadline) >= 1 or self._told_reason != self._reason
         self._stages, self._deadline = plan, deadline
         if self._phase == "run":
             # A stage that is done stays done.
@@ -308,6 +310,7 @@ class Policy:
         # Ctrl-C raises KeyboardInterrupt in the program; it is no request to checkpoint at the next step.
         interrupt = notice.signum == SIGINT
         actions: list[Action] = [] if interrupt else [Tell(notice.signum, self._reason, deadline, plan.forced_exit)]
+        self._told_reason = self._reason
         if moved and self._reason is not None:
             actions.append(Say("info", f"{deadline - now:.0f} s left to save, end and requeue"))
         return actions
@@ -326,6 +329,7 @@ class Policy:
             terms = [None if t is None else t + stopped for t in (self._notice.first_term, self._notice.last_term)]
             at = self._notice.at + stopped
             self._notice = self._notice._replace(at=at, first_term=terms[0], last_term=terms[1])
+            self._timeline = Timeline(*(None if moment is None else moment + stopped for moment in self._timeline))
             self._deadline += stopped
             self._known_deadline = None
             for stage in ("terminate", "kill", "abandon", "conclude"):
@@ -458,10 +462,14 @@ class Policy:
         worth = self._status == CHECKPOINTED_STATUS or self._cooperation.finished
         return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
 
-    def _look_again(self, until: Alarm, now: float) -> list[Action]:
+    def _say_no_answer(self, error: str) -> list[Action]:
+        first, self._said_no_answer = not self._said_no_answer, True
+        return [Say("warning", f"Slurm does not answer ({error}): asking again until the deadline")] if first else []
+
+    def _look_again(self, until: Alarm, error: str, now: float) -> list[Action]:
         if until in self._alarms and self._alarms[until] > now + ASK_AGAIN:
             self._alarms["ask"] = now + ASK_AGAIN
-        return []
+        return self._say_no_answer(error)
 
     # --- decision and requeue --------------------------------------------------------------------
 
@@ -506,9 +514,7 @@ class Policy:
             return [AskSlurm()]
         return self._requeue_failed(event.text, event.final, now)
 
-    def _verify(self, job: Job | None, now: float) -> list[Action]:
-        if job is None:
-            return self._look_again("verify", now)
+    def _verify(self, job: Job, now: float) -> list[Action]:
         if job.state in tables.WAITING_STATES or self._known.restarts is None or job.restarts > self._known.restarts:
             return self._done(True, "requeued", now)
         return self._requeue_failed("it was accepted, but the job's Restarts did not change", False, now)
@@ -547,8 +553,9 @@ class Policy:
         if not requeued and (wanted_but_failed or self._worth_a_hint):
             job_id = self._rules.job_id if self._job is None else self._job.requeue_id
             actions.append(Say("warning", f"not requeued: {because}; to run it again: scontrol requeue {job_id}"))
-        elif self._notice is not None or requeued:
-            actions.append(Say("info", because if requeued else f"not requeued: {because}"))
+        elif self._notice is not None or requeued or (self._rules.place == "batch" and self._outcome == "failed"):
+            ended = "" if self._notice is not None or self._status is None else f"the child {describe(self._status)}; "
+            actions.append(Say("info", ended + (because if requeued else f"not requeued: {because}")))
         if self._notice is not None:
             actions.append(Say("info", self._summary(self._notice, requeued, now)))
         return [*actions, Exit(status)]
@@ -577,11 +584,16 @@ class Policy:
         return f"{self._outcome}: {' → '.join(parts)}{slack}"
 
 
+def name_of(signum: int) -> str:
+    """Return a signal's name; of the real-time signals only the first and the last have one."""
+    try:
+        return Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
 def describe(status: int) -> str:
     """Return a child's end in words: its exit status, or minus the signal it died of."""
     if status >= 0:
         return f"exited with {status}"
-    try:
-        return f"died of {Signals(-status).name}"
-    except ValueError:
-        return f"died of signal {-status}"
+    return f"died of {name_of(-status)}"

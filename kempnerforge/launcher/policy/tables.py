@@ -81,9 +81,11 @@ def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
     if known.restarts is None:
         return "unknown"
     if job.preempted_at is not None:
-        # PreemptMode=CANCEL. Before its grace is over, only a person ends a preempted job.
-        grace_over = job.preempted_at + known.grace_time - CLOCK_SLACK
-        return "preempted" if now >= grace_over else "cancelled"
+        # PreemptMode=CANCEL. When the grace is over Slurm ends the job, and sets PreemptTime again to that moment
+        # (seen on 22.05). Before, only a person ends it.
+        by_slurm = job.end is not None and job.end - job.preempted_at <= 1
+        grace_over = now >= job.preempted_at + known.grace_time - CLOCK_SLACK
+        return "preempted" if by_slurm or grace_over else "cancelled"
     # A job that was ever suspended ends later than was read, and a cancelled one would look timed out.
     if known.end is not None and not job.suspended and now >= known.end:
         return "time_limit"
@@ -237,6 +239,8 @@ class Past(NamedTuple):
     failures_retried: int
     #: Attempts in a row, up to the last one, known to have made no progress.
     without_progress: int
+    #: How long the last attempt took from the notice to the child's end (s); None: it got no notice.
+    last_shutdown: float | None
 
 
 def past_of(history: History, restarts: int) -> Past:
@@ -246,6 +250,7 @@ def past_of(history: History, restarts: int) -> Past:
     """
     retried = without_progress = 0
     unbroken = True
+    last = history[-1] if history and (history[-1].restarts or 0) < restarts else None
     for attempt in reversed(history):
         if attempt.restarts is None or attempt.restarts >= restarts:
             break
@@ -253,7 +258,7 @@ def past_of(history: History, restarts: int) -> Past:
         retried += attempt.retried
         unbroken = unbroken and attempt.progress is False
         without_progress += unbroken
-    return Past(retried, without_progress)
+    return Past(retried, without_progress, last.shutdown if last is not None else None)
 
 
 class Decision(NamedTuple):
