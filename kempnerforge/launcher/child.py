@@ -15,6 +15,10 @@ from . import libc
 _RESET = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ)
 
 
+#: Slurm sends SIGTERM to every descendant (slurm-facts, proctrack/linuxproc), to our scontrol just when we need it too.
+_SHIELDED_FROM = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+
+
 class CannotExecute(Exception):
     """The command was not executed; `errno` says why (execve(2))."""
 
@@ -54,7 +58,7 @@ def spawn(
     *,
     own_group: bool,
     death_signal: int,
-    output: int | None = None,
+    helper_output: int | None = None,
 ) -> Child:
     """Start a command with an empty signal mask and return when it has been executed.
 
@@ -62,7 +66,8 @@ def spawn(
         command: program and arguments; a program without a slash is looked for in PATH of `environment`.
         own_group: put it into a process group of its own.
         death_signal: what it gets when kforge-run dies.
-        output: descriptor for its standard output and error, with nothing to read; None: it inherits ours.
+        helper_output: descriptor for the standard output and error of a helper of ours, which has nothing to read and
+            ignores the signals meant for the run; None: it is no helper, and inherits our standard streams.
 
     Raises:
         CannotExecute: it is not there or not executable.
@@ -79,12 +84,14 @@ def spawn(
                 os.kill(os.getpid(), signal.SIGKILL)
             if own_group:
                 os.setpgid(0, 0)
-            if output is not None:
-                null = os.open(os.devnull, os.O_RDONLY)
-                for target, source in ((0, null), (1, output), (2, output)):
-                    os.dup2(source, target)
             for signum in _RESET:
                 signal.signal(signum, signal.SIG_DFL)
+            if helper_output is not None:
+                null = os.open(os.devnull, os.O_RDONLY)
+                for target, source in ((0, null), (1, helper_output), (2, helper_output)):
+                    os.dup2(source, target)
+                for signum in _SHIELDED_FROM:
+                    signal.signal(signum, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             _execute(command, environment)
         except OSError as error:

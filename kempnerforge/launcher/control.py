@@ -94,12 +94,16 @@ class Peer:
 
     def receive(self) -> bytes | None:
         """Return the next packet, None when there is none; empty at the end of the connection."""
-        try:
-            return self._connection.recv(contract.MAX_MESSAGE + 1, _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
+        for _try in range(2):
+            try:
+                return self._connection.recv(contract.MAX_MESSAGE + 1, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                continue  # told once: it left a message of ours unread. What it said before that can still be read.
+            except OSError:
+                break
+        return b""
 
     def may_repeat(self) -> bool:
         """Return whether it may send one more message of the kind that can be repeated for ever."""

@@ -173,7 +173,7 @@ class Controller:
             try:
                 command = ["scontrol", *query.arguments]
                 self._running = child.spawn(
-                    command, self._environment, own_group=True, death_signal=signal.SIGKILL, output=write_end
+                    command, self._environment, own_group=True, death_signal=signal.SIGKILL, helper_output=write_end
                 )
             except OSError as error:
                 why = str(error)

@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,7 +51,10 @@ def main() -> int:
         installation = Installation(folder)
         for name in options.only or parts:
             _progress(name)
-            table += parts[name](installation, options.quick)
+            try:
+                table += parts[name](installation, options.quick)
+            except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+                table.append(Row(f"{name}: {error}", "failed", ok=False))  # the others can be measured all the same
     except InstallError as error:
         parser.exit(2, f"{parser.prog}: {error} (hint: pip needs a package index)\n")
     finally:

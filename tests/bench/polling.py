@@ -33,7 +33,8 @@ def _left_allocated(call: Callable[[], object]) -> tuple[int, int]:
     gc.collect()
     gc.disable()
     try:
-        # What is left after one call is what looking itself takes.
+        _growth(call, CALLS, sys.getallocatedblocks)  # what the interpreter keeps of the loop itself
+        # What is left after one call is what looking takes.
         blocks = _growth(call, CALLS, sys.getallocatedblocks) - _growth(call, 1, sys.getallocatedblocks)
         tracemalloc.start()
         traced = _growth(call, CALLS, _traced) - _growth(call, 1, _traced)

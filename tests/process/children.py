@@ -22,11 +22,12 @@ def name_of(signum: int) -> str:
     return signal.Signals(signum).name if signum in list(signal.Signals) else f"SIGRTMIN+{signum - signal.SIGRTMIN}"
 
 
-def listen(status: str = "0") -> None:
+def listen(status: str = "9", quietly: bool = False) -> None:
     """Say every signal that comes, and end with a status after LAST."""
     signums = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signums)
-    say("ready")
+    if not quietly:
+        say("ready")
     while True:
         signum = signal.sigwaitinfo(signums).si_signo
         if signum == LAST:
@@ -57,6 +58,14 @@ def cooperate(status: str = "0", saving: str = "0") -> None:
         time.sleep(float(saving))
         handler.finish()
     sys.exit(int(status))
+
+
+def listen_above_a_rank(status: str = "9") -> None:
+    """Have a child that cooperates, and say every signal that comes to this process itself."""
+    pid = os.fork()
+    if pid == 0:
+        cooperate()
+    listen(status, quietly=True)
 
 
 def stop_quietly(status: str = "0") -> None:

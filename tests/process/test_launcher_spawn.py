@@ -128,7 +128,7 @@ def test_ctrl_backslash_and_a_new_window_size_reach_the_child_once(launch: Launc
     run.taken()
     run.send(LAST)
     assert run.rest() == []
-    run.ends(0)
+    run.ends(9)
 
 
 def test_sigint_from_a_process_is_passed_on_in_the_foreground_too(launch: Launch, terminal: tuple[int, Path]) -> None:
@@ -137,7 +137,7 @@ def test_sigint_from_a_process_is_passed_on_in_the_foreground_too(launch: Launch
     run.send(signal.SIGINT)
     run.says("SIGINT")
     run.send(LAST)
-    run.ends(0)
+    run.ends(9)
 
 
 def test_keyboard_interrupt_ends_a_program_as_without_us(launch: Launch, terminal: tuple[int, Path]) -> None:
@@ -261,4 +261,4 @@ def test_kforge_run_itself_blocks_what_it_reads_from_its_descriptor(launch: Laun
     assert signals_in(run.pid, "SigCgt") <= {signal.SIGINT}  # Python's own, blocked
     assert blocked >= {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCONT}
     run.send(LAST)
-    run.ends(0)
+    run.ends(9)

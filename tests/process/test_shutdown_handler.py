@@ -21,7 +21,7 @@ from kempnerforge.resilience import ShutdownHandler
 PYTHON = os.environ.get("CHILD_PYTHON", sys.executable)
 ROOT = Path(__file__).parents[2]
 #: What every child starts with.
-PRELUDE = """
+PRELUDE = r"""
 import ctypes, faulthandler, os, signal, sys, threading, time
 from kempnerforge.resilience import ShutdownHandler
 from kempnerforge.resilience import process_guard
@@ -71,6 +71,7 @@ class Child:
                 stderr=file if stderr is None else stderr,
                 env={**clean, "PYTHONPATH": str(ROOT), **env},
                 text=True,
+                start_new_session=True,
             )
 
     def says(self, *words: object) -> None:
@@ -110,8 +111,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     yield start
     for child in children:
         with contextlib.suppress(ProcessLookupError):
-            child.process.send_signal(signal.SIGCONT)
-        child.process.kill()
+            os.killpg(child.process.pid, signal.SIGKILL)  # and what it forked
         child.process.communicate()
 
 
@@ -424,11 +424,11 @@ def test_the_gil_held_by_the_main_thread_is_not_a_stop(run: Run) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         import itertools
         time.sleep(0.2)  # the watcher is in its first slice
-        started, left = time.monotonic(), handler.remaining()
+        worked, left = time.thread_time(), handler.remaining()
         max(itertools.repeat(0, 150_000_000))  # one call in C, which nothing interrupts
-        held = time.monotonic() - started
+        worked = time.thread_time() - worked  # on a busy machine less than the time that passed
         time.sleep(0.1)
-        say(held > 1.2, left - handler.remaining() > held)
+        say(worked > 1.0, left - handler.remaining() > worked)
     """)
     child.says(True, True)
     child.ends()
@@ -443,6 +443,7 @@ def test_idle_it_makes_no_system_call(run: Run) -> None:
     """)
     assert child.process.stdout is not None
     _ready, watcher = child.process.stdout.readline().split()
+    wait_for_sleep(child.process.pid, watcher, "poll")
     switches = [line for line in _status(child.process.pid, watcher) if "ctxt_switches" in line]
     time.sleep(1.5)  # what it would do in that time
     assert [line for line in _status(child.process.pid, watcher) if "ctxt_switches" in line] == switches
@@ -522,8 +523,8 @@ def test_a_handler_written_in_c_comes_back(run: Run) -> None:
     """)
     child.says("python", True)
     child.says("python", True)
-    stdout, _ = child.process.communicate(timeout=10)
-    assert "most recent call first" in stdout
+    assert child.process.stdout is not None
+    assert "most recent call first" in child.process.stdout.read()
     child.ends()
 
 
@@ -650,10 +651,10 @@ def test_signals_while_python_ends(run: Run, moment: str) -> None:
     assert child.log == ""
 
 
-def wait_for_sleep(pid: int) -> None:
-    """Wait until the main thread sleeps in a futex: it is where no signal gets it out."""
+def wait_for_sleep(pid: int, task: int | str | None = None, where: str = "futex") -> None:
+    """Wait until a thread, the main one if none is named, sleeps in the kernel: in a futex no signal gets it out."""
     end = time.monotonic() + 10
-    while "futex" not in Path(f"/proc/{pid}/wchan").read_text():
+    while where not in Path(f"/proc/{pid}/task/{task or pid}/wchan").read_text():
         assert time.monotonic() < end
         time.sleep(0.002)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -18,7 +20,9 @@ STEPS = 90
 
 def test_time_limit_with_a_signal_before_it(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(350)), "--time=1", "--signal=B:USR1@20")
-    run.says("reason: time limit").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=350)
+    # 22.05 may send the signal up to a minute early, so that there may be more than two attempts.
+    run.says("reason: time limit").ends("COMPLETED").lost_nothing(steps=350)
+    assert int(run.record["Restarts"]) >= 1
     assert "notice: SIGUSR1 from slurmstepd" in run.output
     assert re.search(r"checkpointed: SIGUSR1 → first poll .* → finish .* → exit .* → requeued .* to spare", run.output)
 
@@ -26,7 +30,7 @@ def test_time_limit_with_a_signal_before_it(slurm: Sandbox) -> None:
 def test_time_limit_without_any_signal_before_it(slurm: Sandbox) -> None:
     # Saving takes 3 of the 8 s of KillWait.
     run = Run(slurm, kforge_run(training(480, save_seconds=3)), "--time=1")
-    run.says("reason: time limit").ends("COMPLETED", restarts=1, timeout=300).lost_nothing(attempts=2, steps=480)
+    run.says("reason: time limit").ends("COMPLETED", restarts=1, timeout=300).lost_nothing(steps=480)
     assert "notice: SIGTERM from slurmstepd" in run.output
 
 
@@ -34,7 +38,7 @@ def test_preemption_when_its_grace_is_over(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible", "--time=10").says("step 3 ")
     slurm.preempt(run.job)
     # Slurm tells the batch process only when it kills, and requeues it itself.
-    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS * 2)
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS * 2)
     assert "not requeued: Slurm requeues it already" in run.output
 
 
@@ -49,26 +53,28 @@ def test_preemption_with_the_user_signal_sent(slurm_that_sends_the_user_signal: 
     options = ("--partition=preemptible", "--time=10", "--signal=B:USR1@30")
     run = Run(slurm, kforge_run(training(STEPS)), *options).says("step 3 ")
     slurm.preempt(run.job)
-    run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
     assert "not requeued" not in run.output
 
 
 def test_preemption_that_ends_the_job_for_good_is_requeued(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible-cancel", "--time=10").says("step 3 ")
     slurm.preempt(run.job)
-    run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS * 2)
+    run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS * 2)
 
 
 def test_cancelled_in_the_grace_of_a_preemption(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible-cancel", "--time=10").says("step 3 ")
     slurm.preempt(run.job)
-    slurm.wait_for("the preemption", lambda: run.record.get("PreemptTime", "None") not in ("None", ""), job=run.job)
-    run.cancel().says("reason: cancelled").ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+    # Within its first second nobody could tell a person's scancel from Slurm's own end of the job.
+    since = slurm.wait_for("the preemption", lambda: run.record.get("PreemptTime", "None").replace("None", ""))
+    wait_until_after(run, since, 3)
+    run.cancel().says("reason: cancelled").ends("CANCELLED", restarts=0).lost_nothing()
 
 
 def test_cancelled(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training()), "--time=10").says("step 3 ").cancel()
-    run.ends("CANCELLED", restarts=0).says("not requeued: its owner cancelled it").lost_nothing(attempts=1)
+    run.ends("CANCELLED", restarts=0).says("not requeued: its owner cancelled it").lost_nothing()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_cancelled(slurm: Sandbox) -> None:
 def test_signalled_by_hand(slurm: Sandbox, name: str, state: str, restarts: int) -> None:
     run = Run(slurm, kforge_run(training(STEPS)), "--time=60").says("step 3 ").signal(name)
     run.says("reason: manual").ends(state, restarts=restarts)
-    run.lost_nothing(attempts=1 + restarts, steps=STEPS if restarts else None)
+    run.lost_nothing(steps=STEPS if restarts else None)
     if not restarts:
         assert run.record["ExitCode"] == "85:0"
 
@@ -85,27 +91,27 @@ def test_signalled_by_hand(slurm: Sandbox, name: str, state: str, restarts: int)
 def test_requeued_by_somebody_else(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
     slurm.requeue(run.job)
-    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
 
 def test_a_job_that_may_not_be_requeued(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training()), "--time=10", "--no-requeue").says("step 3 ")
     assert "warning: this job may not be requeued: add `#SBATCH --requeue`" in run.output
-    run.signal("USR1").ends("FAILED", restarts=0).lost_nothing(attempts=1)
+    run.signal("USR1").ends("FAILED", restarts=0).lost_nothing()
     assert run.record["ExitCode"] == "85:0"
     assert "not requeued: the job may not be requeued: submit it with --requeue" in run.output
 
 
 def test_no_requeue_asked_of_kforge_run(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(), "--no-requeue"), "--time=10").says("step 3 ").signal("USR1")
-    run.ends("FAILED", restarts=0).lost_nothing(attempts=1)
+    run.ends("FAILED", restarts=0).lost_nothing()
     assert "not requeued: --no-requeue" in run.output
 
 
 def test_max_requeues(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(), "--max-requeues", "1"), "--time=10").says("step 3 ").signal("USR1")
     run.says("resumed at").says("step", count=8).signal("USR1")
-    run.ends("FAILED", restarts=1).lost_nothing(attempts=2)
+    run.ends("FAILED", restarts=1).lost_nothing()
     assert "not requeued: --max-requeues 1 is reached" in run.output
 
 
@@ -117,9 +123,9 @@ def test_one_task_of_an_array(slurm: Sandbox) -> None:
         task.slurm, task.job = slurm, f"{array}_{number}"
         task.says("step 3 ")
     # The last task has the array's own number: a requeue of that number would start all three again.
-    tasks[2].signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    tasks[2].signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
     for task in tasks[:2]:
-        task.ends("COMPLETED", restarts=0).lost_nothing(attempts=1, steps=STEPS)
+        task.ends("COMPLETED", restarts=0).lost_nothing(steps=STEPS)
 
 
 def test_stuck_in_c_with_the_gil_held(slurm: Sandbox) -> None:
@@ -160,7 +166,7 @@ def test_daemons_left_in_sessions_of_their_own(slurm: Sandbox) -> None:
 def test_suspended_and_resumed(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
     suspend_for_a_while(run)
-    run.says("step 10 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    run.says("step 10 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
 
 def test_suspended_during_a_shutdown(slurm: Sandbox) -> None:
@@ -169,7 +175,7 @@ def test_suspended_during_a_shutdown(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS, save_seconds=5), *options), "--time=10").says("step 3 ")
     run.signal("USR1").says("saving")
     suspend_for_a_while(run, seconds=20)
-    run.ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
     assert "continued after" in run.output
     assert "still running" not in run.output
 
@@ -178,42 +184,43 @@ def suspend_for_a_while(run: Run, seconds: float = 5) -> None:
     """Suspend a job until Slurm has counted so many seconds of it."""
     slurm = run.slurm
     slurm.suspend(run.job)
-    since = slurm.wait_for_state(run.job, "SUSPENDED")["SuspendTime"]
-    now = ["date", "+%s", "-d"]
-    start = int(slurm.run(*now, since).stdout)
-    slurm.wait_for("the suspension to last", lambda: int(slurm.run(*now, "now").stdout) >= start + seconds)
+    wait_until_after(run, slurm.wait_for_state(run.job, "SUSPENDED")["SuspendTime"], seconds)
     slurm.resume(run.job)
+
+
+def wait_until_after(run: Run, moment: str, seconds: float) -> None:
+    """Wait until it is so many seconds after a moment as Slurm prints it."""
+    then = datetime.fromisoformat(moment).timestamp() + seconds
+    run.slurm.wait_for(f"{seconds:g} s after {moment}", lambda: time.time() > then, timeout=seconds + 90)
 
 
 def test_suspended_past_its_end_then_cancelled(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(), "--verbose"), "--time=1").says("step 3 ")
     suspend_for_a_while(run, seconds=65)
-    run.says("step 6 ").cancel().ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+    run.says("step 6 ").cancel().ends("CANCELLED", restarts=0).lost_nothing()
     assert "reason: cancelled" in run.output
 
 
 def test_cancelled_while_suspended_past_its_end(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(), "--verbose"), "--time=1").says("step 3 ")
     slurm.suspend(run.job)
-    end = int(slurm.run("date", "+%s", "-d", run.record["EndTime"]).stdout)
-    slurm.wait_for("its end to pass", lambda: int(slurm.run("date", "+%s").stdout) > end + 5)
+    wait_until_after(run, run.record["EndTime"], 5)
     run.cancel().ends("CANCELLED", restarts=0)
     assert "requeued →" not in run.output
 
 
 def test_limit_extended_then_cancelled_past_the_first_end(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training()), "--time=1").says("step 3 ")
-    end = int(slurm.run("date", "+%s", "-d", run.record["EndTime"]).stdout)
+    end = run.record["EndTime"]
     slurm.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=10")
-    slurm.wait_for("its first end to pass", lambda: int(slurm.run("date", "+%s").stdout) > end + 5)
-    run.cancel().ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
+    wait_until_after(run, end, 5)
+    run.cancel().ends("CANCELLED", restarts=0).lost_nothing()
 
 
 def test_cancelled_during_the_shutdown_that_a_signal_began(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(save_seconds=3)), "--time=10").says("step 3 ")
-    run.signal("USR1").says("saving").cancel().ends("CANCELLED", restarts=0).lost_nothing(attempts=1)
-    assert "reason: manual" in run.output
-    assert "reason: cancelled" in run.output
+    run.signal("USR1").says("saving").cancel().ends("CANCELLED", restarts=0).lost_nothing()
+    assert run.output.index("notice: SIGUSR1") < run.output.index("SIGTERM too") < run.output.index("reason: cancelled")
 
 
 @pytest.fixture
@@ -231,7 +238,7 @@ def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of
     os.kill(launcher, signal.SIGUSR1)
     slurm.wait_for("kforge-run to find it away", lambda: "Slurm does not answer" in output.read_text())
     slurm.start_controller()
-    run.ends("COMPLETED", restarts=1).lost_nothing(attempts=2, steps=STEPS)
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
 
 def pid_of_launcher(run: Run) -> int:
@@ -244,7 +251,7 @@ def test_kforge_run_itself_killed(slurm: Sandbox) -> None:
     launcher = pid_of_launcher(run)
     os.kill(launcher, signal.SIGKILL)
     run.says("checkpoint saved")
-    run.ends("FAILED", restarts=0).lost_nothing(attempts=1)
+    run.ends("FAILED", restarts=0).lost_nothing()
 
 
 def test_a_batch_shell_in_between_is_warned_about(slurm: Sandbox) -> None:
@@ -274,14 +281,15 @@ class TestTwoNodesWithTwoTasksEach:
             run.says(f"{task}: step 3 ")
         return run
 
-    def each_lost_nothing(self, run: Run, attempts: int, steps: int | None) -> None:
+    def each_lost_nothing(self, run: Run, *, steps: int | None) -> None:
         for task in range(4):
-            run.lost_nothing(attempts=attempts, steps=steps, task=str(task))
+            run.lost_nothing(steps=steps, task=str(task))
 
     def test_time_limit(self, slurm: Sandbox, inner: bool) -> None:
         run = self.start(slurm, inner, 350, "--time=1", "--signal=B:USR1@20")
-        run.ends("COMPLETED", restarts=1)
-        self.each_lost_nothing(run, 2, 350)
+        run.ends("COMPLETED")
+        self.each_lost_nothing(run, steps=350)
+        assert int(run.record["Restarts"]) >= 1
         assert "as SIGUSR1" in run.output
         assert "reason: time limit" in run.output
 
@@ -290,13 +298,12 @@ class TestTwoNodesWithTwoTasksEach:
         slurm.preempt(run.job)
         # The tasks are told when the grace begins, and end at once.
         run.says("reason: preempted").ends("COMPLETED", restarts=1)
-        self.each_lost_nothing(run, 2, STEPS * 2)
-        assert "SIGTERM from slurmstepd" not in run.output.replace("[task", "") or inner
+        self.each_lost_nothing(run, steps=STEPS * 2)
 
     def test_cancelled(self, slurm: Sandbox, inner: bool) -> None:
         run = self.start(slurm, inner, 350, "--time=10").cancel()
         run.ends("CANCELLED", restarts=0)
-        self.each_lost_nothing(run, 1, None)
+        self.each_lost_nothing(run, steps=None)
 
 
 def test_tasks_of_an_srun_that_kills_on_a_bad_exit(slurm: Sandbox) -> None:
@@ -307,4 +314,4 @@ def test_tasks_of_an_srun_that_kills_on_a_bad_exit(slurm: Sandbox) -> None:
         run.says(f"{task}: step 3 ")
     run.signal("USR1").ends("COMPLETED", restarts=1)
     for task in range(3):
-        run.lost_nothing(attempts=2, steps=STEPS, task=str(task))
+        run.lost_nothing(steps=STEPS, task=str(task))
