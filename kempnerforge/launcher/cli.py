@@ -6,7 +6,7 @@ import errno
 import math
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -20,7 +20,11 @@ _CANNOT_EXECUTE = 126
 _NOT_FOUND = 127
 
 
-class _Seconds(click.ParamType[float]):
+# Generic since click 8.4, and only for the type checker.
+_ParamType = click.ParamType[float] if TYPE_CHECKING else click.ParamType
+
+
+class _Seconds(_ParamType):
     """A finite number of seconds, not negative."""
 
     name = "seconds"

@@ -223,17 +223,19 @@ class ProcessGuard:
                         poller.register(shutdown.link, select.POLLIN)
                 exit_at = self.forced_exit.at
             # No wake-up at all without a shutdown, and slices during one: a stop can only be seen by what it adds.
+            # The main thread's own work is not a stop: it may have kept the GIL. Its clock is read outside of ours, so that
+            # work between two lines here is not taken for a stop either.
+            worked = time.clock_gettime(self._main_clock)
             started = time.monotonic()
             wait = None if exit_at is None else min(max(exit_at - started, 0.0), _SLICE)
-            worked = time.clock_gettime(self._main_clock)
             poller.poll(None if wait is None else wait * 1000)
+            passed = time.monotonic() - started
+            worked = time.clock_gettime(self._main_clock) - worked
             with self.lock:
                 if self._closed:
                     break
                 if wait is not None:
-                    # The main thread's own work is not a stop: it may have kept the GIL.
-                    ran = max(wait, time.clock_gettime(self._main_clock) - worked)
-                    self._discount(time.monotonic() - started - ran)
+                    self._discount(passed - max(wait, worked))
                 if not self._read_signals():
                     return
                 self._read_links()

@@ -93,5 +93,84 @@ def shell(terminal: str, *command: str) -> None:
     sys.exit(os.waitstatus_to_exitcode(wait_status))
 
 
+# --- at the end of their time ------------------------------------------------------------------------
+
+
+def get_stuck() -> None:
+    """Register, and then hold the GIL for ever: a mutex locked twice, out of which no signal gets it."""
+    import ctypes
+
+    from kempnerforge.resilience import ShutdownHandler
+
+    ShutdownHandler(timeout_sec=60).register()
+    say("ready")
+    mutex, library = ctypes.create_string_buffer(256), ctypes.PyDLL(None)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)
+
+
+def save_slowly(saving: str, asking: str) -> None:
+    """Take some seconds to save, and ask for some first; 0: do not ask."""
+    from kempnerforge.resilience import ShutdownHandler
+
+    handler = ShutdownHandler(timeout_sec=60)
+    handler.register()
+    say("ready")
+    while not handler.should_shutdown():
+        time.sleep(0.001)
+    if float(asking):
+        handler.ask_for_time(float(asking))
+    say("saving")
+    time.sleep(float(saving))
+    say("saved")
+    handler.finish()
+
+
+def leave(count: str, status: str, *kinds: str) -> None:
+    """Leave some processes behind, of each kind in turn."""
+    came, started = os.pipe()
+    for number in range(int(count)):
+        if os.fork() == 0:
+            os.close(came)
+            _stay(kinds[number % len(kinds)], started)
+    os.close(started)
+    for _ in range(int(count)):
+        assert os.read(came, 1)
+    if "stopped" in kinds:
+        # Whoever said that it is there stops right after.
+        states = lambda: [open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] for pid in _below()]  # noqa: E731
+        while states().count("T") < sum(kinds[n % len(kinds)] == "stopped" for n in range(int(count))):
+            time.sleep(0.001)
+    say("ready")
+    os._exit(int(status))
+
+
+def _below() -> list[str]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as children:
+        return children.read().split()
+
+
+def _stay(kind: str, started: int) -> None:
+    if kind in ("session", "deaf"):
+        os.setsid()
+    if kind == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if kind in ("orphan", "chain") and os.fork() != 0:
+        os._exit(0)
+    if kind == "orphan":
+        os.setsid()
+    os.write(started, b"x")
+    os.close(started)
+    if kind == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while kind == "chain":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() != 0:
+            os._exit(0)
+        time.sleep(0.001)
+    while True:
+        signal.pause()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -155,7 +155,7 @@ def test_the_next_program_of_a_script_is_told_after_the_first_has_saved(launch: 
 
 def test_a_process_that_finished_in_time_is_not_killed_by_the_notice(launch: Launch) -> None:
     """The message and the signal reach it one after the other, and it needs no time at all to save."""
-    for _ in range(10):
+    for _ in range(5):
         run = launch(*program("cooperate"))
         run.says("ready")
         run.send(signal.SIGTERM)

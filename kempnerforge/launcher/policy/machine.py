@@ -312,7 +312,8 @@ class Policy:
         actions: list[Action] = [] if interrupt else [Tell(notice.signum, self._reason, deadline, plan.forced_exit)]
         self._told_reason = self._reason
         if moved and self._reason is not None:
-            actions.append(Say("info", f"{deadline - now:.0f} s left to save, end and requeue"))
+            what = "save, end and requeue" if rules.place == "batch" else "save and end"
+            actions.append(Say("info", f"{deadline - now:.0f} s left to {what}"))
         return actions
 
     def _continued(self, event: Continued, now: float) -> list[Action]:

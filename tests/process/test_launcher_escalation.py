@@ -1,0 +1,133 @@
+"""From the notice to the end of a child that does not end by itself, and a suspension in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.launch import Launch, descendants, program, wait_until
+
+CHECKPOINTED = 85
+#: Of a shutdown of 3 s: forced exit at 2.0 s, SIGTERM at 2.25 s, SIGKILL at 2.375 s.
+IN_3_S = ("--timeout", "3", "--term-grace", "1")
+
+
+def in_order(text: str, *parts: str) -> None:
+    """Check that all parts are in a text, one after the other."""
+    at = 0
+    for part in parts:
+        assert part in text[at:], f"no {part!r}, or too early, in:\n{text}"
+        at = text.index(part, at) + len(part)
+
+
+def test_whoever_ignores_everything_is_killed_in_time(launch: Launch) -> None:
+    run = launch(*program("listen"), options=IN_3_S)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    began = time.monotonic()
+    run.says("SIGUSR1")
+    run.says("SIGTERM")
+    terminated = time.monotonic() - began
+    run.ends(128 + signal.SIGKILL)
+    killed = time.monotonic() - began
+    assert 2.2 < terminated < killed < 3.0, (terminated, killed)
+    in_order(run.log, "notice", "delivered", "SIGTERM\n", "SIGKILL\n", "the child died of SIGKILL", "forced: SIGUSR1")
+
+
+def test_a_child_that_has_ended_is_not_waited_for(launch: Launch) -> None:
+    run = launch("sh", "-c", "echo ready; exec sleep 60", options=("--timeout", "60"))
+    run.says("ready")
+    run.send(signal.SIGTERM)
+    assert run.ends(128 + signal.SIGTERM) < 10
+
+
+def test_a_process_stuck_in_c_leaves_its_stacks_before_it_is_killed(launch: Launch) -> None:
+    run = launch(*program("get_stuck"), options=IN_3_S)
+    run.says("ready")
+    (child,) = descendants(run.pid)
+    futex_wait = "202 "  # x86-64
+    wait_until(lambda: Path(f"/proc/{child}/syscall").read_text().startswith(futex_wait))
+    run.send(signal.SIGTERM)
+    run.ends(128 + signal.SIGKILL)
+    in_order(run.log, "stack dump and SIGTERM", "(most recent call first)", "in get_stuck", "SIGKILL\n")
+
+
+def test_the_childs_own_forced_exit_comes_first(launch: Launch) -> None:
+    run = launch(*program("save_slowly", 60, 0), options=IN_3_S)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.ends(1)
+    in_order(run.log, "(most recent call first)", "in save_slowly", "the child exited with 1", "interrupted: SIGUSR1")
+    assert "SIGTERM" not in run.log
+
+
+def test_more_time_is_granted_while_there_is_some(launch: Launch) -> None:
+    """Without asking it would have been over after 2 s."""
+    run = launch(*program("save_slowly", 2.3, 2.5), options=IN_3_S)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saving")
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+    assert "asks for 2 s to save: granted" in run.log
+
+
+def test_no_more_time_than_there_is(launch: Launch) -> None:
+    run = launch(*program("save_slowly", 60, 50), options=IN_3_S)
+    run.says("ready")
+    began = time.monotonic()
+    run.send(signal.SIGUSR1)
+    run.says("saving")
+    run.ends(1)
+    assert 2.3 < time.monotonic() - began < 3.2
+    assert "asks for 50 s to save: 3 s are all there is" in run.log
+
+
+def test_a_stopped_child_is_continued_to_take_its_sigterm(launch: Launch) -> None:
+    run = launch("sh", "-c", "echo ready; exec sleep 60", options=("--timeout", "1.5", "--term-grace", "5"))
+    run.says("ready")
+    (child,) = descendants(run.pid)
+    os.kill(child, signal.SIGSTOP)
+    run.send(signal.SIGTERM)
+    run.ends(128 + signal.SIGTERM)
+    in_order(run.log, "stack dump and SIGTERM", "died of SIGTERM")
+
+
+def test_what_the_child_leaves_after_a_notice_is_ended_too(launch: Launch) -> None:
+    run = launch("sh", "-c", "sleep 60 & echo ready; wait", options=("--timeout", "60", "--term-grace", "30"))
+    run.says("ready")
+    run.send(signal.SIGTERM)
+    run.ends(128 + signal.SIGTERM)
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["SIGTSTP and SIGSTOP", "SIGSTOP"])
+def test_time_in_which_nothing_could_run_does_not_count(launch: Launch, asked: bool) -> None:
+    """As `scontrol suspend` and `resume` do it, to every process; a plain SIGSTOP leaves no trace of when it came."""
+    run = launch(*program("listen"), options=("--timeout", "4", "--term-grace", "1"))
+    run.says("ready")
+    (child,) = descendants(run.pid)
+    began = time.monotonic()
+    run.send(signal.SIGUSR1)
+    run.says("SIGUSR1")
+    run.logs("delivered")
+    stopped_at = time.monotonic()
+    for signum in (signal.SIGTSTP, signal.SIGSTOP) if asked else (signal.SIGSTOP,):
+        os.kill(run.pid, signum)
+        os.kill(child, signum)
+    time.sleep(4)  # the subject, not a synchronisation: all of the shutdown's time and more
+    for pid in (run.pid, child):
+        os.kill(pid, signal.SIGCONT)
+    stopped = time.monotonic() - stopped_at
+    said = [line for line in run.rest() if line != "SIGTSTP"]
+    ran = time.monotonic() - began - stopped
+    assert said == ["SIGTERM"]
+    run.ends(128 + signal.SIGKILL)
+    if asked:
+        assert 3.0 < ran < 4.0  # SIGKILL at 3.375 s
+    else:
+        assert 2.0 < ran < 4.0  # time enough for Slurm to tell the new end, and for a save to end
+    assert "continued after" in run.log

@@ -1,0 +1,92 @@
+"""Signals at every moment of kforge-run's life. Whatever happens it ends, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.process.children import LAST
+from tests.process.launch import Launch, program
+
+#: kforge-run's whole start, on a busy machine (s).
+START = 0.15
+
+
+def pause(seconds: float) -> None:
+    """Let a random moment pass. This is the subject here: whenever the signal comes, all is well."""
+    time.sleep(seconds * random.random())
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_a_signal_while_kforge_run_starts(launch: Launch, chunk: int) -> None:
+    """Until it has blocked the signals it dies of them, as any program does, and has not started anything yet."""
+    del chunk
+    for _ in range(25):
+        run = launch("sleep", "60", options=("-q",))
+        pause(START)
+        run.send(signal.SIGUSR1)
+        ended = run.process.wait(20)
+        assert ended in (-signal.SIGUSR1, 128 + signal.SIGUSR1), (ended, run.log)
+
+
+@pytest.mark.parametrize("chunk", range(2))
+def test_a_signal_before_the_child_exists(launch: Launch, chunk: int) -> None:
+    del chunk
+    for _ in range(10):
+        run = launch("sleep", "60")
+        run.captures()
+        run.send(signal.SIGUSR1)
+        run.ends(128 + signal.SIGUSR1)
+        assert "notice: SIGUSR1" in run.log and "delivered to the child" in run.log
+
+
+def test_signals_wait_for_the_child(launch: Launch) -> None:
+    """They are handed on as soon as it can be told; it says which if it is quick to listen."""
+    run = launch("sh", "-c", "exit 3")
+    run.captures()
+    run.send(signal.SIGWINCH, signal.SIGCONT, signal.SIGURG)
+    run.ends(3)
+
+
+@pytest.mark.parametrize("chunk", range(4))
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
+def test_the_child_ends_in_the_same_instant(launch: Launch, signum: int, chunk: int) -> None:
+    del chunk
+    for _ in range(25):
+        run = launch("sh", "-c", "echo ready; exit 7", options=("-q",))
+        run.says("ready")
+        pause(0.003)
+        if run.process.poll() is None:
+            run.send(signum)
+        ended = run.process.wait(20)
+        assert ended in (7, 128 + signum), (ended, run.log)
+
+
+def test_ten_thousand_notices(launch: Launch) -> None:
+    run = launch(*program("listen"))
+    run.says("ready")
+    began = time.monotonic()
+    for _ in range(5000):
+        run.send(signal.SIGUSR1, signal.SIGTERM)
+    assert time.monotonic() - began < 5
+    run.says("SIGUSR1")
+    run.taken()
+    run.send(LAST)
+    assert run.rest() == []
+    run.ends(9)
+    assert len(run.own_lines) < 20
+
+
+def test_ten_thousand_other_signals(launch: Launch) -> None:
+    """What cannot coalesce is passed on each time, and the notice comes through."""
+    run = launch(*program("listen"))
+    run.says("ready")
+    run.send(*[signal.SIGRTMIN + 7] * 10_000, signal.SIGUSR1)
+    run.taken()
+    run.send(LAST)
+    said = run.rest()
+    assert said.count("SIGRTMIN+7") == 10_000 and said.count("SIGUSR1") == 1
+    run.ends(9)
