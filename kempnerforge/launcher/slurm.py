@@ -340,17 +340,19 @@ def requeue_id_by_environment(environment: Mapping[str, str]) -> str:
 def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], configured: bool) -> bool:
     """Return whether an srun command line kills all tasks when one ends with another status than 0.
 
-    The last of its options counts, then SLURM_KILL_BAD_EXIT, then KillOnBadExit (srun(1)).
+    The last of its options counts, then SLURM_KILL_BAD_EXIT, then KillOnBadExit (srun(1)). A word behind an option is
+    taken for its value: reading too far makes tasks end with 0 for nothing, but stopping early gets them killed.
     """
     chosen = configured
     if environment.get("SLURM_KILL_BAD_EXIT", ""):
         chosen = environment["SLURM_KILL_BAD_EXIT"] != "0"
+    before = ""
     for argument in command[1:]:
-        option = re.fullmatch(r"(?:-K|--kill-on-bad-exit)(?:=?([01]))?", argument)
-        if option:
-            chosen = option[1] != "0"
-        elif not argument.startswith("-"):
+        if not argument.startswith("-") and not before.startswith("-"):
             break
+        if option := re.fullmatch(r"(?:-K|--kill-on-bad-exit)(?:=?([01]))?", argument):
+            chosen = option[1] != "0"
+        before = argument
     return chosen
 
 

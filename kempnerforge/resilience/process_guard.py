@@ -223,8 +223,8 @@ class ProcessGuard:
                         poller.register(shutdown.link, select.POLLIN)
                 exit_at = self.forced_exit.at
             # No wake-up at all without a shutdown, and slices during one: a stop can only be seen by what it adds.
-            # The main thread's own work is not a stop: it may have kept the GIL. Its clock is read outside of ours, so that
-            # work between two lines here is not taken for a stop either.
+            # The main thread's own work is not a stop: it may have kept the GIL. Its clock is read first and last, so
+            # that work done between two lines here is not taken for a stop either.
             worked = time.clock_gettime(self._main_clock)
             started = time.monotonic()
             wait = None if exit_at is None else min(max(exit_at - started, 0.0), _SLICE)

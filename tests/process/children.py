@@ -9,6 +9,10 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 #: Ends `listen`: the last one that a process gets of all that are pending.
 LAST = signal.SIGRTMAX - 3
@@ -91,6 +95,100 @@ def shell(terminal: str, *command: str) -> None:
         say("stopped by", name_of(os.WSTOPSIG(wait_status)))
         os.killpg(pid, signal.SIGCONT)
     sys.exit(os.waitstatus_to_exitcode(wait_status))
+
+
+# --- on the control socket ---------------------------------------------------------------------------
+
+
+def connect() -> socket.socket:
+    """Connect as the contract says."""
+    import socket
+
+    from kempnerforge.bootstrap import contract
+
+    folder = os.open(os.environ[contract.CONTROL_VARIABLE].partition(":")[2], os.O_PATH)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(contract.socket_address(folder))
+    os.close(folder)
+    return connection
+
+
+def be_rude(*packets: str) -> None:
+    """Send packets (in hexadecimal digits) on one connection each and on a common one, then cooperate."""
+    common = connect()
+    connections = [common]
+    for packet in packets:
+        connections.append(connect())
+        for connection in connections[-1], common:
+            try:
+                connection.send(bytes.fromhex(packet))
+            except BrokenPipeError:
+                say("cut off")
+    _cooperate_instead()
+
+
+def connect_often(count: str) -> None:
+    """Open many connections, keep them all, and register on each one that is not cut off."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    registered = b'{"verb": "registered", "program": "one of many", "timeout": 60, "stacks": null}'
+    connections = []
+    for _ in range(int(count)):
+        connections.append(connect())
+        try:
+            connections[-1].send(registered)
+        except BrokenPipeError:
+            pass
+    say("connected")
+    _cooperate_instead()
+
+
+def report_often(count: str) -> None:
+    """Send as many messages as it takes, each as soon as there is room."""
+    connection = connect()
+    for number in range(int(count)):
+        connection.send(b'{"verb": "status", "text": "message %d"}' % number)
+        connection.send(b'{"verb": "more_time", "seconds": 1}')
+        connection.send(b"rubbish")
+    _cooperate_instead()
+
+
+def register_often(count: str) -> None:
+    """Register, finish, and again, in one process."""
+    from kempnerforge.resilience import ShutdownHandler
+
+    for _ in range(int(count)):
+        with ShutdownHandler() as handler:
+            handler.should_shutdown()
+    cooperate()
+
+
+def end_without_reading() -> None:
+    """Report all that there is to report, and go without a look at what came."""
+    import select
+
+    connection = connect()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    connection.send(b'{"verb": "registered", "program": "hasty", "timeout": 60, "stacks": null}')
+    say("ready")
+    signal.sigwait({signal.SIGUSR1})
+    select.select([connection], [], [])
+    for message in (b'{"verb": "polled", "stop": true}', b'{"verb": "finished"}'):
+        connection.send(message)
+    connection.close()
+    sys.exit(0)
+
+
+def _cooperate_instead() -> None:
+    """Keep all connections, and have another process cooperate."""
+    pid = os.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, __file__, "cooperate"])
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 # --- at the end of their time ------------------------------------------------------------------------

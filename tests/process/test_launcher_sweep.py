@@ -13,7 +13,8 @@ from tests.process.launch import Launch, descendants, program, wait_until
 @pytest.mark.parametrize("kind", ["plain", "session", "orphan", "stopped", "deaf"])
 @pytest.mark.parametrize("status", [0, 7])
 def test_what_a_child_leaves_behind_by_itself(launch: Launch, kind: str, status: int) -> None:
-    run = launch(*program("leave", 3, status, kind), options=("-v", "--term-grace", "0.2"))
+    grace = "0.2" if kind == "deaf" else "10"
+    run = launch(*program("leave", 3, status, kind), options=("-v", "--term-grace", grace))
     run.says("ready")
     run.ends(status)
     assert "sweeping what is left behind" in run.log and "could not be killed" not in run.log

@@ -425,10 +425,10 @@ def test_the_gil_held_by_the_main_thread_is_not_a_stop(run: Run) -> None:
         import itertools
         time.sleep(0.2)  # the watcher is in its first slice
         worked, left = time.thread_time(), handler.remaining()
-        max(itertools.repeat(0, 150_000_000))  # one call in C, which nothing interrupts
+        max(itertools.repeat(0, 200_000_000))  # one call in C, which nothing interrupts
         worked = time.thread_time() - worked  # on a busy machine less than the time that passed
         time.sleep(0.1)
-        say(worked > 1.0, left - handler.remaining() > worked)
+        say(worked > 1.3, left - handler.remaining() > worked - 0.5)  # the accuracy is half a second
     """)
     child.says(True, True)
     child.ends()

@@ -43,6 +43,13 @@ class Run:
         self.slurm = slurm
         self.job: JobId = slurm.sbatch(*options, script=batch_script)
 
+    @classmethod
+    def of(cls, slurm: Sandbox, job: JobId) -> Run:
+        """The run that is a job submitted otherwise, or a task of an array."""
+        run = cls.__new__(cls)
+        run.slurm, run.job = slurm, job
+        return run
+
     @property
     def output(self) -> str:
         return self.slurm.output(self.job)

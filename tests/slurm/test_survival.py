@@ -117,10 +117,8 @@ def test_max_requeues(slurm: Sandbox) -> None:
 
 def test_one_task_of_an_array(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS)), "--time=10", "--array=1-3", "--output=array-%A_%a.out")
-    array = run.job
-    tasks = [Run.__new__(Run) for _ in range(3)]
-    for number, task in enumerate(tasks, start=1):
-        task.slurm, task.job = slurm, f"{array}_{number}"
+    tasks = [Run.of(slurm, f"{run.job}_{number}") for number in (1, 2, 3)]
+    for task in tasks:
         task.says("step 3 ")
     # The last task has the array's own number: a requeue of that number would start all three again.
     tasks[2].signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)

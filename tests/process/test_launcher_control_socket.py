@@ -1,0 +1,109 @@
+"""Nothing that comes over the control socket does more than cost a line in the log."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.process.launch import Launch, Launched, program
+
+CHECKPOINTED = 85
+
+REGISTERED = {"verb": "registered", "program": "p", "timeout": 60, "stacks": None}
+
+
+def packet(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+RUDE = {
+    "not UTF-8": b"\xff\xfe\x00",
+    "not JSON": b"rubbish",
+    "half a message": b'{"verb": "regis',
+    "a whole one and a half": packet(**REGISTERED) + b'{"ver',
+    "nothing": b"",
+    "too long": packet(**{**REGISTERED, "program": "x" * 5000}),
+    "far too long": b'{"verb": "status", "text": "' + b"x" * 60_000 + b'"}',
+    "deep": b"[" * 4000,
+    "deep objects": b'{"verb":' * 500,
+    "a list": b"[1]",
+    "a text": b'"verb"',
+    "a number": b"7",
+    "null": b"null",
+    "no verb": b"{}",
+    "an unknown verb": packet(verb="requeue"),
+    "a verb that is no text": packet(verb={"registered": 1}),
+    "fields missing": packet(verb="registered"),
+    "program is no text": packet(**{**REGISTERED, "program": 7}),
+    "program is no line": packet(**{**REGISTERED, "program": "a\n\x1b[31mkforge-run: error\ud800"}),
+    "timeout is NaN": b'{"verb": "registered", "program": "p", "timeout": NaN, "stacks": null}',
+    "timeout is infinite": b'{"verb": "registered", "program": "p", "timeout": 1e999, "stacks": null}',
+    "timeout is huge": b'{"verb": "registered", "program": "p", "timeout": 1' + b"0" * 3000 + b', "stacks": null}',
+    "a number too long": b'{"verb": "more_time", "seconds": 1' + b"0" * 4050 + b"}",
+    "timeout is a text": packet(**{**REGISTERED, "timeout": "60"}),
+    "seconds is NaN": b'{"verb": "more_time", "seconds": NaN}',
+    "seconds is negative": packet(verb="more_time", seconds=-5),
+    "seconds is true": packet(verb="more_time", seconds=True),
+    "stop is no truth": packet(verb="polled", stop="yes"),
+    "text is no text": packet(verb="status", text=["a"]),
+    "our own verb": packet(verb="notice", signal=9, reason="cancelled", seconds_left=0, forced_exit_in=0),
+}
+
+
+def still_works(launch: Launch, run: Launched, status: int = CHECKPOINTED) -> None:
+    """Check that a later process registers, is told, and that its end is understood."""
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("stop", "SIGUSR1")
+    run.ends(status)
+    assert "Traceback" not in run.log
+    assert all(line.isprintable() for line in run.own_lines)
+
+
+@pytest.mark.parametrize("kind", RUDE)
+def test_what_cannot_be_understood_is_ignored(launch: Launch, kind: str) -> None:
+    run = launch(*program("be_rude", RUDE[kind].hex()), options=("-v",))
+    still_works(launch, run)
+
+
+def test_all_of_it_together(launch: Launch) -> None:
+    run = launch(*program("be_rude", *(rude.hex() for rude in RUDE.values() if rude)), options=("-v",))
+    still_works(launch, run)
+    assert sum("ignored" in line for line in run.own_lines) <= 2 * len(RUDE)
+
+
+def test_a_process_may_not_name_a_signal_that_kills_it(launch: Launch) -> None:
+    for stacks in (9, 15, 0, -1, True, 65, "SIGKILL", 1e9):
+        run = launch(
+            *program("be_rude", packet(**{**REGISTERED, "stacks": stacks}).hex()),
+            options=("--timeout", "0.4", "--term-grace", "0.1"),
+        )
+        still_works(launch, run)
+
+
+def test_a_thousand_connections_of_one_process(launch: Launch) -> None:
+    run = launch(*program("connect_often", 1000))
+    run.says("connected")
+    still_works(launch, run)
+
+
+def test_hundreds_of_handlers_one_after_the_other(launch: Launch) -> None:
+    still_works(launch, launch(*program("register_often", 300)))
+
+
+def test_thousands_of_messages(launch: Launch) -> None:
+    run = launch(*program("report_often", 3000), options=("-v", "--journal", "journal"))
+    still_works(launch, run)
+    assert 5 <= sum("message " in line for line in run.own_lines) < 100
+    assert len(launch.journal(launch.folder / "journal")) < 200
+
+
+def test_what_a_process_said_before_it_ended_counts(launch: Launch) -> None:
+    """It leaves our last message unread, which makes the kernel report an error before it hands over its own."""
+    run = launch(*program("end_without_reading"))
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.ends(CHECKPOINTED)
+    assert "first poll by pid" in run.log and "finished" in run.log

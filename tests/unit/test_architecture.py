@@ -1,0 +1,68 @@
+"""The arrows of design.md: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "kempnerforge"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+THIRD_PARTY = {"click": {"launcher/cli.py"}, "psutil": {"launcher/tree.py"}}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the absolute names of all modules that a file imports, also inside functions and for types only."""
+    package = ["kempnerforge", *path.relative_to(PACKAGE).parent.parts]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found.add(name)
+            found.update(f"{name}.{alias.name}" for alias in node.names)
+    return found
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
+    outside = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"kempnerforge"}
+    assert {package for package in outside if name_of(path) not in THIRD_PARTY.get(package, ())} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_child_side_never_imports_the_launcher(path: Path) -> None:
+    if name_of(path).startswith(("resilience/", "bootstrap/", "examples/")):
+        assert not any(name.startswith("kempnerforge.launcher") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_launcher_knows_of_the_child_side_only_the_contract(path: Path) -> None:
+    if name_of(path).startswith("launcher/"):
+        ours = {name for name in imports(path) if name.startswith(("kempnerforge.resilience", "kempnerforge.bootstrap"))}
+        assert ours <= {"kempnerforge.bootstrap", "kempnerforge.bootstrap.contract"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_policy_is_pure(path: Path) -> None:
+    if name_of(path).startswith("launcher/policy/"):
+        allowed = {"__future__", "typing", "signal", "collections"}
+        outside = {name for name in imports(path) if not name.startswith("kempnerforge.launcher.policy")}
+        assert {name.partition(".")[0] for name in outside} <= allowed
+
+
+def test_only_the_supervisor_knows_all_rooms() -> None:
+    rooms = {"child", "control", "delivery", "inject", "journal", "place", "signals", "slurm", "surroundings", "tree"}
+    for path in sorted((PACKAGE / "launcher").glob("*.py")):
+        if path.stem in rooms:
+            names = imports(path)
+            assert "kempnerforge.launcher.supervisor" not in names
+            assert "kempnerforge.launcher.cli" not in names
