@@ -57,4 +57,4 @@ def socket_address(folder_fd: int) -> str:
     It goes through ``/proc/self/fd``, because a Unix socket's address is limited to 107 bytes (unix(7)) and
     TMPDIR is not.
     """
-    return "/proc/self/fd/%d/%s" % (folder_fd, SOCKET_FILE)
+    return f"/proc/self/fd/{folder_fd}/{SOCKET_FILE}"

@@ -15,7 +15,7 @@ import signal
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from ..bootstrap import contract
 from .policy.words import Finished, MoreTime, Polled, Registered
@@ -49,7 +49,7 @@ class Unusable(NamedTuple):
     why: str
 
 
-Report = Union[Registered, Polled, Finished, MoreTime, StatusText, Unusable]
+Report = Registered | Polled | Finished | MoreTime | StatusText | Unusable
 
 
 class Peer:

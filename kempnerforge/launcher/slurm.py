@@ -11,7 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from . import child, tree
 from .policy.words import Job, JobRead, Place, RequeueAnswered, Site
@@ -105,7 +105,7 @@ class BatchScript(NamedTuple):
     text: str
 
 
-Answer = Union[JobRead, RequeueAnswered, SiteFacts, BatchScript, NoScontrol]
+Answer = JobRead | RequeueAnswered | SiteFacts | BatchScript | NoScontrol
 
 
 class Controller:

@@ -316,7 +316,7 @@ class Supervisor:
         for event in delivered:
             self._carry_out(self._policy.handle(event, time.monotonic()))
 
-    def _perform(self, action: words.Action) -> words.Delivered | None:  # noqa: PLR0912 - a dispatch table
+    def _perform(self, action: words.Action) -> words.Delivered | None:
         now = time.monotonic()
         peers = self._control.peers if self._control is not None else []
         if isinstance(action, words.Deliver):

@@ -32,7 +32,9 @@ def batch_shell_warning() -> str | None:
     if signal.SIGUSR1 in caught:
         return None
     name = os.path.basename((tree.command_line(batch) or ["a process"])[0])
-    does = "ignores SIGUSR1, so no notice gets here" if signal.SIGUSR1 in ignored else "dies of SIGUSR1, and the job ends"
+    does = (
+        "ignores SIGUSR1, so no notice gets here" if signal.SIGUSR1 in ignored else "dies of SIGUSR1, and the job ends"
+    )
     return f"the batch script's {name} (pid {batch}) {does}: start with `exec kforge-run …`"
 
 
@@ -66,8 +68,7 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
     lead = 0.0 if option is None else float(option[1] or _DEFAULT_LEAD)
     if time_to_stop <= max(lead, kill_wait):
         return None
-    gives = f"--signal gives {lead:.0f} s" if option else f"without --signal Slurm gives {kill_wait:.0f} s"
-    needs = f"stopping may take {time_to_stop:.0f} s, but the batch script's {gives}" if option else (
-        f"stopping may take {time_to_stop:.0f} s, but {gives}"
-    )
-    return f"{needs}: ask for `#SBATCH --signal=B:USR1@{time_to_stop + 60:.0f}`"
+    without = f"without --signal Slurm gives {kill_wait:.0f} s"
+    gives = f"the batch script's --signal gives {lead:.0f} s" if option else without
+    cure = f"#SBATCH --signal=B:USR1@{time_to_stop + 60:.0f}"
+    return f"stopping may take {time_to_stop:.0f} s, but {gives}: ask for `{cure}`"

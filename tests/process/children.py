@@ -165,6 +165,13 @@ def register_often(count: str) -> None:
     cooperate()
 
 
+def name_signal(stacks: str) -> None:
+    """Register with such a signal for stack dumps, and say every signal that comes."""
+    connection = connect()
+    connection.send(b'{"verb": "registered", "program": "p", "timeout": 60, "stacks": %s}' % stacks.encode())
+    listen()
+
+
 def end_without_reading() -> None:
     """Report all that there is to report, and go without a look at what came."""
     import select
@@ -183,11 +190,12 @@ def end_without_reading() -> None:
 
 def _cooperate_instead() -> None:
     """Keep all connections, and have another process cooperate."""
+    notices = {signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, notices)
     pid = os.fork()
     if pid == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, notices)
         os.execv(sys.executable, [sys.executable, __file__, "cooperate"])
-    for signum in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 

@@ -137,6 +137,10 @@ class Launched:
         """Wait until kforge-run has read every signal that was sent."""
         wait_until(lambda: not signals_in(self.pid, "ShdPnd"))
 
+    def find_kforge_run(self) -> None:
+        """Find kforge-run below the wrapper that it was started in."""
+        (self.pid,) = [child for child, parent in parents().items() if parent == self.process.pid]
+
     def captures(self) -> None:
         """Wait until no signal ends kforge-run any more."""
         wait_until(lambda: signal.SIGUSR1 in signals_in(self.pid, "SigBlk"))
@@ -202,6 +206,13 @@ class Launch:
             stderr: None: it goes into the log.
         """
         return self.start([*KFORGE_RUN, *options, *arguments], shell, variables, stdin, stderr, cwd)
+
+    def in_batch(
+        self, *arguments: str, options: tuple[str, ...] = (), variables: Mapping[str, str] | None = None
+    ) -> Launched:
+        """Start kforge-run below a process that has the title of a batch job's slurmstepd."""
+        slurmstepd = ["slurmstepd: [123.batch]", "-c", '"$@"; exit $?', "sh"]
+        return self.start([*slurmstepd, *KFORGE_RUN, *options, *arguments], variables=variables, executable="/bin/sh")
 
     def start(
         self,

@@ -199,9 +199,7 @@ if sys.argv[1] == "with":
     code = code.replace("import os, signal, sys", "import os, signal, sys\nsignal.pthread_sigmask(0, {15})", 1)
     command = [sys.executable, "-c", code]
     launch.start([*command, "without"], shell=f"exec {closed}").ends(0)
-    run = launch(
-        *command, "with", options=("-v", "--journal", str(journals)), shell=f"exec {closed}"
-    )
+    run = launch(*command, "with", options=("-v", "--journal", str(journals)), shell=f"exec {closed}")
     run.ends(0)
     assert (launch.folder / "with").read_text() == (launch.folder / "without").read_text()
     assert (launch.folder / "opened").read_text() == ""

@@ -206,6 +206,7 @@ def test_a_stop_longer_than_the_time_left_ends_no_save(run: Run, launcher: FakeL
         REGISTER
         + """
 wait_until(handler.should_shutdown)
+time.sleep(0.3)  # only a slice of the watcher, once begun, can be seen to be too long
 say("stop me")
 while handler.should_shutdown():
     time.sleep(0.01)

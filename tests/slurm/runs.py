@@ -29,7 +29,11 @@ def program(name: str) -> str:
 
 def script(command: str) -> str:
     """A batch script of the three lines, with this environment activated."""
-    return f"#!/bin/bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\nexport PATH={BIN}:$PATH XDG_STATE_HOME=$SLURM_SUBMIT_DIR/state\nexec {command}\n"
+    return (
+        "#!/bin/bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\n"
+        f"export PATH={BIN}:$PATH XDG_STATE_HOME=$SLURM_SUBMIT_DIR/state\n"
+        f"exec {command}\n"
+    )
 
 
 def kforge_run(command: str, *options: str) -> str:

@@ -306,10 +306,11 @@ class TestTwoNodesWithTwoTasksEach:
 
 def test_tasks_of_an_srun_that_kills_on_a_bad_exit(slurm: Sandbox) -> None:
     """Each task saves for another time: an 85 from the first would kill the others in the middle of it."""
-    command = f"srun --label --kill-on-bad-exit kforge-run sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
+    task = f"sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
+    command = f"srun --label --kill-on-bad-exit kforge-run {task}"
     run = Run(slurm, kforge_run(command), "--nodes=1", "--ntasks=3", "--time=10")
-    for task in range(3):
-        run.says(f"{task}: step 3 ")
+    for number in range(3):
+        run.says(f"{number}: step 3 ")
     run.signal("USR1").ends("COMPLETED", restarts=1)
-    for task in range(3):
-        run.lost_nothing(steps=STEPS, task=str(task))
+    for number in range(3):
+        run.lost_nothing(steps=STEPS, task=str(number))

@@ -302,7 +302,9 @@ job_records = st.builds(
     requeue_id=st.just("7"),
 )
 any_event = st.one_of(
-    st.builds(Signalled, st.sampled_from([SIGTERM, SIGUSR1, SIGINT, SIGHUP]), st.just(""), st.booleans(), st.booleans()),
+    st.builds(
+        Signalled, st.sampled_from([SIGTERM, SIGUSR1, SIGINT, SIGHUP]), st.just(""), st.booleans(), st.booleans()
+    ),
     st.builds(Delivered, st.just(""), st.none() | st.floats(START - 20, START)),
     st.builds(Continued, st.floats(0, 100)),
     st.just(Registered("train.py", 5, 600)),
@@ -336,7 +338,8 @@ def test_in_any_story(rules: Rules, events: list[tuple[words.Event, float]]) -> 
     exits = kills = terminates = 0
     known_deadline = math.inf
     reason_known = False
-    for event, pause in events:
+    for happened, pause in events:
+        event = happened
         now += pause
         if isinstance(event, ChildExited):
             if exited:

@@ -22,7 +22,7 @@ def record(head: str = "JobId=12", name: str = "train", **fields: str) -> str:
         **fields,
     }
     tail = " ".join(f"{key}={value}" for key, value in values.items())
-    return f"{head} JobName={name} UserId=ann(1000) GroupId=ann(1000) {tail} Command=/home/ann/run.sh a=b WorkDir=/home/ann"
+    return f"{head} JobName={name} UserId=ann(1000) GroupId=ann(1000) {tail} Command=/a/run.sh b=c WorkDir=/a"
 
 
 def test_a_running_job() -> None:

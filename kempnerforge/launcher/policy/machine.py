@@ -95,9 +95,7 @@ class Policy:
         end: when Slurm ends the job (s, monotonic), as far as known before it is asked.
     """
 
-    def __init__(
-        self, rules: Rules, history: History = (), site: Site | None = None, end: float | None = None
-    ) -> None:
+    def __init__(self, rules: Rules, history: History = (), site: Site | None = None, end: float | None = None) -> None:
         self._rules = rules
         self._history = history
         self._site = site or Site()
@@ -136,7 +134,7 @@ class Policy:
         """When this attempt is over (s, monotonic); None: nothing told it to stop."""
         return self._deadline
 
-    def handle(self, event: Event, now: float) -> list[Action]:  # noqa: PLR0911 - a dispatch table
+    def handle(self, event: Event, now: float) -> list[Action]:
         """Return what to do about an event that happened at `now` (s, monotonic)."""
         if self._phase == "done":
             return []
@@ -349,7 +347,7 @@ class Policy:
                 actions += self._ring(alarm, now)
         return actions
 
-    def _ring(self, alarm: Alarm, now: float) -> list[Action]:  # noqa: PLR0911 - a dispatch table
+    def _ring(self, alarm: Alarm, now: float) -> list[Action]:
         if alarm == "terminate":
             return [
                 Say("warning", "still running: stack dump and SIGTERM"),

@@ -167,7 +167,7 @@ def stages(start: float, deadline: float, term_grace: float, wanted_until: float
     forced_exit = min(wanted_until, latest.forced_exit)
     # Between the usual and the latest plan, all stages move in step.
     part = (forced_exit - usual.forced_exit) / max(latest.forced_exit - usual.forced_exit, 1e-9)
-    return Stages(*(a + (b - a) * part for a, b in zip(usual, latest)))
+    return Stages(*(a + (b - a) * part for a, b in zip(usual, latest, strict=True)))
 
 
 class Cooperation(NamedTuple):

@@ -6,7 +6,7 @@ dataclasses. Every time is in seconds on the monotonic clock unless a field says
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple
 
 #: Where kforge-run runs: as the batch process, as a task of a job step, or outside of either.
 Place = Literal["batch", "step", "outside"]
@@ -169,21 +169,21 @@ class TimePassed(NamedTuple):
     """Nothing happened, but something may be due."""
 
 
-Event = Union[
-    Signalled,
-    Delivered,
-    Continued,
-    Registered,
-    Polled,
-    Finished,
-    MoreTime,
-    ChildExited,
-    TreeEmpty,
-    SiteRead,
-    JobRead,
-    RequeueAnswered,
-    TimePassed,
-]
+Event = (
+    Signalled
+    | Delivered
+    | Continued
+    | Registered
+    | Polled
+    | Finished
+    | MoreTime
+    | ChildExited
+    | TreeEmpty
+    | SiteRead
+    | JobRead
+    | RequeueAnswered
+    | TimePassed
+)
 
 # --- actions -------------------------------------------------------------------------------------
 
@@ -247,4 +247,4 @@ class Exit(NamedTuple):
     status: int
 
 
-Action = Union[Deliver, Forward, Tell, AskSlurm, DumpStacks, Terminate, Kill, Requeue, Say, Record, Exit]
+Action = Deliver | Forward | Tell | AskSlurm | DumpStacks | Terminate | Kill | Requeue | Say | Record | Exit

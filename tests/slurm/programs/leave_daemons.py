@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+)
 
 subprocess.Popen(["sleep", "600"], start_new_session=True)
 subprocess.Popen(["sh", "-c", "setsid sleep 600 & setsid setsid sleep 600 &"])

@@ -1,0 +1,224 @@
+"""Whatever is wrong around kforge-run, the training goes on, and one line says what is wrong."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.launch import Launch, Launched, program
+
+CHECKPOINTED = 85
+
+
+def works(run: Launched, *warnings: str, stop: str = "SIGUSR1") -> None:
+    """Check that a notice is handed on and understood, and that all there was to say before is some warnings."""
+    run.says("ready")
+    said = run.own_lines
+    run.send(signal.Signals[stop])
+    run.says("stop", stop)
+    run.ends(CHECKPOINTED)
+    assert len(said) == len(warnings), run.log
+    for line, warning in zip(said, warnings):
+        assert line.startswith("kforge-run warning: ") and warning in line
+    assert "Traceback" not in run.log
+    assert sum("warning" in line for line in run.own_lines) == len(warnings), run.log
+
+
+# --- standard error ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            pass  # the test did it
+
+
+def test_stderr_is_a_broken_pipe(launch: Launch, pipe: tuple[int, int]) -> None:
+    run = launch(*program("cooperate"), options=("-v",), stderr=pipe[1])
+    os.close(pipe[0])
+    works(run)
+
+
+def test_stderr_is_a_full_pipe_that_nobody_reads(launch: Launch, pipe: tuple[int, int]) -> None:
+    fcntl.fcntl(pipe[1], fcntl.F_SETFL, os.O_NONBLOCK)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(pipe[1], b"x" * 4096)
+    fcntl.fcntl(pipe[1], fcntl.F_SETFL, 0)
+    run = launch(*program("cooperate"), options=("-v",), stderr=pipe[1])
+    began = time.monotonic()
+    works(run)
+    assert time.monotonic() - began < 10
+
+
+def test_stderr_is_a_full_disk(launch: Launch) -> None:
+    with open("/dev/full", "wb") as full:
+        works(launch(*program("cooperate"), options=("-v",), stderr=full))
+
+
+def test_stdout_is_closed(launch: Launch) -> None:
+    run = launch("sh", "-c", "echo out || exit 3", shell="exec >&-")
+    run.ends(3)
+
+
+# --- folders -------------------------------------------------------------------------------------------
+
+
+def test_the_working_directory_is_gone(launch: Launch) -> None:
+    gone = launch.folder / "gone"
+    gone.mkdir()
+    shell = f"cd {gone}; rmdir {gone}"
+    run = launch(*program("cooperate"), options=("--journal", "relative"), shell=shell)
+    works(run, "no journal: relative/")
+
+
+def test_a_long_tmpdir(launch: Launch) -> None:
+    folder = launch.tmp / ("x" * 100) / ("y" * 100)
+    folder.mkdir(parents=True)
+    works(launch(*program("cooperate"), variables={"TMPDIR": str(folder)}))
+    assert not list(folder.iterdir())
+    folder.rmdir()
+    folder.parent.rmdir()
+
+
+@pytest.mark.parametrize("folder", ["/no/such/folder", "/proc", "/dev/null", "relative", "", "/dev/null\n"])
+def test_a_tmpdir_that_is_none(launch: Launch, folder: str) -> None:
+    (launch.folder / "relative").mkdir()
+    works(launch(*program("cooperate"), variables={"TMPDIR": folder}))
+    assert not list((launch.folder / "relative").iterdir())
+
+
+def test_tmpdir_vanishes_during_the_run(launch: Launch) -> None:
+    folder = launch.tmp / "to be removed"
+    folder.mkdir()
+    run = launch("sh", "-c", 'rm -r "$TMPDIR"; exec "$@"', "sh", *program("listen"), variables={"TMPDIR": str(folder)})
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("SIGUSR1")
+    run.send(signal.SIGRTMAX - 3)
+    run.ends(9)
+
+
+# --- the journal -----------------------------------------------------------------------------------------
+
+
+def test_a_journal(launch: Launch) -> None:
+    works(launch(*program("cooperate"), options=("--journal", "new/folder")))
+    lines = launch.journal(launch.folder / "new/folder")
+    events = [line["event"] for line in lines]
+    assert events == ["start", "registered", "polled", "notice", "reason", "polled", "finished", "exit", "end"]
+    times = [line["time"] for line in lines]
+    assert times == sorted(times) and abs(times[-1] - time.time()) < 60
+    assert (lines[-1]["outcome"], lines[-1]["status"], lines[-1]["requeued"]) == ("checkpointed", CHECKPOINTED, False)
+
+
+def test_without_slurm_there_is_no_journal_unless_wanted(launch: Launch) -> None:
+    works(launch(*program("cooperate")))
+    assert not (launch.folder / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "journal",
+    ["/dev/null/below", "/proc/below", "/dev/full", "/dev/full/", "file", "dangling", "x" * 300, "a\nb\x1b\0"[:-1]],
+)
+def test_a_journal_that_cannot_be_made(launch: Launch, journal: str) -> None:
+    (launch.folder / "file").write_text("not a folder")
+    (launch.folder / "dangling").symlink_to("/no/such/folder")
+    (launch.folder / "a\nb\x1b").write_text("not a folder")
+    run = launch(*program("cooperate"), options=("--journal", journal))
+    works(run, "no journal: ")
+
+
+def test_a_journal_on_a_full_disk(launch: Launch) -> None:
+    folder = launch.folder / "journals"
+    folder.mkdir()
+    (folder / "slurm-77.jsonl").symlink_to("/dev/full")
+    run = launch(*program("cooperate"), options=("--journal", str(folder)), variables={"SLURM_JOB_ID": "77"})
+    works(run, "no journal: ")
+    assert "No space left on device" in run.log
+
+
+def test_a_journal_that_vanishes(launch: Launch) -> None:
+    command = ["sh", "-c", 'until rm -r journals 2>&-; do :; done; exec "$@"', "sh", *program("cooperate")]
+    works(launch(*command, options=("--journal", "journals")))
+
+
+def test_lines_of_a_journal_that_are_none(launch: Launch) -> None:
+    folder = launch.folder / "journals"
+    folder.mkdir()
+    rubbish = b'\xff\xfe\nnull\n[]\n{"event": "end"}\n{"event": "end", "restarts": "x"}\n' + b"[" * 100_000 + b'\n{"ev'
+    (folder / "slurm-123.jsonl").write_bytes(rubbish)
+    run = launch(*program("cooperate"), options=("--journal", str(folder)), variables={"SLURM_JOB_ID": "123"})
+    works(run)
+
+
+# --- Slurm does not answer -------------------------------------------------------------------------------
+
+#: `scontrol` as it should not be. None: there is no such program.
+SCONTROL = {
+    "missing": None,
+    "not executable": "",
+    "failing": "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n",
+    "dying": "#!/bin/sh\nkill -9 $$\n",
+    "rubbish": "#!/bin/sh\nhead -c 100000 /dev/urandom\n",
+    "half": "#!/bin/sh\necho 'JobId=123 JobName=x UserId=root(0) JobState=RUNNING Restarts=0 '\n",
+    "strange": "#!/bin/sh\necho 'JobId=123 JobName=x UserId=0 JobState=RUNNING Restarts=x EndTime=soon'\n",
+    "another job": "#!/bin/sh\necho 'JobId=7 JobName=x UserId=0 JobState=RUNNING Restarts=0 Requeue=1 EndTime=9'\n",
+    "nothing": "#!/bin/sh\n",
+    "hanging": "#!/bin/sh\nexec sleep 1000\n",
+    "hanging with a child": "#!/bin/sh\nsleep 1000\n",
+    "hanging deaf": "#!/bin/sh\ntrap '' TERM INT HUP\nwhile :; do sleep 1; done\n",
+    "endless": "#!/bin/sh\nexec cat /dev/zero\n",
+}
+
+
+def batch(launch: Launch, scontrol: str | None, *command: str, options: tuple[str, ...] = ()) -> Launched:
+    """Start kforge-run as a batch process: below a process of slurmstepd's title, with such an scontrol in PATH."""
+    folder = launch.folder / "bin"
+    folder.mkdir()
+    if scontrol is not None:
+        (folder / "scontrol").write_text(scontrol)
+        (folder / "scontrol").chmod(0o755 if scontrol else 0o644)
+    for name in ("sh", "sleep", "head", "cat"):
+        (folder / name).symlink_to(f"/bin/{name}")
+    return launch.in_batch(*command, options=options, variables={"PATH": str(folder), "SLURM_JOB_ID": "123"})
+
+
+@pytest.mark.parametrize("kind", SCONTROL)
+def test_without_a_notice_nothing_changes(launch: Launch, kind: str) -> None:
+    run = batch(launch, SCONTROL[kind], "sh", "-c", "echo done; exit 7")
+    run.says("done")
+    run.process.wait(20)
+    run.ends(7)
+    assert "Traceback" not in run.log and "requeued" not in run.log.replace("not requeued", "")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("kind", ["missing", "failing", "rubbish", "hanging with a child", "endless"])
+def test_a_notice_that_slurm_does_not_explain(launch: Launch, kind: str, stop: signal.Signals) -> None:
+    run = batch(launch, SCONTROL[kind], *program("cooperate"), options=("--timeout", "3"))
+    run.says("ready")
+    run.find_kforge_run()
+    began = time.monotonic()
+    run.send(stop)
+    run.says("stop", stop.name)
+    assert time.monotonic() - began < 0.5  # milliseconds, but for a busy machine
+    run.ends(CHECKPOINTED)
+    assert time.monotonic() - began < 3.0, "Slurm has killed it by now"
+    assert "not requeued" in run.log and "to run it again: scontrol requeue 123" in run.log
+    (journal,) = (launch.folder / "state/kforge").iterdir()
+    last = json.loads(journal.read_text().splitlines()[-1])
+    assert (last["reason"], last["requeued"], last["status"]) == ("unknown", False, CHECKPOINTED)
+    assert Path(journal).name == "slurm-123.jsonl"
