@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from .. import __about__
-from .output import keep_standard_descriptors
+from .output import keep_standard_descriptors, one_line
 from .policy.tables import EXIT_STATUSES
 from .settings import Settings
 
@@ -133,10 +133,10 @@ def kforge_run(
 
 def _run(settings: Settings) -> int:
     from .child import CannotExecute
-    from .supervisor import Supervisor
+    from .supervisor import supervise
 
     try:
-        return Supervisor(settings, os.environ).run()
+        return supervise(settings, os.environ)
     except CannotExecute as error:
         # Like a shell: 127 where there is no such program, 126 where it cannot be executed.
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -151,7 +151,7 @@ def _run(settings: Settings) -> int:
 
 def _complain(text: str) -> None:
     try:
-        os.write(2, f"kforge-run: error: {text}\n".encode("utf-8", "backslashreplace"))
+        os.write(2, f"kforge-run: error: {one_line(text)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # nobody to tell; the exit status says it
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 # The builtin module: `import socket` costs 4 ms (it builds its enums), a tenth of our start.
 import _socket
-import errno
 import os
 import select
 import signal
@@ -145,7 +144,8 @@ class Control:
         self._listener.setblocking(False)
         self._listener.bind(contract.socket_address(folder_fd))
         self._listener.listen(1024)
-        poller.register(self._listener.fileno(), select.POLLIN)
+        self._listening = False
+        self._listen(True)
         self._peers: dict[int, Peer] = {}
         self._most = min(_MOST_PEERS, max(os.sysconf("SC_OPEN_MAX") - _SPARE_DESCRIPTORS, 16) // 2)
         self._refused = False
@@ -175,20 +175,22 @@ class Control:
             other.tell(packet)
 
     def _accept_all(self) -> Iterator[tuple[Peer | None, Report]]:
-        while True:
+        while self._listening:
+            if len(self._peers) >= self._most:
+                self._listen(False)
+                return
             try:
                 descriptor, _address = self._listener._accept()  # type: ignore[attr-defined]
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:
-                if error.errno == errno.ECONNABORTED:
-                    continue
-                return  # no descriptor left: who waits is accepted when another has gone
+            except OSError:
+                self._listen(False)  # no descriptor left
+                return
             connection = _socket.socket(fileno=descriptor)
             credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
             pid, uid, _gid = _UCRED.unpack(credentials)
             from_same = sum(peer.pid == pid for peer in self._peers.values())
-            if uid != os.getuid() or from_same >= _MOST_PER_PROCESS or len(self._peers) >= self._most:
+            if uid != os.getuid() or from_same >= _MOST_PER_PROCESS:
                 connection.close()
                 if not self._refused:
                     self._refused = True
@@ -198,6 +200,15 @@ class Control:
             self._peers[descriptor] = peer
             self._poller.register(descriptor, select.POLLIN)
             yield from self._read(peer)
+
+    def _listen(self, listening: bool) -> None:
+        """Wait for new connections, or leave them waiting: one that is closed would take us for dead."""
+        if listening != self._listening:
+            self._listening = listening
+            if listening:
+                self._poller.register(self._listener.fileno(), select.POLLIN)
+            else:
+                self._poller.unregister(self._listener.fileno())
 
     def _read(self, peer: Peer) -> Iterator[tuple[Peer | None, Report]]:
         for _turn in range(_MOST_AT_A_TIME):
@@ -215,11 +226,12 @@ class Control:
         self._poller.unregister(peer.fileno())
         del self._peers[peer.fileno()]
         peer.close()
+        self._listen(True)
 
     def close(self) -> None:
         for peer in self.peers:
             self._drop(peer)
-        self._poller.unregister(self._listener.fileno())
+        self._listen(False)
         self._listener.close()
 
 

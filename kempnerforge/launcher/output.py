@@ -35,7 +35,7 @@ class Log:
         if level not in self._shown:
             return
         mark = "warning: " if level == "warning" else ""
-        line = f"{self._prefix} {time.strftime('%H:%M:%S')} {mark}{text}\n"
+        line = f"{self._prefix} {time.strftime('%H:%M:%S')} {mark}{one_line(text)}\n"
         try:
             # A pipe that nobody reads is not ready, and its line is dropped: it must not hold up a shutdown. The
             # descriptor is the child's too, so it cannot be set to non-blocking.
@@ -43,6 +43,13 @@ class Log:
                 os.write(2, line.encode("utf-8", "backslashreplace"))
         except OSError:
             pass  # closed, full or broken
+
+
+def one_line(text: str) -> str:
+    """Return a text without line ends and control characters: it may hold paths, and what other programs say."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def keep_standard_descriptors() -> None:

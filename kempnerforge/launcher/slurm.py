@@ -20,6 +20,8 @@ from .policy.words import Job, JobRead, Place, RequeueAnswered, Site
 _PATIENCE = 10.0
 #: More than any record of one job, or of an array's tasks, takes (bytes).
 _LONGEST_ANSWER = 1 << 24
+#: Blocks read before the loop has its turn again: it must not hang on one that writes for ever.
+_MOST_AT_A_TIME = 64
 #: What scontrol says of a requeue that it will refuse for ever (slurm-facts, "Requeueing").
 _REFUSED_FOR_EVER = (
     "presently disabled",
@@ -128,7 +130,7 @@ class Controller:
         self._running: child.Child | None = None
         self._query: _Query | None = None
         self._output: int | None = None
-        self._answer = b""
+        self._answer = bytearray()
         self._kill_at: float | None = None
         self._config = ""
         self._told_missing = False
@@ -182,7 +184,7 @@ class Controller:
             else:
                 os.set_blocking(read_end, False)
                 self._poller.register(read_end, select.POLLIN)
-                self._output, self._query, self._answer = read_end, query, b""
+                self._output, self._query, self._answer = read_end, query, bytearray()
                 self._kill_at = now + _PATIENCE
                 self.helpers.add(self._running.pid)
                 os.close(write_end)
@@ -202,7 +204,7 @@ class Controller:
         """Take in what the running scontrol has written."""
         if self._output is None:
             return
-        while True:
+        for _turn in range(_MOST_AT_A_TIME):
             try:
                 block = os.read(self._output, 1 << 16)
             except BlockingIOError:
@@ -212,13 +214,16 @@ class Controller:
                 os.close(self._output)
                 self._output = None
                 return
-            self._answer = (self._answer + block)[:_LONGEST_ANSWER]
+            self._answer += block
+            if len(self._answer) > _LONGEST_ANSWER:
+                self._answer.clear()
+                self._kill_running()
 
     def check_patience(self, now: float) -> None:
         """Kill a running scontrol that has taken too long; its end is then an answer like any other."""
         if self._kill_at is not None and now >= self._kill_at and self._running is not None:
             self._kill_at = None
-            self._running.send(signal.SIGKILL)
+            self._kill_running()
 
     def ended(self, pid: int) -> list[Answer]:
         """Reap one of our scontrols that has ended, and return what it answered."""
@@ -243,8 +248,13 @@ class Controller:
 
     def _give_up_running(self) -> None:
         if self._running is not None:
-            self._running.send(signal.SIGKILL)
+            self._kill_running()
             self._forget_running()
+
+    def _kill_running(self) -> None:
+        """Kill the running scontrol, which may be a site's script, with all that it started in its group."""
+        if self._running is not None and self._running.status is None:
+            os.killpg(self._running.pid, signal.SIGKILL)
 
     def _forget_running(self) -> None:
         if self._output is not None:

@@ -7,185 +7,86 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import __about__
 from ..bootstrap import contract
-from . import child, delivery, inject, libc, place, slurm, surroundings, tree
-from .control import Control, StatusText, Unusable
-from .journal import Journal, default_folder
-from .output import Log
+from . import delivery, reaping, slurm, surroundings, tree
+from .control import StatusText, Unusable
 from .policy import tables, words
-from .policy.machine import Policy
 from .settings import Settings
-from .signals import CapturedSignals, Received, stop_as_asked
+from .signals import CapturedSignals, stop_as_asked
+from .start import Attempt, start
 
-#: How long the facts may keep an srun from starting (s): its environment is fixed then.
-_FACTS_FIRST = 2.0
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
+#: How long an scontrol that got SIGKILL may take to go (s).
+_LAST_REAP = 1.0
 #: json is loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
 
 
-class Supervisor:
-    """Runs one command for one attempt.
+def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
+    """Run a command to its end and return kforge-run's exit status.
 
     Args:
         settings: what the user asked for.
         environment: of this process.
-    """
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
-        self._settings = settings
-        self._environment = environment
-        self._poller = select.poll()
-        self._signals = CapturedSignals()
-        self._poller.register(self._signals.fd, select.POLLIN)
-        self._where = place.find(environment)
-        self._log = Log(settings.verbosity, f"task {self._where.task}" if self._where.task else "")
-        self._child_is_srun = os.path.basename(settings.command[0]) == "srun"
-        self._controller: slurm.Controller | None = None
-        if self._where.place == "batch":
-            partition = environment.get("SLURM_JOB_PARTITION", "")
-            self._controller = slurm.Controller(self._where.job_id, partition, environment, self._poller)
-        self._tree = tree.Tree(self._controller.helpers if self._controller else ())
-        self._folder: inject.PrivateFolder | None = None
-        self._control: Control | None = None
-        self._journal: Journal | None = None
-        self._facts = slurm.SiteFacts(words.Site(), False)
-        self._job: words.Job | None = None
-        #: Signals that came before the child was there.
-        self._early: list[Received] = []
-        #: Slurm's answers that are not handed on yet.
-        self._answered: list[slurm.Answer] = []
-        self._history: words.History = ()
+    Raises:
+        child.CannotExecute: the command is not there or not executable.
+        OSError: no process could be started.
+    """
+    poller = select.poll()
+    signals = CapturedSignals()
+    poller.register(signals.fd, select.POLLIN)
+    supervisor = Supervisor(start(settings, environment, poller, signals), poller, signals)
+    try:
+        return supervisor.run()
+    except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue
+        traceback.print_exc()
+        return supervisor.only_forward()
+    finally:
+        supervisor.clean_up()
+
+
+class Supervisor:
+    """The loop around one attempt, from when its child has been started."""
+
+    def __init__(self, attempt: Attempt, poller: select.poll, signals: CapturedSignals) -> None:
+        self._attempt = attempt
+        self._child = attempt.child
+        self._policy = attempt.policy
+        self._control = attempt.control
+        self._controller = attempt.controller
+        self._report = attempt.report
+        self._poller = poller
+        self._signals = signals
+        self._tree = tree.Tree(attempt.controller.helpers if attempt.controller else ())
+        self._site = attempt.first_facts.site.site
+        #: Read, but not handed on yet.
+        self._early = attempt.first_facts.signals
+        self._answered = attempt.first_facts.answers
+        #: The notice as last told, for who registers later.
         self._told: words.Tell | None = None
         #: When something of this module itself is due, and what.
-        self._chores: dict[str, float] = {}
+        self._chores = {"warm up": time.monotonic() + _WARM_UP_AFTER}
+        #: The job's Restarts as first read.
         self._restarts: int | None = None
         self._stop_asked_at: float | None = None
         self._awake_until = self._due = math.inf
         self._exit_status: int | None = None
 
     def run(self) -> int:
-        """Run the command to its end and return kforge-run's exit status.
-
-        Raises:
-            child.CannotExecute: the command is not there or not executable.
-            OSError: no process could be started.
-        """
-        try:
-            self._start()
-            while self._exit_status is None:
-                self._wait()
-                for event in self._events():
-                    self._carry_out(self._policy.handle(event, time.monotonic()))
-            return self._exit_status
-        finally:
-            self._clean_up()
-
-    # --- start -----------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        libc.become_child_subreaper()
-        if self._controller is not None:
-            self._controller.ask_job()
-            self._controller.ask_site()
-            if self._child_is_srun:
-                self._wait_for_facts(self._controller)
-        try:
-            self._folder = inject.PrivateFolder(self._environment)
-            self._control = Control(self._folder.fd, self._poller)
-        except OSError as error:
-            self._log.say("warning", f"no private folder ({error}): processes cannot register, signals are passed on")
-        self._in_our_group = child.shares_our_terminal()
-        self._child = child.spawn(
-            self._settings.command,
-            inject.child_environment(self._environment, self._folder, self._facts_to_hand_down()),
-            own_group=not self._in_our_group,
-            death_signal=signal.SIGTERM,
-        )
-        self._chores["warm up"] = time.monotonic() + _WARM_UP_AFTER
-        # The child runs: from here on everything may take its time.
-        self._journal = self._open_journal()
-        self._policy = self._make_policy()
-        where = self._where
-        start = {"command": self._settings.command, "version": __about__.__version__, "place": where.place}
-        self._record("start", start)
-        self._log.say("detail", f"started {self._settings.command[0]} (pid {self._child.pid}), {where.place}")
-        self._warn(where.trouble)
-        if where.place == "batch":
-            self._warn(surroundings.batch_shell_warning())
-
-    def _wait_for_facts(self, controller: slurm.Controller) -> None:
-        until = time.monotonic() + _FACTS_FIRST
-        answers = controller.start_next(time.monotonic())
-        while controller.busy and (left := until - time.monotonic()) > 0:
-            self._poller.poll(left * 1000)
-            controller.read()
-            for received in self._signals.read():
-                if received.signum != signal.SIGCHLD:
-                    self._early.append(received)
-            for pid in _ended_children():
-                answers += controller.ended(pid)
-            answers += controller.start_next(time.monotonic())
-        self._answered = answers
-        for answer in answers:
-            if isinstance(answer, slurm.SiteFacts):
-                self._facts = answer
-            elif isinstance(answer, words.JobRead):
-                self._job = answer.job
-
-    def _facts_to_hand_down(self) -> str | None:
-        """Return what inner kforge-runs are told; None: they are told what this one was."""
-        if self._where.place != "batch":
-            return None
-        end = self._job.end if self._job is not None else None
-        return place.facts_to_hand_down(self._where.job_id, end, self._facts.site, self._kills_on_bad_exit())
-
-    def _kills_on_bad_exit(self) -> bool:
-        return self._child_is_srun and slurm.kills_on_bad_exit(
-            self._settings.command, self._environment, self._facts.kill_on_bad_exit
-        )
-
-    def _open_journal(self) -> Journal | None:
-        where = self._where
-        if self._settings.journal is None and where.place == "outside":
-            return None
-        folder = self._settings.journal or default_folder(self._environment)
-        cluster = self._environment.get("SLURM_CLUSTER_NAME", "slurm").replace("/", "_")
-        name = f"{cluster}-{where.job_id}" if where.job_id else f"local-{time.time():.0f}-{os.getpid()}"
-        if where.place == "step":
-            name += f".{self._environment.get('SLURM_STEP_ID', 'x').replace('/', '_')}.{where.task.replace('/', '_')}"
-        common = {"job": where.job_id, "attempt": f"{time.time():.0f}-{os.getpid()}"}
-        return Journal(os.path.join(folder, name + ".jsonl"), common)
-
-    def _make_policy(self) -> Policy:
-        settings, where = self._settings, self._where
-        rules = words.Rules(
-            place=where.place,
-            requeue=settings.requeue,
-            max_requeues=settings.max_requeues,
-            retry_failures=settings.retry_failures,
-            timeout=settings.timeout,
-            term_grace=settings.term_grace,
-            child_is_srun=self._child_is_srun,
-            kill_on_bad_exit=where.outer.kill_on_bad_exit if where.outer else self._kills_on_bad_exit(),
-            has_outer=where.outer is not None,
-            job_id=slurm.requeue_id_by_environment(self._environment),
-        )
-        if self._journal is not None and where.place == "batch":
-            self._history = self._journal.history()
-        return Policy(
-            rules,
-            self._history,
-            where.outer.site if where.outer else self._facts.site,
-            where.outer.end if where.outer else None,
-        )
+        """Return kforge-run's exit status when everything is over."""
+        while self._exit_status is None:
+            self._wait()
+            for event in self._events():
+                self._carry_out(self._policy.handle(event, time.monotonic()))
+        return self._exit_status
 
     # --- the four steps: wait, turn into events, (ask the policy), carry out -----------------------
 
@@ -211,7 +112,7 @@ class Supervisor:
             early, self._answered = self._answered, []
             yield from self._answers(early)
             self._controller.read()
-        for pid in _ended_children():
+        for pid in reaping.ended_children():
             yield from self._ended(pid)
         yield from self._due_now(time.monotonic())
 
@@ -220,10 +121,10 @@ class Supervisor:
             return
         for peer, report in self._control.reports():
             if isinstance(report, StatusText):
-                self._log.say("info", f"pid {report.pid}: {report.text}")
-                self._record("status", {"pid": report.pid, "text": report.text})
+                self._report.say("info", f"pid {report.pid}: {report.text}")
+                self._report.record("status", {"pid": report.pid, "text": report.text})
             elif isinstance(report, Unusable):
-                self._log.say("detail", f"control socket: {report.why} from pid {report.pid} ignored")
+                self._report.say("detail", f"control socket: {report.why} from pid {report.pid} ignored")
             else:
                 if isinstance(report, words.Registered) and peer is not None and self._told is not None:
                     self._control.tell(_notice_message(self._told), peer)
@@ -236,8 +137,8 @@ class Supervisor:
                 continue
             if one.signum == signal.SIGCONT:
                 yield words.Continued(self._stopped_for(time.monotonic()))
-            child_alive = self._child.status is None and not _has_ended(self._child.pid)
-            child_has_it = one.from_kernel and self._in_our_group
+            child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
+            child_has_it = one.from_kernel and self._attempt.in_our_group
             yield words.Signalled(one.signum, one.sender, child_has_it, child_alive)
             if one.signum == signal.SIGTSTP:
                 self._stop_asked_at = time.monotonic()
@@ -291,25 +192,27 @@ class Supervisor:
     def _take_in(self, answer: slurm.Answer) -> words.Event | None:
         """Keep what Slurm said of the site and warn about it; return what the policy needs to know."""
         if isinstance(answer, slurm.NoScontrol):
-            self._log.say("warning", f"{answer.why}: without it this job cannot be requeued")
+            self._report.say("warning", f"{answer.why}: without it this job cannot be requeued")
             return None
         if isinstance(answer, slurm.SiteFacts):
-            self._facts = answer
+            self._site = answer.site
             if self._controller is not None and self._time_to_stop() > answer.site.kill_wait:
                 self._controller.ask_script()
             return words.SiteRead(answer.site)
         if isinstance(answer, slurm.BatchScript):
-            self._warn(surroundings.lead_warning(self._time_to_stop(), self._facts.site.kill_wait, answer.text))
+            self._report.warn(surroundings.lead_warning(self._time_to_stop(), self._site.kill_wait, answer.text))
             return None
         if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
             self._restarts = answer.job.restarts
-            self._warn(surroundings.not_requeueable_warning(answer.job.requeueable, self._settings.requeue))
+            self._report.warn(
+                surroundings.not_requeueable_warning(answer.job.requeueable, self._attempt.settings.requeue)
+            )
         return answer
 
     def _time_to_stop(self) -> float:
         """Return how long stopping may take, by the user's word and by the last attempt (s)."""
-        last = tables.past_of(self._history, self._restarts or 0).last_shutdown
-        return max(self._settings.timeout or 0.0, last or 0.0)
+        last = tables.past_of(self._attempt.history, self._restarts or 0).last_shutdown
+        return max(self._attempt.settings.timeout or 0.0, last or 0.0)
 
     def _carry_out(self, actions: list[words.Action]) -> None:
         delivered = [event for action in actions if (event := self._perform(action)) is not None]
@@ -335,7 +238,8 @@ class Supervisor:
                 self._controller.requeue(action.job_id)
         elif isinstance(action, words.DumpStacks):
             for peer in peers:
-                if peer.stacks is not None:
+                # Only whoever still has the handler: by default a real-time signal kills.
+                if peer.cooperative and peer.stacks is not None:
                     peer.send(peer.stacks)
         elif isinstance(action, words.Terminate):
             self._tree.terminate()
@@ -343,9 +247,9 @@ class Supervisor:
             self._tree.kill()
             self._chores["kill again"] = now + _KILL_AGAIN
         elif isinstance(action, words.Say):
-            self._log.say(action.level, action.text)
+            self._report.say(action.level, action.text)
         elif isinstance(action, words.Record):
-            self._record(action.event, action.fields)
+            self._report.record(action.event, action.fields)
         else:
             self._exit_status = action.status
         return None
@@ -354,27 +258,43 @@ class Supervisor:
         self._told = told
         if self._control is not None:
             self._control.tell(_notice_message(told))
-        if self._folder is not None:
-            self._folder.write_notice({"signal": told.signum, "reason": told.reason})
+        if self._attempt.folder is not None:
+            self._attempt.folder.write_notice({"signal": told.signum, "reason": told.reason})
 
-    def _record(self, event: str, fields: Mapping[str, Any]) -> None:
-        if self._journal is not None and (trouble := self._journal.record(event, fields)):
-            self._log.say("warning", f"no journal: {trouble}")
+    # --- if kforge-run has a bug -----------------------------------------------------------------
 
-    def _warn(self, text: str | None) -> None:
-        if text is not None:
-            self._log.say("warning", text)
+    def only_forward(self) -> int:
+        """Pass signals on and wait for the child, with as little code as possible; return its exit status."""
+        self._report.say(
+            "warning", "a bug in kforge-run, see above: signals are only passed on, and nothing is requeued"
+        )
+        while self._child.status is None:
+            self._poller.poll(1000)
+            for received in self._signals.read():
+                if received.signum not in (signal.SIGCHLD, signal.SIGTSTP) and not reaping.has_ended(self._child.pid):
+                    self._child.send(received.signum)
+            for pid in reaping.ended_children():
+                if pid == self._child.pid:
+                    self._child.reap()
+                else:
+                    os.waitpid(pid, 0)
+        self._tree.kill()
+        return self._child.status if self._child.status >= 0 else 128 - self._child.status
 
-    def _clean_up(self) -> None:
+    # --- the end ---------------------------------------------------------------------------------
+
+    def clean_up(self) -> None:
+        """Leave nothing behind, and name what could not be ended."""
         if self._controller is not None:
             self._controller.close()
+            reaping.reap_all()
         if not self._tree.is_empty():
             for survivor in self._tree.survivors():
-                self._log.say("warning", f"could not be killed: {survivor}")
+                self._report.say("warning", f"could not be killed: {survivor}")
         if self._control is not None:
             self._control.close()
-        if self._folder is not None:
-            self._folder.remove()
+        if self._attempt.folder is not None:
+            self._attempt.folder.remove()
 
 
 def _notice_message(told: words.Tell) -> dict[str, Any]:
@@ -387,20 +307,3 @@ def _notice_message(told: words.Tell) -> dict[str, Any]:
         "seconds_left": None if told.deadline is None else max(0.0, told.deadline - now),
         "forced_exit_in": None if told.forced_exit is None else max(0.0, told.forced_exit - now),
     }
-
-
-def _ended_children() -> Iterator[int]:
-    """Yield the pid of each child that has ended; whoever takes it must reap it before taking the next."""
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if ended is None:
-            return
-        yield ended.si_pid
-
-
-def _has_ended(pid: int) -> bool:
-    """Return whether our child `pid` is a zombie by now."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -80,7 +80,10 @@ class Tree:
         import psutil
 
         below: list[psutil.Process] = psutil.Process().children(recursive=True)
-        return [process for process in below if process.pid not in self._helpers]
+        if not self._helpers:
+            return below
+        # A helper leads a group of its own: whatever a site's scontrol script has started belongs to it.
+        return [process for process in below if _group_of(process.pid) not in self._helpers]
 
     @staticmethod
     def _send(process: psutil.Process, signum: int) -> None:
@@ -90,6 +93,13 @@ class Tree:
             process.send_signal(signum)  # psutil makes sure that the pid was not reused
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             pass  # it ended meanwhile, or is another user's (set-uid)
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def walk(pid: int, *, past: Collection[str] = ()) -> Iterator[Process]:

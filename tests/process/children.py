@@ -123,7 +123,7 @@ def be_rude(*packets: str) -> None:
             try:
                 connection.send(bytes.fromhex(packet))
             except BrokenPipeError:
-                say("cut off")
+                pass  # cut off
     _cooperate_instead()
 
 

@@ -74,7 +74,7 @@ def test_an_empty_packet_ends_nothing_but_its_connection(launch: Launch) -> None
 
 @pytest.mark.parametrize("stacks", ["9", "-1", "65", "true", '"SIGKILL"'])
 def test_a_process_may_not_name_a_signal_that_kills_it(launch: Launch, stacks: str) -> None:
-    run = launch(*program("name_signal", stacks), options=("--timeout", "0.6", "--term-grace", "0.1"))
+    run = launch(*program("name_signal", stacks), options=("--timeout", "1.5", "--term-grace", "5"))
     run.says("ready")
     run.send(signal.SIGUSR1)
     assert run.rest() == ["SIGUSR1", "SIGTERM"]

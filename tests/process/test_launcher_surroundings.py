@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,7 +118,9 @@ def test_a_journal(launch: Launch) -> None:
     works(launch(*program("cooperate"), options=("--journal", "new/folder")))
     lines = launch.journal(launch.folder / "new/folder")
     events = [line["event"] for line in lines]
-    assert events == ["start", "registered", "polled", "notice", "reason", "polled", "finished", "exit", "end"]
+    assert events[0] == "start" and events[-2:] == ["exit", "end"]
+    # Whether it polls once before the notice comes is anybody's guess.
+    assert set(events[1:-2]) == {"registered", "polled", "notice", "reason", "finished"}
     times = [line["time"] for line in lines]
     assert times == sorted(times) and abs(times[-1] - time.time()) < 60
     assert (lines[-1]["outcome"], lines[-1]["status"], lines[-1]["requeued"]) == ("checkpointed", CHECKPOINTED, False)
@@ -131,7 +133,7 @@ def test_without_slurm_there_is_no_journal_unless_wanted(launch: Launch) -> None
 
 @pytest.mark.parametrize(
     "journal",
-    ["/dev/null/below", "/proc/below", "/dev/full", "/dev/full/", "file", "dangling", "x" * 300, "a\nb\x1b\0"[:-1]],
+    ["/dev/null/below", "/proc/below", "/dev/full", "/dev/full/", "file", "dangling", "x" * 300, "a\nb\x1b"],
 )
 def test_a_journal_that_cannot_be_made(launch: Launch, journal: str) -> None:
     (launch.folder / "file").write_text("not a folder")
@@ -196,17 +198,50 @@ def batch(launch: Launch, scontrol: str | None, *command: str, options: tuple[st
     return launch.in_batch(*command, options=options, variables={"PATH": str(folder), "SLURM_JOB_ID": "123"})
 
 
+def last_line(launch: Launch) -> dict[str, Any]:
+    (journal,) = (launch.folder / "state/kforge").iterdir()
+    assert journal.name == "slurm-123.jsonl"
+    last = json.loads(journal.read_text().splitlines()[-1])
+    assert isinstance(last, dict)
+    return last
+
+
 @pytest.mark.parametrize("kind", SCONTROL)
 def test_without_a_notice_nothing_changes(launch: Launch, kind: str) -> None:
-    run = batch(launch, SCONTROL[kind], "sh", "-c", "echo done; exit 7")
+    run = batch(launch, SCONTROL[kind], "sh", "-c", "echo done; exit 7", options=("--no-requeue",))
     run.says("done")
-    run.process.wait(20)
     run.ends(7)
-    assert "Traceback" not in run.log and "requeued" not in run.log.replace("not requeued", "")
+    assert "Traceback" not in run.log
+    assert (last_line(launch)["outcome"], last_line(launch)["requeued"]) == ("failed", False)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("kind", ["missing", "failing", "rubbish", "hanging with a child", "endless"])
+def test_srun_is_not_kept_from_starting_for_long(launch: Launch) -> None:
+    """The job's facts come first, because its environment is fixed then; but only for 2 s."""
+    run = batch(launch, SCONTROL["hanging with a child"], "srun", "-n4")
+    began = time.monotonic()
+    run.ends(127)
+    assert time.monotonic() - began < 6
+    assert "srun: No such file or directory" in run.log
+
+
+def test_at_the_end_slurm_is_waited_for_a_few_seconds(launch: Launch) -> None:
+    """It may have been a preemption. It is asked for that, with some patience."""
+    run = batch(launch, SCONTROL["hanging"], "sh", "-c", "exit 7")
+    assert run.ends(7) < 10
+    assert last_line(launch)["because"] == "it failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "stop"),
+    [
+        ("missing", signal.SIGTERM),
+        ("failing", signal.SIGTERM),
+        ("failing", signal.SIGUSR1),
+        ("rubbish", signal.SIGTERM),
+        ("hanging with a child", signal.SIGTERM),
+        ("endless", signal.SIGUSR1),
+    ],
+)
 def test_a_notice_that_slurm_does_not_explain(launch: Launch, kind: str, stop: signal.Signals) -> None:
     run = batch(launch, SCONTROL[kind], *program("cooperate"), options=("--timeout", "3"))
     run.says("ready")
@@ -218,7 +253,6 @@ def test_a_notice_that_slurm_does_not_explain(launch: Launch, kind: str, stop: s
     run.ends(CHECKPOINTED)
     assert time.monotonic() - began < 3.0, "Slurm has killed it by now"
     assert "not requeued" in run.log and "to run it again: scontrol requeue 123" in run.log
-    (journal,) = (launch.folder / "state/kforge").iterdir()
-    last = json.loads(journal.read_text().splitlines()[-1])
+    last = last_line(launch)
     assert (last["reason"], last["requeued"], last["status"]) == ("unknown", False, CHECKPOINTED)
-    assert Path(journal).name == "slurm-123.jsonl"
+    assert all(line.isprintable() for line in run.own_lines)

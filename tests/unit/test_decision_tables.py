@@ -81,6 +81,7 @@ TERM = Notice(SIGTERM, "", NOW, True, NOW, NOW)
     [
         (USR1, "time_limit", True, NOW + 120, BATCH, 120),
         (USR1, "preempted", True, NOW + 20, BATCH, 20),
+        (USR1, "time_limit", True, None, BATCH, 8),
         (USR1, "manual", True, NOW + 5000, BATCH, 600),
         (USR1, "manual", True, NOW + 300, BATCH, 300),
         (USR1, None, False, None, BATCH, 600),

@@ -61,6 +61,8 @@ LOOK_WINDOW = 5.0
 REQUEUE_WINDOW = 60.0
 #: The least that is left for the last questions when a deadline has passed (s).
 LAST_WINDOW = 2.0
+#: From giving up on Slurm to the deadline, when time is plenty (s).
+LAST_WORD = 1.0
 #: How long a process that got SIGKILL may take to go (s): one in uninterruptible sleep may never.
 KILL_WINDOW = 10.0
 #: Time between two lines that tell how much time is left (s).
@@ -457,7 +459,8 @@ class Policy:
     def _last_moment(self, now: float) -> float:
         """Return how long Slurm may take to answer in the end."""
         if self._deadline is not None:
-            return max(self._deadline, now + LAST_WINDOW)
+            # Before the deadline, or nobody would read why the job was not requeued.
+            return max(self._deadline - min(LAST_WORD, (self._deadline - now) * 0.1), now + LAST_WINDOW)
         worth = self._status == CHECKPOINTED_STATUS or self._cooperation.finished
         return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
 

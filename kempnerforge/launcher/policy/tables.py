@@ -122,6 +122,8 @@ def deadline(
         limits.append(end)
     if rules.place == "outside" or reason in ("manual", "interrupt"):
         limits.append(notice.at + MANUAL_WINDOW)
+    if reason == "time_limit" and end is None and notice.first_term is None:
+        limits.append(notice.at + site.kill_wait)  # its end has passed: Slurm may kill at any moment
     if notice.first_term is not None and notice.last_term is not None:
         if rules.place == "step":
             # A preempted step gets SIGTERM when its grace begins, and again when it is over.

@@ -1,0 +1,43 @@
+"""Children that have ended: found without reaping them, so that no pid is signalled after it was reaped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+#: How long a child that was killed may take to go (s).
+_PATIENCE = 0.5
+
+
+def ended_children() -> Iterator[int]:
+    """Yield the pid of each child that has ended; whoever takes it must reap it before taking the next."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None:
+            return
+        yield ended.si_pid
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a child that was not reaped yet has ended."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+def reap_all() -> None:
+    """Reap our children, all of them killed, until there is none. One that hangs in the kernel is left after a while."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        for pid in ended_children():
+            os.waitpid(pid, 0)
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        left = until - time.monotonic()
+        if left <= 0:
+            return
+        signal.sigtimedwait({signal.SIGCHLD}, left)

@@ -1,0 +1,38 @@
+"""What is told of a run: lines in the log, events in the journal. Nothing here may ever harm it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .journal import Journal
+from .output import Level, Log
+from .policy.words import History
+
+
+class Report:
+    """The log and the journal of one attempt.
+
+    Args:
+        journal: None: none is kept.
+    """
+
+    def __init__(self, log: Log, journal: Journal | None) -> None:
+        self._log = log
+        self._journal = journal
+
+    def say(self, level: Level, text: str) -> None:
+        self._log.say(level, text)
+
+    def warn(self, text: str | None) -> None:
+        """Warn, if there is anything to warn of."""
+        if text is not None:
+            self._log.say("warning", text)
+
+    def record(self, event: str, fields: Mapping[str, Any]) -> None:
+        if self._journal is not None and (trouble := self._journal.record(event, fields)):
+            self._log.say("warning", f"no journal: {trouble}")
+
+    def history(self) -> History:
+        """Return how earlier attempts ended, as far as they were journalled."""
+        return self._journal.history() if self._journal is not None else ()
