@@ -1,8 +1,10 @@
-"""One JSON line per event, one file per job, kept over all its attempts."""
+"""One JSON line per event, one file per job, kept over all its attempts.
+
+json is imported where a journal is kept: it takes 2 ms, and outside Slurm there is usually none.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -41,6 +43,8 @@ class Journal:
         """Append a line; return what went wrong, the first time that something does."""
         if self.trouble is not None:
             return None
+        import json
+
         line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields}) + "\n"
         try:
             if self._descriptor is None:
@@ -60,6 +64,8 @@ class Journal:
 
     def history(self) -> History:
         """Return how earlier attempts ended; lines that cannot be read are passed over."""
+        import json
+
         attempts = []
         for line in _tail_lines(self._path):
             try:

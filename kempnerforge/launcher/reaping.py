@@ -27,8 +27,9 @@ def has_ended(pid: int) -> bool:
     """Return whether a child that was not reaped yet has ended."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
+
 def reap_all() -> None:
-    """Reap our children, all of them killed, until there is none. One that hangs in the kernel is left after a while."""
+    """Reap our children, all of them killed, until there is none, but for one that hangs in the kernel."""
     until = time.monotonic() + _PATIENCE
     while True:
         for pid in ended_children():

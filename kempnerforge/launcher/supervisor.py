@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,6 +46,8 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
     try:
         return supervisor.run()
     except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue
+        import traceback
+
         traceback.print_exc()
         return supervisor.only_forward()
     finally:
@@ -68,7 +69,7 @@ class Supervisor:
         self._tree = tree.Tree(attempt.controller.helpers if attempt.controller else ())
         self._site = attempt.first_facts.site.site
         #: Read, but not handed on yet.
-        self._early = attempt.first_facts.signals
+        self._received = attempt.first_facts.signals
         self._answered = attempt.first_facts.answers
         #: The notice as last told, for who registers later.
         self._told: words.Tell | None = None
@@ -94,7 +95,7 @@ class Supervisor:
         """Sleep until something happens or is due; for ever if nothing is."""
         if self._controller is not None:
             self._answered += self._controller.start_next(time.monotonic())
-        if self._early or self._answered:
+        if self._received or self._answered:
             return
         due = [self._policy.due, self._controller.due if self._controller else None, *self._chores.values()]
         self._due = min((moment for moment in due if moment is not None), default=math.inf)
@@ -131,18 +132,20 @@ class Supervisor:
                 yield report
 
     def _signalled(self) -> Iterator[words.Event]:
-        received, self._early = self._early + self._signals.read(), []
-        for one in received:
-            if one.signum == signal.SIGCHLD:
-                continue
+        self._received += self._signals.read()
+        while self._received:
+            one = self._received[0]
             if one.signum == signal.SIGCONT:
                 yield words.Continued(self._stopped_for(time.monotonic()))
-            child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
-            child_has_it = one.from_kernel and self._attempt.in_our_group
-            yield words.Signalled(one.signum, one.sender, child_has_it, child_alive)
+            if one.signum != signal.SIGCHLD:
+                child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
+                child_has_it = one.from_kernel and self._attempt.in_our_group
+                yield words.Signalled(one.signum, one.sender, child_has_it, child_alive)
             if one.signum == signal.SIGTSTP:
                 self._stop_asked_at = time.monotonic()
                 stop_as_asked()
+            # Only now: what a bug of ours keeps from being handled is passed on all the same.
+            del self._received[0]
 
     def _stopped_for(self, now: float) -> float:
         """Return how long we have been stopped, at most (s).
@@ -268,11 +271,15 @@ class Supervisor:
         self._report.say(
             "warning", "a bug in kforge-run, see above: signals are only passed on, and nothing is requeued"
         )
+        alone = select.poll()
+        alone.register(self._signals.fd, select.POLLIN)
         while self._child.status is None:
-            self._poller.poll(1000)
-            for received in self._signals.read():
-                if received.signum not in (signal.SIGCHLD, signal.SIGTSTP) and not reaping.has_ended(self._child.pid):
-                    self._child.send(received.signum)
+            if not self._received:
+                alone.poll()
+            received, self._received = self._received + self._signals.read(), []
+            for one in received:
+                if one.signum not in (signal.SIGCHLD, signal.SIGTSTP) and not reaping.has_ended(self._child.pid):
+                    self._child.send(one.signum)
             for pid in reaping.ended_children():
                 if pid == self._child.pid:
                     self._child.reap()

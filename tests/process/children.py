@@ -242,18 +242,24 @@ def leave(count: str, status: str, *kinds: str) -> None:
     os.close(started)
     for _ in range(int(count)):
         assert os.read(came, 1)
-    if "stopped" in kinds:
-        # Whoever said that it is there stops right after.
-        states = lambda: [open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] for pid in _below()]  # noqa: E731
-        while states().count("T") < sum(kinds[n % len(kinds)] == "stopped" for n in range(int(count))):
-            time.sleep(0.001)
+    # Whoever said that it is there stops right after.
+    while _stopped() < sum(kinds[number % len(kinds)] == "stopped" for number in range(int(count))):
+        time.sleep(0.001)
     say("ready")
     os._exit(int(status))
 
 
-def _below() -> list[str]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as children:
-        return children.read().split()
+def _stopped() -> int:
+    """Count the stopped processes in this one's session."""
+    found = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+                state, _parent, _group, session = stat.read().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        found += state == "T" and int(session) == os.getsid(0)
+    return found
 
 
 def _stay(kind: str, started: int) -> None:

@@ -35,7 +35,7 @@ def _open_files() -> dict[int, str]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     """Check that a launcher test leaves no process and no descriptor behind."""
-    if not request.node.name or not request.path.name.startswith("test_launcher_"):
+    if not request.path.name.startswith("test_launcher_"):
         yield
         return
     others, files = set(descendants(os.getpid())), _open_files()

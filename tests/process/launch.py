@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -216,7 +216,7 @@ class Launch:
 
     def start(
         self,
-        command: list[str | bytes],
+        command: Sequence[str | bytes],
         shell: str = "",
         variables: Mapping[str, str] | None = None,
         stdin: int | IO[bytes] = subprocess.DEVNULL,
