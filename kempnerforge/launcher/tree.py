@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 _PASSES = 10
+#: How long to go after what forks faster than that, before the loop has its turn again (s).
+_CHASE = 0.02
 
 
 class Process(NamedTuple):
@@ -62,6 +65,21 @@ class Tree:
             for process in alive:
                 self._send(process, signal.SIGKILL)
             self._killed.update(alive)
+        self._chase()
+
+    def _chase(self) -> None:
+        """Kill what forks and ends faster than psutil can look: with its parent gone, it is a child of our own.
+
+        A child that is not reaped keeps its pid, so this hits nobody else.
+        """
+        hit: set[int] = set()
+        until = time.monotonic() + _CHASE
+        while time.monotonic() < until:
+            children = _read(f"/proc/self/task/{os.getpid()}/children").split()
+            new = {int(pid) for pid in children}.difference(hit, self._helpers)
+            for pid in new:
+                os.kill(pid, signal.SIGKILL)
+            hit |= new
 
     def survivors(self) -> list[str]:
         """Return who is still below us, for the log."""

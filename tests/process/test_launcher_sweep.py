@@ -61,7 +61,7 @@ def sweep_many(launch: Launch, count: int) -> float:
 
 
 def test_hundreds_of_processes(launch: Launch) -> None:
-    assert sweep_many(launch, 300) < 5
+    assert sweep_many(launch, 300) < 5  # 0.3 s, but for a busy machine
 
 
 @pytest.mark.slow

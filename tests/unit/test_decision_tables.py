@@ -73,7 +73,7 @@ def test_reason_where_slurm_is_not_asked(signum: int, place: str, end: float | N
 
 BATCH, STEP, OUTSIDE = Rules("batch"), Rules("step"), Rules("outside")
 USR1 = Notice(SIGUSR1, "", NOW, True)
-TERM = Notice(SIGTERM, "", NOW, True, NOW, NOW)
+TERM = Notice(SIGTERM, "", NOW, True, True, NOW, NOW)
 
 
 @pytest.mark.parametrize(

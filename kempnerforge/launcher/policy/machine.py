@@ -186,19 +186,18 @@ class Policy:
         signum, name = event.signum, Signals(event.signum).name
         self._still_runs = False
         term = now if signum == SIGTERM else None
-        self._notice = tables.Notice(signum, event.sender, now, event.child_alive, term, term)
+        # Ctrl-C is a word between a person and the program: no window opens, nothing is killed for it.
+        window = signum != SIGINT or not event.child_has_it or self._rules.timeout is not None
+        self._notice = tables.Notice(signum, event.sender, now, event.child_alive, window, term, term)
         said: list[Action] = [
             Say("info", f"notice: {name} from {event.sender}"),
             Record("notice", {"signal": name, "sender": event.sender}),
         ]
         if signum == SIGINT:
             handed_on = self._forward(event)
-            if event.child_has_it and self._rules.timeout is None:
-                # Ctrl-C is a word between a person and the program: no window opens, nothing is killed for it.
-                return handed_on + said + self._set_reason("interrupt")
         else:
             handed_on = [Deliver(signum)] if event.child_alive else []
-        if self._phase == "run":
+        if self._phase == "run" and window:
             self._alarms["progress"] = now + PROGRESS_EVERY
         understood = self._understand(now)
         plan = self._plan(now)
@@ -281,7 +280,7 @@ class Policy:
     def _plan(self, now: float) -> list[Action]:
         """Set the deadline and the stages by what is known now, and tell it if they changed."""
         notice, rules = self._notice, self._rules
-        if notice is None or (notice.signum == SIGINT and "progress" not in self._alarms):
+        if notice is None or not notice.opens_window:
             return []
         end = self._known.end if self._known.end is not None and self._known.end > now else None
         deadline = tables.deadline(notice, self._reason, self._still_runs, end, rules, self._site)
@@ -325,7 +324,7 @@ class Policy:
             actions.append(Record("continued", {"stopped_for": round(stopped, 3)}))
         asks = self._rules.place == "batch" and self._phase in ("run", "sweep")
         if self._known.end is not None:
-            self._known = self._known._replace(end=None if asks else self._known.end + stopped)
+            self._known = self._known._replace(end=self._known.end + stopped)
         if self._notice is not None and self._deadline is not None:
             terms = [None if t is None else t + stopped for t in (self._notice.first_term, self._notice.last_term)]
             at = self._notice.at + stopped
@@ -333,6 +332,8 @@ class Policy:
             self._timeline = Timeline(*(None if moment is None else moment + stopped for moment in self._timeline))
             self._deadline += stopped
             self._known_deadline = None
+            if self._wanted_until is not None:
+                self._wanted_until += stopped
             for stage in ("terminate", "kill", "abandon", "conclude"):
                 if stage in self._alarms:
                     self._alarms[stage] = max(self._alarms[stage] + stopped, now + HOLD_AFTER_STOP)

@@ -100,6 +100,8 @@ class Notice(NamedTuple):
     at: float
     #: The child was alive when it came.
     delivered: bool
+    #: It starts the time up to a deadline.
+    opens_window: bool = True
     #: The first and the latest SIGTERM; None: there was none.
     first_term: float | None = None
     last_term: float | None = None
