@@ -60,7 +60,22 @@ def _end_all(others: set[int]) -> None:
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
+def _default_signals() -> Iterator[None]:
+    """Have children start with default dispositions, also where pytest runs under nohup or in the background."""
+    ignored = [
+        signum
+        for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+        if signal.getsignal(signum) is signal.SIG_IGN
+    ]
+    for signum in ignored:
+        signal.signal(signum, signal.SIG_DFL)
+    yield
+    for signum in ignored:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+@pytest.fixture
+def launch(_default_signals: None, tmp_path: Path) -> Iterator[Launch]:
     """Start kforge-run, as often as wanted; after the test none of its folders may be left."""
     launch = Launch(tmp_path)
     yield launch

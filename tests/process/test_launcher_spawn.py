@@ -7,6 +7,7 @@ import pty
 import signal
 import sys
 import termios
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +194,8 @@ with open(sys.argv[1], "w") as file:
     print(found, file=file)
 os.open("opened", os.O_CREAT | os.O_WRONLY)
 if sys.argv[1] == "with":
+    with open("parent", "w") as file:
+        print([os.readlink(f"/proc/{os.getppid()}/fd/{fd}") for fd in range(3) if not found[fd]], file=file)
     os.kill(os.getppid(), signal.SIGTERM)
     signal.sigwait({signal.SIGTERM})
 """
@@ -203,6 +206,7 @@ if sys.argv[1] == "with":
     run.ends(0)
     assert (launch.folder / "with").read_text() == (launch.folder / "without").read_text()
     assert (launch.folder / "opened").read_text() == ""
+    assert set(literal_eval((launch.folder / "parent").read_text())) == {"/dev/null"}
     events = [line["event"] for line in launch.journal(journals)]
     assert events[0] == "start" and events[-1] == "end" and "notice" in events
     assert ("notice" in run.log) == ("2>" not in closed)
