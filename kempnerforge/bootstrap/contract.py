@@ -13,7 +13,8 @@ import os
 
 # --- environment -------------------------------------------------------------------------------
 
-#: ``NODE:FOLDER``: the launcher's private folder and the node it is on. A process on another node ignores it.
+#: ``NODE:JOB:FOLDER``: the launcher's private folder, and where it is: on another node, or in a job that was submitted
+#: from this one and inherited the variable, it is ignored.
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 #: JSON object: what an inner kforge-run needs of the job's facts, read once by the outer one.
 JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
@@ -49,6 +50,21 @@ NOTICE = "notice"
 def node_name() -> str:
     """Return the name of this node as Slurm calls it, else the host's."""
     return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+
+
+def control_address(folder: str) -> str:
+    """Return the value of CONTROL_VARIABLE for a private folder of this process's."""
+    return f"{node_name()}:{os.environ.get('SLURM_JOB_ID', '')}:{folder}"
+
+
+def control_folder() -> str | None:
+    """Return the private folder of the launcher above this process; None: there is none that is meant for it."""
+    node, _, rest = os.environ.get(CONTROL_VARIABLE, "").partition(":")
+    job, _, folder = rest.partition(":")
+    # Scripts unset SLURM_JOB_ID to hide Slurm from a framework: then it tells nothing.
+    if node != node_name() or os.environ.get("SLURM_JOB_ID", job) != job:
+        return None
+    return folder or None
 
 
 def socket_address(folder_fd: int) -> str:

@@ -43,7 +43,10 @@ class Child:
         """Send a signal unless the child has been reaped; return whether it was there to get it."""
         if self.status is not None:
             return False
-        os.kill(self.pid, signum)  # cannot hit another process: until it is reaped, the pid is its own
+        try:
+            os.kill(self.pid, signum)  # cannot hit another process: until it is reaped, the pid is its own
+        except PermissionError:
+            return False  # it has become another user (set-uid)
         return True
 
     def reap(self) -> None:
@@ -75,7 +78,12 @@ def spawn(
     """
     parent = os.getpid()
     failed_in, failed_out = os.pipe()  # close-on-exec: its end tells that the program was executed
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(failed_in)
+        os.close(failed_out)
+        raise
     if pid == 0:
         number = errno.ENOEXEC
         try:

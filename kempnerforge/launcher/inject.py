@@ -85,7 +85,7 @@ def child_environment(
     if "LC_CTYPE" in inherited and not _was_handed_to_us("LC_CTYPE"):
         del inherited["LC_CTYPE"]  # Python sets it for itself where there is no locale (PEP 538)
     if folder is not None:
-        inherited[contract.CONTROL_VARIABLE] = f"{contract.node_name()}:{folder.path}"
+        inherited[contract.CONTROL_VARIABLE] = contract.control_address(folder.path)
     if job_facts is not None:
         inherited[contract.JOB_FACTS_VARIABLE] = job_facts
     return inherited

@@ -35,12 +35,12 @@ class Log:
         if level not in self._shown:
             return
         mark = "warning: " if level == "warning" else ""
-        line = f"{self._prefix} {time.strftime('%H:%M:%S')} {mark}{one_line(text)}\n"
+        line = f"{self._prefix} {time.strftime('%H:%M:%S')} {mark}{one_line(text)}".encode("utf-8", "backslashreplace")
         try:
-            # A pipe that nobody reads is not ready, and its line is dropped: it must not hold up a shutdown. The
-            # descriptor is the child's too, so it cannot be set to non-blocking.
+            # A pipe that nobody reads is not ready, and its line is dropped: it must not hold up a shutdown. One that
+            # is ready takes PIPE_BUF bytes. The descriptor is the child's too, so it cannot be set to non-blocking.
             if self._poller.poll(0):
-                os.write(2, line.encode("utf-8", "backslashreplace"))
+                os.write(2, line[: select.PIPE_BUF - 1] + b"\n")
         except OSError:
             pass  # closed, full or broken
 

@@ -22,6 +22,8 @@ _PATIENCE = 10.0
 _LONGEST_ANSWER = 1 << 24
 #: Blocks read before the loop has its turn again: it must not hang on one that writes for ever.
 _MOST_AT_A_TIME = 64
+#: Variables that change what scontrol asks, and whom (scontrol(1)).
+_MISLEADING = ("SLURM_CLUSTERS", "SCONTROL_")
 #: What scontrol says of a requeue that it will refuse for ever (slurm-facts, "Requeueing").
 _REFUSED_FOR_EVER = (
     "presently disabled",
@@ -124,7 +126,9 @@ class Controller:
         self._job_id = job_id
         self._partition = partition
         # Times as epoch seconds, so that no time zone comes in; messages in the language that is looked for above.
-        self._environment = {**environment, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"}
+        # What sends scontrol to another cluster is dropped: the job is on this one.
+        ours = {key: value for key, value in environment.items() if not key.startswith(_MISLEADING)}
+        self._environment = {**ours, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"}
         self._poller = poller
         self._queue: list[_Query] = []
         self._running: child.Child | None = None
@@ -171,7 +175,11 @@ class Controller:
         answers: list[Answer] = []
         while self._queue and self._running is None:
             query = self._queue.pop(0)
-            read_end, write_end = os.pipe()
+            try:
+                read_end, write_end = os.pipe()
+            except OSError as error:
+                answers += _failed(query, str(error))
+                continue
             try:
                 command = ["scontrol", *query.arguments]
                 self._running = child.spawn(
@@ -303,13 +311,14 @@ def parse_job(answer: str, job_id: str, epoch_offset: float) -> Job | None:
         job_id: the number that the record's `JobId=` must have.
         epoch_offset: epoch time minus monotonic time (s).
     """
-    for line in answer.splitlines():
-        # A job's name may hold anything, "JobState=CANCELLED" too: look before it, and behind it.
-        head, _, rest = line.partition(" JobName=")
+    for text in re.split(r"^(?=JobId=\d)", answer, flags=re.MULTILINE):
+        # A job's name may hold anything, "JobState=CANCELLED" and line ends too: look before it, and behind it.
+        head, _, rest = text.partition(" JobName=")
         before = _fields(head)
-        if before.get("JobId") != job_id:
+        behind = re.search(r" UserId=[^\s=]*\(\d+\) GroupId=[^\s=]*\(\d+\) (.*)", rest, re.DOTALL)
+        if before.get("JobId") != job_id or behind is None:
             continue
-        fields = _fields(rest.partition(" UserId=")[2])
+        fields = _fields(behind[1])
         try:
             end, preempted = _time(fields["EndTime"]), _time(fields.get("PreemptTime", "None"))
             return Job(
@@ -360,8 +369,12 @@ def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], config
     for argument in command[1:]:
         if not argument.startswith("-") and not before.startswith("-"):
             break
-        if option := re.fullmatch(r"(?:-K|--kill-on-bad-exit)(?:=?([01]))?", argument):
+        name, _, value = argument.partition("=")
+        # Like getopt: short options come in clusters, long ones may be cut short.
+        if option := re.fullmatch(r"-[A-Za-z]*K=?([01])?", argument):
             chosen = option[1] != "0"
+        elif name.startswith("--k") and "--kill-on-bad-exit".startswith(name):
+            chosen = value != "0"
         before = argument
     return chosen
 

@@ -78,7 +78,9 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     facts = FirstFacts([], [])
     if controller is not None and is_srun:
         facts = _wait_for_facts(controller, poller, signals)
-    kills = is_srun and slurm.kills_on_bad_exit(settings.command, environment, facts.site.kill_on_bad_exit)
+    # Of an srun deeper below, only what the environment says is known in time.
+    command = settings.command if is_srun else []
+    kills = slurm.kills_on_bad_exit(command, environment, facts.site.kill_on_bad_exit)
     job_facts = None
     if where.place == "batch":
         end = None if facts.job is None else facts.job.end

@@ -131,12 +131,12 @@ class Launcher:
     """The launcher that the environment names.
 
     Raises:
-        OSError: there is none: a stale environment, or that of another node.
+        OSError: there is none: a stale environment, or that of another node or job.
     """
 
     def __init__(self) -> None:
-        node, _, folder = os.environ.get(contract.CONTROL_VARIABLE, "").partition(":")
-        if node != contract.node_name() or not folder:
+        folder = contract.control_folder()
+        if folder is None:
             raise FileNotFoundError(errno.ENOENT, "no launcher on this node")
         self._folder = above_stdio(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 

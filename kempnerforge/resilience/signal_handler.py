@@ -73,8 +73,11 @@ class ShutdownHandler:
 
     @property
     def shutdown_requested(self) -> bool:
-        """Whether a notice has come. Stays so after :meth:`finish`, until the next :meth:`register`."""
-        return self._shutdown.requested
+        """Whether a notice has come. Stays so after :meth:`finish`, until the next :meth:`register`.
+
+        Who sees True here has been told to stop, as by :meth:`should_shutdown`.
+        """
+        return self._shutdown.requested and self._shutdown.poll()
 
     @property
     def signal_received(self) -> signal.Signals | None:

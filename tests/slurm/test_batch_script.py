@@ -19,7 +19,7 @@ STEPS = 60
 def submit(slurm: Sandbox, script: Path) -> Run:
     """Submit a script with a training command as its arguments, and wait until it trains."""
     command = [word if word != "python" else sys.executable for word in shlex.split(training(STEPS))]
-    checkpoint = slurm.work / f"checkpoint-{script.parent.name}-{script.name}.json"
+    checkpoint = slurm.work / f"checkpoint{str(script).replace('/', '-')}.json"
     command[-1] = str(checkpoint)
     path = f"PATH={BIN}:{os.environ['PATH']},XDG_STATE_HOME={slurm.work}/state"
     run = Run.of(slurm, slurm.sbatch("--time=10", f"--export=ALL,{path}", str(script), *command))

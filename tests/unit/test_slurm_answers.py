@@ -51,7 +51,13 @@ def test_local_times_of_a_slurm_that_does_not_know_the_format(monkeypatch: pytes
     assert job is not None and job.end == 600.0
 
 
-@pytest.mark.parametrize("name", ["a JobState=CANCELLED Restarts=9", "x Restarts=7", "JobId=99", "süß ✓", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a JobState=CANCELLED Restarts=9", "x Restarts=7", "JobId=99", "süß ✓", "", "two\nlines", "a\n\nb=c\n"),
+        *("x UserId=0 JobState=CANCELLED", "x JobName=y"),
+    ],
+)
 def test_a_jobs_name_may_hold_anything(name: str) -> None:
     job = parse_job(record(name=name), "12", OFFSET)
     assert job is not None and (job.state, job.restarts, job.requeue_id) == ("RUNNING", 2, "12")
@@ -105,6 +111,10 @@ def test_site() -> None:
         ("srun python", "1", False, True),
         ("srun python", "0", True, False),
         ("srun -n 2 -K python", "", False, True),
+        ("srun -lK python", "", False, True),
+        ("srun -lK0 python", "", True, False),
+        ("srun --kill-on-bad python", "", False, True),
+        ("srun --kill=0 python", "", True, False),
         ("srun --label python -K", "", False, True),
         ("srun -n 2 sh python -K", "", False, False),
         ("srun python -K", "", False, False),
