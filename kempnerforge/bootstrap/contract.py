@@ -32,7 +32,7 @@ NOTICE_FILE = "notice"
 MAX_MESSAGE = 4096
 
 #: Up: a handler registered. ``program`` (str), ``timeout`` (s, 0: no forced exit), ``stacks`` (the real-time
-#: signal on which the process dumps every thread's stack, or null).
+#: signal on which the process dumps every thread's stack, or null), ``is_launcher`` (bool: an inner kforge-run).
 REGISTERED = "registered"
 #: Up: sent at the first poll, and at the first poll that returned True. ``stop`` (bool: what it returned).
 POLLED = "polled"

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -164,6 +165,8 @@ def _leave(status: int) -> NoReturn:
 def main() -> NoReturn:
     """Run as the program `kforge-run`."""
     keep_standard_descriptors()
+    # The journal's thread never holds what a forked scontrol needs; Python 3.12 warns of any fork beside a thread.
+    warnings.simplefilter("ignore", DeprecationWarning)
     try:
         kforge_run.main(prog_name="kforge-run", standalone_mode=False)
     except click.ClickException as error:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..bootstrap import contract
-from .policy.words import Finished, MoreTime, Polled, Registered
+from .policy.words import Finished, Gone, MoreTime, Polled, Registered
 
 #: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
 #: after another cannot keep others from registering.
@@ -48,7 +48,7 @@ class Unusable(NamedTuple):
     why: str
 
 
-Report = Registered | Polled | Finished | MoreTime | StatusText | Unusable
+Report = Registered | Polled | Finished | Gone | MoreTime | StatusText | Unusable
 
 
 class Peer:
@@ -142,8 +142,12 @@ class Control:
         self._poller = poller
         self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self._listener.setblocking(False)
-        self._listener.bind(contract.socket_address(folder_fd))
-        self._listener.listen(1024)
+        try:
+            self._listener.bind(contract.socket_address(folder_fd))
+            self._listener.listen(1024)
+        except OSError:
+            self._listener.close()
+            raise
         self._listening = False
         self._listen(True)
         self._peers: dict[int, Peer] = {}
@@ -217,6 +221,8 @@ class Control:
                 return
             if not packet:
                 self._drop(peer)
+                if peer.cooperative:
+                    yield peer, Gone(peer.pid)
                 return
             report = _parse(packet, peer)
             if report is not None:
@@ -250,7 +256,7 @@ def _parse(packet: bytes, peer: Peer) -> Report | None:
             peer.program = _text(message["program"])
             peer.stacks = stacks if isinstance(stacks, int) and signal.SIGRTMIN < stacks <= signal.SIGRTMAX else None
             peer.cooperative = True
-            report = Registered(peer.program, peer.pid, timeout)
+            report = Registered(peer.program, peer.pid, timeout, message.get("is_launcher") is True)
         elif verb == contract.POLLED:
             report = Polled(peer.pid, message["stop"] is True)
         elif verb == contract.FINISHED:

@@ -19,6 +19,8 @@ from .control import Peer
 from .policy.tables import SRUN_SETTLES
 from .policy.words import Delivered
 
+#: Receivers that are named in the log; a node may have more ranks than a line has room.
+_MOST_NAMED = 8
 _RANK_LAUNCHERS = frozenset({"torchrun", "accelerate", "deepspeed"})
 _RANK_LAUNCHER_MODULES = frozenset({"torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch"})
 
@@ -27,7 +29,7 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer]) -> Delivered:
     """Signal whoever should have the notice, at once, and return who that was."""
     told = [f"{peer.program} (pid {peer.pid})" for peer in peers if peer.cooperative and peer.send(signum)]
     if child.status is not None:
-        return Delivered(", ".join(told) or "nobody", None)
+        return Delivered(_listed(told), None)
     sruns = _sruns(child)
     told += _signal_sruns(sruns)
     if not told:
@@ -35,13 +37,18 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer]) -> Delivered:
         child.send(wanted)
         as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"
         told = [f"the child (pid {child.pid}){as_other}"]
-    return Delivered(", ".join(told), max((process.started for process in sruns), default=None))
+    return Delivered(_listed(told), max((process.started for process in sruns), default=None))
 
 
 def deliver_again(child: Child, now: float) -> Delivered:
     """Signal every srun so young that it may have swallowed the first SIGUSR1."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    return Delivered(", ".join(_signal_sruns(young)) or "nobody", max((p.started for p in young), default=None))
+    return Delivered(_listed(_signal_sruns(young)), max((process.started for process in young), default=None))
+
+
+def _listed(told: list[str]) -> str:
+    more = len(told) - _MOST_NAMED
+    return ", ".join(told[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "") or "nobody"
 
 
 def _sruns(child: Child) -> list[tree.Process]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..bootstrap import contract
@@ -12,18 +12,26 @@ from ..bootstrap import contract
 _PARENTS = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108 - mkdir(2) of a new name with mode 0700 is safe there
 
 
+def parents(environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield where a private folder may go; a relative TMPDIR would be another folder to a descendant."""
+    for parent in (environment.get("TMPDIR", ""), *_PARENTS):
+        if os.path.isabs(parent):
+            yield parent
+
+
 class PrivateFolder:
     """A folder on this node that only this user may enter (0700), for the control socket and the notice.
 
     Args:
-        environment: TMPDIR is looked up here.
+        parent: where to make it.
 
     Raises:
-        OSError: it cannot be made anywhere.
+        OSError: it cannot be made there.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.path = _make(environment)
+    def __init__(self, parent: str) -> None:
+        self.path = os.path.join(parent, f"kforge-{os.getuid()}-{os.getpid()}-{os.urandom(4).hex()}")
+        os.mkdir(self.path, 0o700)
         self.fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def write_notice(self, notice: dict[str, Any]) -> None:
@@ -53,22 +61,6 @@ class PrivateFolder:
             os.rmdir(self.path)
         except OSError:
             pass
-
-
-def _make(environment: Mapping[str, str]) -> str:
-    name = f"kforge-{os.getuid()}-{os.getpid()}-{os.urandom(4).hex()}"
-    failure = OSError()
-    for parent in (environment.get("TMPDIR", ""), *_PARENTS):
-        path = os.path.join(parent, name)
-        if not os.path.isabs(path):
-            continue  # relative to a working directory that a descendant may not share
-        try:
-            os.mkdir(path, 0o700)
-        except OSError as error:
-            failure = error
-        else:
-            return path
-    raise failure
 
 
 def child_environment(

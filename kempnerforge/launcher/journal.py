@@ -1,12 +1,15 @@
 """One JSON line per event, one file per job, kept over all its attempts.
 
-json is imported where a journal is kept: it takes 2 ms, and outside Slurm there is usually none.
+A thread of its own reads and writes: the folder is usually in a home on the network, and when that hangs, nothing else
+may. json is imported where a journal is kept: it takes 2 ms, and outside Slurm there is usually none.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
+from _queue import SimpleQueue  # `import queue` costs 1 ms for classes that are not used here
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +17,8 @@ from .policy.words import Attempt, History
 
 #: Only so much of a journal's end is read at the start (bytes): thousands of attempts, in a few milliseconds.
 _TAIL = 1 << 20
+#: How long the end waits for the last lines to be written (s).
+_PATIENCE = 1.0
 
 
 def default_folder(environment: Mapping[str, str]) -> str:
@@ -25,66 +30,86 @@ def default_folder(environment: Mapping[str, str]) -> str:
 
 
 class Journal:
-    """Appends events to a file; a journal that cannot be written is told once and then left alone.
+    """Appends events to a file, in the background.
 
     Args:
         path: the file; its folder is made when needed.
         common: fields of every line.
+
+    Attributes:
+        history: how earlier attempts ended; None: not read yet, or the journal cannot be relied on.
+        trouble: why nothing is written any more; None: it is, as far as known.
     """
 
     def __init__(self, path: str, common: Mapping[str, Any]) -> None:
+        self.history: History | None = None
+        self.trouble: str | None = None
         self._path = path
         self._common = common
-        self._descriptor: int | None = None
-        #: Why it is not being written; None: it is, as far as known.
-        self.trouble: str | None = None
+        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
 
-    def record(self, event: str, fields: Mapping[str, Any]) -> str | None:
-        """Append a line; return what went wrong, the first time that something does."""
-        if self.trouble is not None:
-            return None
+    def record(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Append a line. Nothing that goes wrong is raised: see `trouble`."""
         import json
 
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields}) + "\n"
-        try:
-            if self._descriptor is None:
-                os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-                self._descriptor = os.open(self._path, flags, 0o644)
-            # One write per line: lines of two attempts, or of two ranks, never mix (open(2), O_APPEND).
-            os.write(self._descriptor, line.encode())
-        except OSError as error:
-            self.trouble = f"{self._path}: {error.strerror}"
-            return self.trouble
-        return None
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields})
+        self._lines.put(line.encode() + b"\n")
 
     def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        """Wait a moment for what is not written yet; a folder that hangs is left behind."""
+        self._lines.put(None)
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            self.trouble = f"{self._path}: not written within {_PATIENCE:g} s"
 
-    def history(self) -> History:
-        """Return how earlier attempts ended; lines that cannot be read are passed over."""
-        import json
+    # --- in the thread ---------------------------------------------------------------------------
 
-        attempts = []
-        for line in _tail_lines(self._path):
+    def _work(self) -> None:
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            # O_NONBLOCK: never wait for a reader, whatever somebody put there.
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags, 0o644)
             try:
-                entry = json.loads(line)
-                if entry["event"] != "end":
-                    continue
-                restarts = None if entry["restarts"] is None else int(entry["restarts"])
-                progress = entry["progress"] if isinstance(entry["progress"], bool) else None
-                shutdown = None if entry["shutdown"] is None else float(entry["shutdown"])
-                attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown))
-            except (ValueError, KeyError, TypeError):
+                self._use(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.history = None  # who cannot write now will not be able to count this attempt later
+            self.trouble = f"{self._path}: {error.strerror}"
+
+    def _use(self, descriptor: int) -> None:
+        first = self._lines.get()
+        if first is not None:
+            history = _attempts(_tail_lines(descriptor))
+            os.write(descriptor, first)
+            self.history = history
+            # One write per line: lines of two attempts, or of two ranks, never mix (open(2), O_APPEND).
+            while (line := self._lines.get()) is not None:
+                os.write(descriptor, line)
+
+
+def _attempts(lines: list[bytes]) -> History:
+    """Return how attempts ended; lines that cannot be read are passed over."""
+    import json
+
+    attempts = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if entry["event"] != "end":
                 continue
-        return tuple(attempts)
+            restarts = None if entry["restarts"] is None else int(entry["restarts"])
+            progress = entry["progress"] if isinstance(entry["progress"], bool) else None
+            shutdown = None if entry["shutdown"] is None else float(entry["shutdown"])
+            attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return tuple(attempts)
 
 
-def _tail_lines(path: str) -> list[bytes]:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            return file.read(_TAIL).splitlines()
-    except OSError:
-        return []
+def _tail_lines(descriptor: int) -> list[bytes]:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, _TAIL, max(0, size - _TAIL)).splitlines() if size else []

@@ -20,6 +20,7 @@ class Report:
     def __init__(self, log: Log, journal: Journal | None) -> None:
         self._log = log
         self._journal = journal
+        self._told_trouble = False
 
     def say(self, level: Level, text: str) -> None:
         self._log.say(level, text)
@@ -30,9 +31,21 @@ class Report:
             self._log.say("warning", text)
 
     def record(self, event: str, fields: Mapping[str, Any]) -> None:
-        if self._journal is not None and (trouble := self._journal.record(event, fields)):
-            self._log.say("warning", f"no journal: {trouble}")
+        if self._journal is not None:
+            self._journal.record(event, fields)
+            self._tell_trouble(self._journal)
 
-    def history(self) -> History:
-        """Return how earlier attempts ended, as far as they were journalled."""
-        return self._journal.history() if self._journal is not None else ()
+    @property
+    def history(self) -> History | None:
+        """How earlier attempts ended; None: not known, or not yet."""
+        return self._journal.history if self._journal is not None else None
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._tell_trouble(self._journal)
+
+    def _tell_trouble(self, journal: Journal) -> None:
+        if journal.trouble is not None and not self._told_trouble:
+            self._told_trouble = True
+            self.warn(f"no journal: {journal.trouble}")

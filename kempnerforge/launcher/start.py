@@ -54,7 +54,6 @@ class Attempt(NamedTuple):
     folder: inject.PrivateFolder | None
     control: Control | None
     report: Report
-    history: words.History
     policy: Policy
     first_facts: FirstFacts
 
@@ -85,12 +84,7 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     if where.place == "batch":
         end = None if facts.job is None else facts.job.end
         job_facts = place.facts_to_hand_down(where.job_id, end, facts.site.site, kills)
-    folder = control = None
-    try:
-        folder = inject.PrivateFolder(environment)
-        control = Control(folder.fd, poller)
-    except OSError as error:
-        log.say("warning", f"no private folder ({error}): processes cannot register, signals are passed on")
+    folder, control = _open_control(environment, poller, log)
     in_our_group = child.shares_our_terminal()
     try:
         started = child.spawn(
@@ -108,7 +102,6 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
         raise
     # The child runs: from here on everything may take its time.
     report = Report(log, _journal(settings, environment, where))
-    history = report.history() if where.place == "batch" else ()
     rules = words.Rules(
         place=where.place,
         requeue=settings.requeue,
@@ -122,12 +115,30 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
         job_id=slurm.requeue_id_by_environment(environment),
     )
     site, end = (where.outer.site, where.outer.end) if where.outer else (facts.site.site, None)
-    policy = Policy(rules, history, site, end)
-    attempt = Attempt(
-        settings, where, started, in_our_group, controller, folder, control, report, history, policy, facts
-    )
+    policy = Policy(rules, site, end)
+    attempt = Attempt(settings, where, started, in_our_group, controller, folder, control, report, policy, facts)
     _tell(attempt)
     return attempt
+
+
+def _open_control(
+    environment: Mapping[str, str], poller: select.poll, log: Log
+) -> tuple[inject.PrivateFolder, Control] | tuple[None, None]:
+    """Bind the control socket in the first folder where that works."""
+    failure = OSError()
+    for parent in inject.parents(environment):
+        try:
+            folder = inject.PrivateFolder(parent)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            return folder, Control(folder.fd, poller)
+        except OSError as error:
+            failure = error
+            folder.remove()
+    log.say("warning", f"no private folder ({failure}): processes cannot register, signals are passed on")
+    return None, None
 
 
 def _ask(where: place.Whereabouts, environment: Mapping[str, str], poller: select.poll) -> slurm.Controller | None:

@@ -205,6 +205,8 @@ class Supervisor:
         if isinstance(answer, slurm.BatchScript):
             self._report.warn(surroundings.lead_warning(self._time_to_stop(), self._site.kill_wait, answer.text))
             return None
+        if isinstance(answer, words.JobRead) and (history := self._report.history) is not None:
+            self._policy.handle(words.HistoryRead(history), time.monotonic())
         if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
             self._restarts = answer.job.restarts
             self._report.warn(
@@ -214,7 +216,7 @@ class Supervisor:
 
     def _time_to_stop(self) -> float:
         """Return how long stopping may take, by the user's word and by the last attempt (s)."""
-        last = tables.past_of(self._attempt.history, self._restarts or 0).last_shutdown
+        last = tables.past_of(self._report.history, self._restarts or 0).last_shutdown
         return max(self._attempt.settings.timeout or 0.0, last or 0.0)
 
     def _carry_out(self, actions: list[words.Action]) -> None:
@@ -302,6 +304,7 @@ class Supervisor:
             self._control.close()
         if self._attempt.folder is not None:
             self._attempt.folder.remove()
+        self._report.close()
 
 
 def _notice_message(told: words.Tell) -> dict[str, Any]:

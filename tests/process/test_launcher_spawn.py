@@ -240,10 +240,10 @@ def test_a_cooperative_child_saves_when_we_are_killed(launch: Launch) -> None:
     run.says("ready")
     bash, python = descendants(run.pid)
     run.send(signal.SIGKILL)
+    run.ends(-signal.SIGKILL)  # only then bash is ours
     run.says("stop", "SIGTERM")
     assert reap(bash) == 4
     assert not status_of(python)
-    run.ends(-signal.SIGKILL)
     forget_folder(launch)
 
 

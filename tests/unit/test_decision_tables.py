@@ -45,6 +45,10 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         (COMPLETING._replace(state="CANCELLED"), BEFORE, SIGTERM, "cancelled"),
         # suspended past its original end, then cancelled: the clock proves nothing
         (COMPLETING._replace(suspended=True), BEFORE._replace(end=NOW - 50), SIGTERM, "cancelled"),
+        # the partition's grace is unknown, or 0 because the QOS has the real one
+        (COMPLETING._replace(preempted_at=NOW - 20), BEFORE._replace(grace_time=None), SIGTERM, "cancelled"),
+        (COMPLETING._replace(preempted_at=NOW - 20), BEFORE._replace(grace_time=0), SIGTERM, "cancelled"),
+        (COMPLETING._replace(preempted_at=NOW), BEFORE._replace(grace_time=0), SIGTERM, "preempted"),
         # the first reading came too late to tell a requeue from a cancellation
         (COMPLETING, Known(), SIGTERM, "unknown"),
         (COMPLETING._replace(timed_out=True), Known(), SIGTERM, "time_limit"),
@@ -154,6 +158,9 @@ CASE = Ending(0, False, NOBODY, SIGUSR1, True, "time_limit")
         (CASE._replace(status=1), BATCH, "interrupted", True),
         (CASE._replace(status=1, cooperation=SAVED), BATCH, "interrupted", True),
         (CASE._replace(status=-SIGTERM), BATCH, "interrupted", True),
+        # a shell around the program that saved
+        (CASE._replace(status=-SIGUSR1, cooperation=SAVED), BATCH, "checkpointed", True),
+        (CASE._replace(status=143, cooperation=SAVED), STEP, "checkpointed", False),
         (CASE._replace(status=-SIGKILL, killed=True), BATCH, "forced", True),
         (CASE._replace(status=None, killed=True), BATCH, "forced", True),
         (CASE._replace(reason="preempted", signum=SIGTERM), BATCH, "checkpointed", True),
@@ -271,3 +278,21 @@ def test_a_child_that_ended_in_a_preemptions_grace_without_a_notice(
     job = RUNNING._replace(preempted_at=NOW)
     assert tables.preempted_unnoticed(job, ending, rules) is preempted
     assert not tables.preempted_unnoticed(RUNNING, ending, rules)
+
+
+def test_without_a_history_every_restart_may_have_been_a_retry() -> None:
+    ending = CASE._replace(reason=None, signum=None, status=1)
+    rules = BATCH._replace(retry_failures=1)
+    assert tables.decide("failed", ending, rules, None, RUNNING).requeue
+    assert not tables.decide("failed", ending, rules, None, RUNNING._replace(restarts=1)).requeue
+
+
+def test_several_records_of_one_attempt_count_as_one() -> None:
+    history = (
+        *(Attempt(0, False, True, 5), Attempt(0, True, False, 7)),
+        *(Attempt(1, False, False), Attempt(1, False, True)),
+        *(Attempt(2, False, False), Attempt(2, False, False, 9)),  # of the present attempt
+    )
+    assert tables.past_of(history, 2) == tables.Past(2, 1, None)
+    assert tables.past_of(history[:2], 1) == tables.Past(1, 0, 7)
+    assert tables.past_of((Attempt(5, False, True), *history), 2) == tables.Past(2, 1, None)

@@ -21,6 +21,8 @@ from kempnerforge.launcher.policy.words import (
     Exit,
     Finished,
     Forward,
+    Gone,
+    HistoryRead,
     Job,
     JobRead,
     Kill,
@@ -274,6 +276,53 @@ def test_a_young_srun_gets_the_notice_until_it_has_settled() -> None:
     assert len(story.done(Deliver)) == 1 + 5
 
 
+@pytest.mark.parametrize("last_word", [Finished(5), Gone(5)], ids=["finished", "gone"])
+def test_a_save_outlives_the_shell_around_it(last_word: words.Event) -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1))
+    story.happens(JobRead(RUNNING._replace(end=START + 120)), ChildExited(-10, False))
+    story.passes(60)
+    assert not story.done(Terminate) and not story.done(Kill)
+    story.happens(MoreTime(5, 50), last_word).passes(1)
+    assert story.done(Terminate), "what is left then is swept"
+    story.happens(TreeEmpty(), JobRead(RUNNING))
+    assert story.done(Requeue)
+
+
+def test_a_save_that_outlives_its_shell_is_killed_in_time_all_the_same() -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1))
+    story.happens(JobRead(RUNNING._replace(end=START + 120)), ChildExited(-10, False)).passes(119)
+    assert len(story.done(DumpStacks)) == len(story.done(Terminate)) == len(story.done(Kill)) == 1
+    story.happens(TreeEmpty(), JobRead(RUNNING))
+    assert "forced: SIGUSR1" in story.said or story.done(Requeue)
+
+
+def test_a_notice_reaches_a_save_that_has_outlived_its_shell() -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), ChildExited(-9, False))
+    assert story.done(Terminate)
+    story.happens(signalled(SIGUSR1, alive=False))
+    assert story.done(Deliver) == [Deliver(SIGUSR1)]
+
+
+def test_a_storm_of_sigcont_postpones_nothing() -> None:
+    story = Story(Rules("outside", timeout=6)).happens(signalled(SIGUSR1))
+    for _ in range(20):
+        story.happens(Continued(0)).passes(0.3)
+    assert story.done(Terminate) and story.done(Kill)
+
+
+def test_a_storm_of_sigterm_moves_no_deadline_away() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM))
+    for _ in range(20):
+        story.happens(signalled(SIGTERM)).passes(0.4)
+    assert story.policy.deadline == START + 30
+
+
+def test_a_slow_controller_does_not_cost_a_retry() -> None:
+    story = Story(Rules("batch", retry_failures=1)).happens(JobRead(RUNNING), HistoryRead(()), ChildExited(3, True))
+    story.passes(4).happens(JobRead(RUNNING)).passes(9).happens(RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert story.status == 0
+
+
 def test_what_is_left_behind_is_asked_then_killed() -> None:
     story = Story(Rules("outside", term_grace=3)).happens(ChildExited(0, False)).passes(2.9)
     assert story.done(Terminate) and not story.done(Kill)
@@ -310,6 +359,7 @@ any_event = st.one_of(
     st.just(Registered("train.py", 5, 600)),
     st.builds(Polled, st.just(5), st.booleans()),
     st.just(Finished(5)),
+    st.just(Gone(5)),
     st.builds(MoreTime, st.just(5), st.floats(0, 1000)),
     st.builds(ChildExited, st.sampled_from([0, 1, 85, -9, -15]), st.booleans()),
     st.just(TreeEmpty()),

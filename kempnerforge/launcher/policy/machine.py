@@ -1,13 +1,15 @@
 """The state machine of one attempt: events in, actions out, and the time at which it wants to be asked again.
 
     run ──child exited──▶ sweep ──nothing left──▶ decide ──requeue──▶ verify ──▶ done
-                                                    ▲───refused, time left───┘
+     └─▶ outlived ─saved──▲                         ▲───refused, time left───┘
 
+Outlived: the child has ended (a shell that died of the notice, say), but a cooperative process below still saves.
 A notice may come in any phase: it opens the window up to the deadline, and never changes the phase.
 """
 
 from __future__ import annotations
 
+import math
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, Signals
 from typing import Literal, NamedTuple
 
@@ -25,7 +27,9 @@ from .words import (
     Exit,
     Finished,
     Forward,
+    Gone,
     History,
+    HistoryRead,
     Job,
     JobRead,
     Kill,
@@ -75,7 +79,9 @@ SAME_EVENT = 1.0
 #: srun aborts the whole step on these (slurm-facts, "Who receives what").
 ABORTS_SRUN = frozenset({SIGHUP, SIGQUIT, SIGTERM})
 
-Phase = Literal["run", "sweep", "decide", "verify", "done"]
+Phase = Literal["run", "outlived", "sweep", "decide", "verify", "done"]
+#: Phases in which the run may have something to save.
+UNSAVED: tuple[Phase, ...] = ("run", "outlived")
 Alarm = Literal["terminate", "kill", "abandon", "progress", "ask", "repeat to srun", "conclude", "verify"]
 
 
@@ -92,14 +98,13 @@ class Policy:
 
     Args:
         rules: what is fixed at the start.
-        history: what the journal tells of earlier attempts.
         site: what the cluster gives, until `SiteRead` tells better.
         end: when Slurm ends the job (s, monotonic), as far as known before it is asked.
     """
 
-    def __init__(self, rules: Rules, history: History = (), site: Site | None = None, end: float | None = None) -> None:
+    def __init__(self, rules: Rules, site: Site | None = None, end: float | None = None) -> None:
         self._rules = rules
-        self._history = history
+        self._history: History | None = None
         self._site = site or Site()
         self._known = tables.Known(end=end, grace_time=self._site.grace_time)
         self._job: Job | None = None
@@ -114,12 +119,15 @@ class Policy:
         self._stages: tables.Stages | None = None
         self._wanted_until: float | None = None
         self._cooperation = tables.Cooperation()
+        #: Registered and neither finished nor gone: how many handlers, by pid.
+        self._saving: dict[int, int] = {}
         self._timeline = Timeline()
         self._status: int | None = None
         self._outcome: Outcome = "failed"
         self._killed = False
         self._was_delivered = False
         self._said_no_answer = False
+        self._asked_at = self._said_term_at = -math.inf
         self._tries = 0
         #: What is due next, by name: the only place where a future time is kept.
         self._alarms: dict[Alarm, float] = {}
@@ -152,6 +160,9 @@ class Policy:
             self._site = event.site
             self._known = self._known._replace(grace_time=event.site.grace_time)
             return self._plan(now)
+        if isinstance(event, HistoryRead):
+            self._history = event.history
+            return []
         if isinstance(event, JobRead):
             return self._job_read(event, now)
         if isinstance(event, RequeueAnswered):
@@ -176,11 +187,14 @@ class Policy:
             return self._forward(event)
         if signum == SIGUSR1:
             return []
-        self._notice = notice._replace(first_term=notice.first_term or now, last_term=now)
-        if notice.last_term is not None and now - notice.last_term <= SAME_EVENT:
-            return self._plan(now)
+        # KillWait counts from the first that Slurm has not explained yet.
+        unexplained = notice.last_term is not None and self._rules.place == "batch" and not self._still_runs
+        last_term = notice.last_term if unexplained else now
+        self._notice = notice._replace(first_term=notice.first_term or now, last_term=last_term)
         self._still_runs = False
-        return [Say("info", f"SIGTERM too, from {event.sender}"), *self._understand(now), *self._plan(now)]
+        said = [Say("info", f"SIGTERM too, from {event.sender}")] if now - self._said_term_at > SAME_EVENT else []
+        self._said_term_at = now
+        return [*said, *self._understand(now), *self._plan(now)]
 
     def _first_notice(self, event: Signalled, now: float) -> list[Action]:
         signum, name = event.signum, Signals(event.signum).name
@@ -196,8 +210,8 @@ class Policy:
         if signum == SIGINT:
             handed_on = self._forward(event)
         else:
-            handed_on = [Deliver(signum)] if event.child_alive else []
-        if self._phase == "run" and window:
+            handed_on = [Deliver(signum)] if event.child_alive or self._phase == "outlived" else []
+        if self._phase in UNSAVED and window:
             self._alarms["progress"] = now + PROGRESS_EVERY
         understood = self._understand(now)
         plan = self._plan(now)
@@ -227,9 +241,17 @@ class Policy:
         assert self._notice is not None
         signum = self._notice.signum
         if self._rules.place == "batch" and signum != SIGINT:
-            self._alarms.pop("ask", None)
-            return [AskSlurm()]
+            return self._ask(now)
         return self._set_reason(tables.reason_without_slurm(signum, self._rules.place, self._known.end, now))
+
+    def _ask(self, now: float) -> list[Action]:
+        """Have the job read, but not again and again while signals pour in: a new question drops the last."""
+        if now - self._asked_at < SAME_EVENT:
+            self._alarms["ask"] = self._asked_at + SAME_EVENT
+            return []
+        self._alarms.pop("ask", None)
+        self._asked_at = now
+        return [AskSlurm()]
 
     def _set_reason(self, reason: Reason) -> list[Action]:
         if reason == self._reason:
@@ -286,7 +308,7 @@ class Policy:
         deadline = tables.deadline(notice, self._reason, self._still_runs, end, rules, self._site)
         if self._known_deadline is not None:
             deadline = min(deadline, self._known_deadline)
-        if self._reason not in (None, "unknown") and (self._still_runs or self._rules.place != "batch"):
+        if rules.place != "batch" or (self._still_runs and self._reason not in (None, "unknown")):
             self._known_deadline = deadline
         plan = tables.stages(notice.at, deadline, rules.term_grace)
         if rules.has_outer:
@@ -299,7 +321,7 @@ class Policy:
         opened = self._stages is None
         moved = self._deadline is None or abs(deadline - self._deadline) >= 1 or self._told_reason != self._reason
         self._stages, self._deadline = plan, deadline
-        if self._phase == "run":
+        if self._phase in UNSAVED:
             # A stage that is done stays done.
             for stage, at in (("terminate", plan.terminate), ("kill", plan.kill)):
                 if opened or stage in self._alarms:
@@ -322,10 +344,9 @@ class Policy:
         if stopped > 0:
             actions.append(Say("info", f"continued after {stopped:.0f} s"))
             actions.append(Record("continued", {"stopped_for": round(stopped, 3)}))
-        asks = self._rules.place == "batch" and self._phase in ("run", "sweep")
         if self._known.end is not None:
             self._known = self._known._replace(end=self._known.end + stopped)
-        if self._notice is not None and self._deadline is not None:
+        if stopped > 0 and self._notice is not None and self._deadline is not None:
             terms = [None if t is None else t + stopped for t in (self._notice.first_term, self._notice.last_term)]
             at = self._notice.at + stopped
             self._notice = self._notice._replace(at=at, first_term=terms[0], last_term=terms[1])
@@ -337,9 +358,9 @@ class Policy:
             for stage in ("terminate", "kill", "abandon", "conclude"):
                 if stage in self._alarms:
                     self._alarms[stage] = max(self._alarms[stage] + stopped, now + HOLD_AFTER_STOP)
-        if asks:
-            self._alarms.pop("ask", None)
-            actions.append(AskSlurm())
+        # A stop that went unnoticed did not outlast anything due, but Slurm may have moved the end.
+        if self._rules.place == "batch" and self._phase in (*UNSAVED, "sweep"):
+            actions += self._ask(now)
         return actions
 
     def _time_passed(self, now: float) -> list[Action]:
@@ -365,22 +386,24 @@ class Policy:
         if alarm == "progress":
             return self._tell_progress(now)
         if alarm == "ask":
+            self._asked_at = now
             return [AskSlurm()]
         if alarm == "repeat to srun":
-            missed = self._phase == "run" and not self._cooperation.registered and self._notice is not None
+            missed = self._phase in UNSAVED and not self._cooperation.registered and self._notice is not None
             return [Deliver(SIGUSR1, again=True)] if missed else []
         if alarm == "conclude":
-            return self._conclude(None, now)
+            # While a requeue is under way its answer decides; scontrol's own patience is limited.
+            return self._conclude(None, now) if self._phase == "decide" else []
         return self._done(True, "the requeue was accepted, but Slurm did not confirm it", now)
 
     def _kill(self, now: float) -> list[Action]:
-        self._killed = self._phase == "run"
+        self._killed = self._phase in UNSAVED
         wait = KILL_WINDOW if self._deadline is None else max((self._deadline - now) / 2, 0.1)
         self._alarms["abandon"] = now + min(KILL_WINDOW, wait)
         return [Say("warning", "still running: SIGKILL"), Record("stage", {"stage": "kill"}), Kill()]
 
     def _tell_progress(self, now: float) -> list[Action]:
-        if self._phase != "run" or self._deadline is None:
+        if self._phase not in UNSAVED or self._deadline is None:
             return []
         self._alarms["progress"] = now + PROGRESS_EVERY
         seen = self._cooperation
@@ -391,8 +414,16 @@ class Policy:
 
     def _reported(self, event: Event, now: float) -> list[Action]:
         seen, line = self._cooperation, self._timeline
+        if isinstance(event, (Finished, Gone)):
+            self._saving[event.pid] = self._saving.get(event.pid, 0) - 1
+            if self._saving[event.pid] <= 0:
+                del self._saving[event.pid]
+        if isinstance(event, Gone):
+            return self._sweep(now) if self._phase == "outlived" and not self._saving else []
         if isinstance(event, Registered):
-            self._cooperation = seen._replace(registered=True)
+            self._saving[event.pid] = self._saving.get(event.pid, 0) + 1
+            if not event.is_launcher:
+                self._cooperation = seen._replace(registered=True)
             record = {"pid": event.pid, "program": event.program, "timeout": event.timeout}
             return [Record("registered", record), Say("detail", f"cooperative: {event.program} (pid {event.pid})")]
         if isinstance(event, Polled):
@@ -405,7 +436,9 @@ class Policy:
         if isinstance(event, Finished):
             self._cooperation = seen._replace(finished=True)
             self._timeline = line._replace(finish=line.finish or now)
-            return [Record("finished", {"pid": event.pid}), Say("info", f"pid {event.pid} finished{self._after(now)}")]
+            told: list[Action] = [Record("finished", {"pid": event.pid})]
+            told.append(Say("info", f"pid {event.pid} finished{self._after(now)}"))
+            return told + (self._sweep(now) if self._phase == "outlived" and not self._saving else [])
         if isinstance(event, MoreTime):
             return self._more_time(event, now)
         return []
@@ -414,7 +447,7 @@ class Policy:
         return "" if self._notice is None else f" {now - self._notice.at:.1f} s after the notice"
 
     def _more_time(self, event: MoreTime, now: float) -> list[Action]:
-        if "terminate" not in self._alarms or self._phase != "run":
+        if "terminate" not in self._alarms:
             return []
         self._wanted_until = max(self._wanted_until or now, now + event.seconds)
         told = self._plan(now)
@@ -425,29 +458,39 @@ class Policy:
     # --- the end of the child --------------------------------------------------------------------
 
     def _child_exited(self, event: ChildExited, now: float) -> list[Action]:
-        if self._phase != "run":
-            # It had been given up after SIGKILL and went after all.
-            self._status = event.status
-            return []
         self._status = event.status
+        if self._phase != "run":
+            return []  # it had been given up after SIGKILL, and went after all
         self._timeline = self._timeline._replace(exit=now)
         actions: list[Action] = [Record("exit", {"status": event.status})]
         if self._notice is not None:
             actions.append(Say("info", f"the child {describe(event.status)}{self._after(now)}"))
-        self._alarms.pop("terminate", None)
-        self._alarms.pop("progress", None)
-        self._alarms.pop("repeat to srun", None)
         if event.tree_empty:
             return actions + self._start_to_decide(now)
+        if not self._saving or "abandon" in self._alarms:
+            return actions + self._sweep(now)
+        # Not the child, but what is below it holds the run: the stages go on as they were.
+        self._phase = "outlived"
+        actions.append(Say("info", f"what it ran still saves: pid {', '.join(map(str, self._saving))}"))
+        if "terminate" not in self._alarms and "kill" not in self._alarms:
+            self._alarms["kill"] = now + tables.MANUAL_WINDOW
+            actions.append(Terminate())
+        return actions
+
+    def _sweep(self, now: float) -> list[Action]:
+        """Ask what the child left behind to end, and kill it after a while."""
         self._phase = "sweep"
+        overdue: tuple[Alarm, ...] = ("terminate", "progress", "repeat to srun")
+        for alarm in overdue:
+            self._alarms.pop(alarm, None)
         if "abandon" in self._alarms:
-            return [*actions, Kill()]
+            return [Kill()]
         latest = self._alarms.get("kill", now + self._rules.term_grace)
         self._alarms["kill"] = min(latest, now + self._rules.term_grace)
-        return [*actions, Say("detail", "sweeping what is left behind"), Terminate()]
+        return [Say("detail", "sweeping what is left behind"), Terminate()]
 
     def _tree_empty(self, now: float) -> list[Action]:
-        return self._start_to_decide(now) if self._phase == "sweep" else []
+        return self._start_to_decide(now) if self._phase in ("outlived", "sweep") else []
 
     def _start_to_decide(self, now: float) -> list[Action]:
         self._phase = "decide"
@@ -462,7 +505,8 @@ class Policy:
         if self._deadline is not None:
             # Before the deadline, or nobody would read why the job was not requeued.
             return max(self._deadline - min(LAST_WORD, (self._deadline - now) * 0.1), now + LAST_WINDOW)
-        worth = self._status == CHECKPOINTED_STATUS or self._cooperation.finished
+        failed = self._status != 0 and self._rules.retry_failures > 0
+        worth = failed or self._status == CHECKPOINTED_STATUS or self._cooperation.finished
         return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
 
     def _say_no_answer(self, error: str) -> list[Action]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
-from .words import CHECKPOINTED_STATUS, History, Job, Outcome, Place, Reason, Rules, Site
+from .words import CHECKPOINTED_STATUS, Attempt, History, Job, Outcome, Place, Reason, Rules, Site
 
 #: A SIGUSR1 at most this long before the end is the time limit's (s). ``--signal``'s lead cannot be read back, leads
 #: of half an hour are in use, and taking a long lead for a manual signal would cut its save short.
@@ -27,6 +27,9 @@ SRUN_SETTLES = 10.0
 
 #: Attempts in a row known to have made no progress after which a run is not requeued any more.
 NO_PROGRESS_LIMIT = 3
+
+#: How a process ends that does not handle the notice, and a shell around it.
+DIED_OF_A_NOTICE = frozenset({-SIGTERM, -SIGUSR1, 128 + SIGTERM, 128 + SIGUSR1})
 
 #: Reasons that say nothing of a run that should go on.
 ENDED_BY_A_PERSON = frozenset({"cancelled", "manual", "interrupt"})
@@ -58,8 +61,8 @@ class Known(NamedTuple):
     restarts: int | None = None
     #: The end as last read while the job ran; None: never read, or not to be relied on.
     end: float | None = None
-    #: Seconds of grace that the partition gives before a preemption.
-    grace_time: float = 0.0
+    #: Seconds of grace that the partition gives before a preemption; None: unknown.
+    grace_time: float | None = None
 
 
 def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
@@ -82,9 +85,9 @@ def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
         return "unknown"
     if job.preempted_at is not None:
         # PreemptMode=CANCEL. When the grace is over Slurm ends the job, and sets PreemptTime again to that moment
-        # (seen on 22.05). Before, only a person ends it.
+        # (seen on 22.05). Before, only a person ends it. A grace of 0 may in truth be a longer one of the job's QOS.
         by_slurm = job.end is not None and job.end - job.preempted_at <= 1
-        grace_over = now >= job.preempted_at + known.grace_time - CLOCK_SLACK
+        grace_over = bool(known.grace_time) and now >= job.preempted_at + (known.grace_time or 0) - CLOCK_SLACK
         return "preempted" if by_slurm or grace_over else "cancelled"
     # A job that was ever suspended ends later than was read, and a cancelled one would look timed out.
     if known.end is not None and not job.suspended and now >= known.end:
@@ -130,7 +133,7 @@ def deadline(
         if rules.place == "step":
             # A preempted step gets SIGTERM when its grace begins, and again when it is over.
             again = notice.last_term > notice.first_term
-            limits.append(notice.last_term + site.kill_wait + (0 if again else site.grace_time))
+            limits.append(notice.last_term + site.kill_wait + (0 if again else site.grace_time or 0))
         elif rules.place == "batch" and not still_runs:
             limits.append(notice.last_term + site.kill_wait)
     return min(limits, default=notice.at + MANUAL_WINDOW)
@@ -211,6 +214,8 @@ def outcome_of(ending: Ending, rules: Rules) -> Outcome:
         return "forced"
     if ending.status == CHECKPOINTED_STATUS:
         return "checkpointed"
+    if noticed and cooperation.finished and ending.status in DIED_OF_A_NOTICE:
+        return "checkpointed"  # a shell around the program that saved
     if ending.status != 0:
         return "interrupted" if noticed else "failed"
     if not noticed:
@@ -247,22 +252,31 @@ class Past(NamedTuple):
     last_shutdown: float | None
 
 
-def past_of(history: History, restarts: int) -> Past:
+def past_of(history: History | None, restarts: int) -> Past:
     """Sum up the attempts before the one whose job record says ``Restarts=`` `restarts`.
 
-    Job numbers come round again. Going back in time ``Restarts`` falls; where it does not, another job begins.
+    Without a history every restart may have been a retry. Job numbers come round again: going back in time
+    ``Restarts`` falls, and where it does not, another job begins.
     """
-    retried = without_progress = 0
-    unbroken = True
-    last = history[-1] if history and (history[-1].restarts or 0) < restarts else None
-    for attempt in reversed(history):
-        if attempt.restarts is None or attempt.restarts >= restarts:
+    if history is None:
+        return Past(restarts, 0, None)
+    # One script may run several kforge-runs, one after another: all of an attempt's records count as one.
+    attempts: dict[int, list[Attempt]] = {}
+    latest = restarts
+    for record in reversed(history):
+        if record.restarts is None or record.restarts > latest:
             break
-        restarts = attempt.restarts
-        retried += attempt.retried
-        unbroken = unbroken and attempt.progress is False
-        without_progress += unbroken
-    return Past(retried, without_progress, last.shutdown if last is not None else None)
+        latest = record.restarts
+        if latest < restarts:
+            attempts.setdefault(latest, []).append(record)
+    shutdowns = [record.shutdown for records in attempts.values() for record in records]
+    retried = sum(any(record.retried for record in records) for records in attempts.values())
+    without_progress = 0
+    for records in attempts.values():
+        if not all(record.progress is False for record in records):
+            break
+        without_progress += 1
+    return Past(retried, without_progress, shutdowns[0] if shutdowns else None)
 
 
 class Decision(NamedTuple):
@@ -270,7 +284,7 @@ class Decision(NamedTuple):
     because: str
 
 
-def decide(outcome: Outcome, ending: Ending, rules: Rules, history: History, job: Job | None) -> Decision:
+def decide(outcome: Outcome, ending: Ending, rules: Rules, history: History | None, job: Job | None) -> Decision:
     """Return whether to requeue the job, and why (design.md, "Outcome and decision").
 
     Args:

@@ -67,7 +67,8 @@ class Site(NamedTuple):
     """What the cluster gives a job: seconds from SIGTERM to SIGKILL, and of grace before a preemption."""
 
     kill_wait: float = 30.0
-    grace_time: float = 0.0
+    #: None: unknown.
+    grace_time: float | None = None
 
 
 class Job(NamedTuple):
@@ -118,6 +119,8 @@ class Registered(NamedTuple):
     program: str
     pid: int
     timeout: float
+    #: It is an inner kforge-run, which stands for whatever it runs.
+    is_launcher: bool = False
 
 
 class Polled(NamedTuple):
@@ -126,6 +129,12 @@ class Polled(NamedTuple):
 
 
 class Finished(NamedTuple):
+    pid: int
+
+
+class Gone(NamedTuple):
+    """A registered process's connection has ended, and so has the process, or its handler is unregistered."""
+
     pid: int
 
 
@@ -152,6 +161,10 @@ class SiteRead(NamedTuple):
     site: Site
 
 
+class HistoryRead(NamedTuple):
+    history: History
+
+
 class JobRead(NamedTuple):
     #: None: Slurm did not answer, or not understandably.
     job: Job | None
@@ -176,10 +189,12 @@ Event = (
     | Registered
     | Polled
     | Finished
+    | Gone
     | MoreTime
     | ChildExited
     | TreeEmpty
     | SiteRead
+    | HistoryRead
     | JobRead
     | RequeueAnswered
     | TimePassed
