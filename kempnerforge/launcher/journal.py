@@ -68,10 +68,7 @@ class Journal:
 
     def _work(self) -> None:
         try:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            # O_NONBLOCK: never wait for a reader, whatever somebody put there.
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-            descriptor = os.open(self._path, flags, 0o644)
+            descriptor = self._open()
             try:
                 self._use(descriptor)
             finally:
@@ -79,6 +76,17 @@ class Journal:
         except OSError as error:
             self.history = None  # who cannot write now will not be able to count this attempt later
             self.trouble = f"{self._path}: {error.strerror}"
+
+    def _open(self) -> int:
+        # O_NONBLOCK: never wait for a reader, whatever somebody put there.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        folder = os.path.dirname(self._path)
+        os.makedirs(folder, exist_ok=True)
+        try:
+            return os.open(self._path, flags, 0o644)
+        except FileNotFoundError:  # somebody tidied the folder away, just now
+            os.makedirs(folder, exist_ok=True)
+            return os.open(self._path, flags, 0o644)
 
     def _use(self, descriptor: int) -> None:
         first = self._lines.get()

@@ -13,6 +13,7 @@ from .. import __about__
 from . import child, inject, libc, place, reaping, slurm, surroundings
 from .control import Control
 from .journal import Journal, default_folder
+from .outer import Outer
 from .output import Log
 from .policy import words
 from .policy.machine import Policy
@@ -53,6 +54,8 @@ class Attempt(NamedTuple):
     #: None: there is no private folder.
     folder: inject.PrivateFolder | None
     control: Control | None
+    #: None: no kforge-run above this one can be reached.
+    outer: Outer | None
     report: Report
     policy: Policy
     first_facts: FirstFacts
@@ -116,7 +119,19 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     )
     site, end = (where.outer.site, where.outer.end) if where.outer else (facts.site.site, None)
     policy = Policy(rules, site, end)
-    attempt = Attempt(settings, where, started, in_our_group, controller, folder, control, report, policy, facts)
+    attempt = Attempt(
+        settings,
+        where,
+        started,
+        in_our_group,
+        controller,
+        folder,
+        control,
+        _register_above(where),
+        report,
+        policy,
+        facts,
+    )
     _tell(attempt)
     return attempt
 
@@ -176,6 +191,15 @@ def _journal(settings: Settings, environment: Mapping[str, str], where: place.Wh
         name += f".{environment.get('SLURM_STEP_ID', 'x')}.{where.task}"
     common = {"job": where.job_id, "attempt": f"{time.time():.0f}-{os.getpid()}"}
     return Journal(os.path.join(folder, name.replace("/", "_") + ".jsonl"), common)
+
+
+def _register_above(where: place.Whereabouts) -> Outer | None:
+    if where.outer is None:
+        return None
+    try:
+        return Outer()
+    except OSError:
+        return None  # it is on another node, where srun hands its signals on
 
 
 def _tell(attempt: Attempt) -> None:

@@ -22,6 +22,8 @@ from .start import Attempt, start
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
+#: During a shutdown we wake so often (s): a stop is seen by what it adds.
+_HEARTBEAT = 0.25
 #: How long an scontrol that got SIGKILL may take to go (s).
 _LAST_REAP = 1.0
 #: json is loaded when the start is over, and not while a notice waits to be delivered (s).
@@ -100,6 +102,8 @@ class Supervisor:
         due = [self._policy.due, self._controller.due if self._controller else None, *self._chores.values()]
         self._due = min((moment for moment in due if moment is not None), default=math.inf)
         now = self._awake_until = time.monotonic()
+        if self._policy.deadline is not None:
+            self._due = min(self._due, now + _HEARTBEAT)
         # Rounded up: waking before anything is due would mean waking again. A month ahead is woken for, too.
         milliseconds = min(max(self._due - now, 0) * 1000, _LONGEST_POLL)
         self._poller.poll(None if self._due == math.inf else math.ceil(milliseconds))
@@ -150,8 +154,8 @@ class Supervisor:
     def _stopped_for(self, now: float) -> float:
         """Return how long we have been stopped, at most (s).
 
-        Nothing tells when a SIGSTOP came. Slurm sends SIGTSTP before it; else we know only that we did not wake when
-        something was due.
+        Nothing tells when a SIGSTOP came. Slurm sends SIGTSTP before it, but SIGCONT discards one that was not read
+        yet; else we know only that we did not wake when something was due.
         """
         asked, self._stop_asked_at = self._stop_asked_at, None
         since = max(asked, self._awake_until) if asked is not None else self._due
@@ -255,6 +259,8 @@ class Supervisor:
             self._report.say(action.level, action.text)
         elif isinstance(action, words.Record):
             self._report.record(action.event, action.fields)
+            if action.event == "end" and action.fields["outcome"] == "checkpointed" and self._attempt.outer is not None:
+                self._attempt.outer.finished()
         else:
             self._exit_status = action.status
         return None

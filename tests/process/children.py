@@ -106,7 +106,7 @@ def connect() -> socket.socket:
 
     from kempnerforge.bootstrap import contract
 
-    folder = os.open(os.environ[contract.CONTROL_VARIABLE].partition(":")[2], os.O_PATH)
+    folder = os.open(contract.control_folder() or "", os.O_PATH)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(contract.socket_address(folder))
     os.close(folder)
@@ -185,7 +185,7 @@ def register_late() -> None:
     connection.send(b'{"verb": "registered", "program": "late", "timeout": 60, "stacks": null}')
     told = json.loads(connection.recv(contract.MAX_MESSAGE))
     say("message", told["verb"], told["signal"], told["reason"], 500 < told["forced_exit_in"] < told["seconds_left"])
-    with open(os.path.join(os.environ[contract.CONTROL_VARIABLE].partition(":")[2], contract.NOTICE_FILE)) as file:
+    with open(os.path.join(contract.control_folder() or "", contract.NOTICE_FILE)) as file:
         found = json.load(file)
     say("file", found["signal"], found["reason"])
     sys.exit(9)

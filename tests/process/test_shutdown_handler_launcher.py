@@ -24,7 +24,7 @@ class FakeLauncher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.variable = f"{contract.node_name()}:{folder}"
+        self.variable = contract.control_address(str(folder))
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = os.open(folder, os.O_PATH)
         self.listener.bind(contract.socket_address(fd))
@@ -295,7 +295,18 @@ def test_rubbish_changes_nothing(run: Run, launcher: FakeLauncher) -> None:
 
 @pytest.mark.parametrize(
     "trouble",
-    ["no folder", "nobody listens", "other node", "no colon", "empty", "a file", "full", "bad notice", "fifo"],
+    [
+        "no folder",
+        "nobody listens",
+        "other node",
+        "other job",
+        "no colon",
+        "empty",
+        "a file",
+        "full",
+        "bad notice",
+        "fifo",
+    ],
 )
 def test_where_something_is_wrong_it_works_alone(run: Run, launcher: FakeLauncher, trouble: str) -> None:
     variable = launcher.variable
@@ -305,6 +316,8 @@ def test_where_something_is_wrong_it_works_alone(run: Run, launcher: FakeLaunche
         launcher.listener.close()
     elif trouble == "other node":
         variable = "elsewhere" + variable
+    elif trouble == "other job":
+        variable = contract.control_address(str(launcher.folder)).replace("::", ":7:")
     elif trouble == "no colon":
         variable = contract.node_name()
     elif trouble == "empty":
@@ -329,6 +342,7 @@ def test_where_something_is_wrong_it_works_alone(run: Run, launcher: FakeLaunche
         handler.finish()
         """,
         KFORGE_CONTROL=variable,
+        **({"SLURM_JOB_ID": "8"} if trouble == "other job" else {}),
     )
     child.says(False)
     assert time.monotonic() - started < 3

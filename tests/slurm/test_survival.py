@@ -260,6 +260,23 @@ def test_a_batch_shell_in_between_is_warned_about(slurm: Sandbox) -> None:
     assert re.search(r"warning: the batch script's bash \(pid \d+\) dies of SIGUSR1, .* `exec kforge-run", run.output)
 
 
+def test_a_save_that_outlives_the_shell_around_it(slurm: Sandbox) -> None:
+    command = f"bash -c '{training(STEPS, save_seconds=4)}; exit $?'"
+    run = Run(slurm, kforge_run(command, "--term-grace", "1"), "--time=10").says("step 3 ")
+    # To every process of the job: bash dies of it.
+    slurm.scancel("--full", "--signal=USR1", run.job)
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert "the child died of SIGUSR1" in run.output
+    assert "what it ran still saves" in run.output
+
+
+def test_a_kforge_run_inside_a_script_below_another(slurm: Sandbox) -> None:
+    command = f"bash -c 'kforge-run {training(STEPS, save_seconds=4)}; exit $?'"
+    run = Run(slurm, kforge_run(command, "--term-grace", "1"), "--time=10").says("step 3 ").signal("USR1")
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert "delivered to kforge-run (pid " in run.output
+
+
 def test_a_lead_shorter_than_the_time_to_stop_is_warned_about(slurm: Sandbox) -> None:
     batch = kforge_run("sleep 2", "--timeout", "300").replace("--requeue\n", "--requeue\n#SBATCH --signal=B:USR1@120\n")
     run = Run(slurm, batch, "--time=10").ends("COMPLETED", restarts=0)

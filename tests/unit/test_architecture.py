@@ -61,7 +61,19 @@ def test_the_policy_is_pure(path: Path) -> None:
 
 
 def test_only_the_supervisor_knows_all_rooms() -> None:
-    rooms = {"child", "control", "delivery", "inject", "journal", "place", "signals", "slurm", "surroundings", "tree"}
+    rooms = {
+        "child",
+        "control",
+        "delivery",
+        "inject",
+        "journal",
+        "outer",
+        "place",
+        "signals",
+        "slurm",
+        "surroundings",
+        "tree",
+    }
     for path in sorted((PACKAGE / "launcher").glob("*.py")):
         if path.stem in rooms:
             names = imports(path)
