@@ -1,6 +1,6 @@
 """Train a tiny model in the way that survives a time limit, a preemption and a requeue.
 
-Try it, and press Ctrl-C or send kforge-run a SIGUSR1 whenever you like::
+Try it, and send kforge-run a SIGUSR1 whenever you like::
 
     kforge-run python -m kempnerforge.examples.train --steps 200 --step-seconds 0.1 --checkpoint run.json
 

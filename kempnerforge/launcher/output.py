@@ -7,13 +7,15 @@ import select
 import time
 from typing import Literal
 
-Level = Literal["detail", "info", "warning"]
-Verbosity = Literal["quiet", "normal", "verbose"]
+Level = Literal["detail", "info", "summary", "warning"]
+Verbosity = Literal["quiet", "brief", "normal", "verbose"]
 
 _SHOWN: dict[Verbosity, tuple[Level, ...]] = {
     "quiet": ("warning",),
-    "normal": ("warning", "info"),
-    "verbose": ("warning", "info", "detail"),
+    # One line a task: the kforge-run above tells the rest.
+    "brief": ("warning", "summary"),
+    "normal": ("warning", "summary", "info"),
+    "verbose": ("warning", "summary", "info", "detail"),
 }
 
 

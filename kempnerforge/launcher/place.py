@@ -71,8 +71,10 @@ def _read_outer(text: str, job_id: str) -> OuterFacts | None:
         facts = json.loads(text)
         if facts["job"] != job_id:
             return None
-        end = None if facts["end"] is None else float(facts["end"]) - time.time() + time.monotonic()
-        site = Site(float(facts["kill_wait"]), float(facts["grace_time"]))
+        end, grace = (None if facts[name] is None else float(facts[name]) for name in ("end", "grace_time"))
+        if end is not None:
+            end += time.monotonic() - time.time()
+        site = Site(float(facts["kill_wait"]), grace)
         return OuterFacts(end, site, facts["kill_on_bad_exit"] is True)
     except (ValueError, KeyError, TypeError):
         return None

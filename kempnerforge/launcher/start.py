@@ -74,7 +74,8 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     """
     libc.become_child_subreaper()
     where = place.find(environment)
-    log = Log(settings.verbosity, f"task {where.task}" if where.task else "")
+    verbosity = "brief" if where.outer is not None and settings.verbosity == "normal" else settings.verbosity
+    log = Log(verbosity, f"task {where.task}" if where.task else "")
     controller = _ask(where, environment, poller)
     is_srun = os.path.basename(settings.command[0]) == "srun"
     facts = FirstFacts([], [])
@@ -208,5 +209,7 @@ def _tell(attempt: Attempt) -> None:
     report.record("start", {"command": command, "version": __about__.__version__, "place": where.place})
     report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
     report.warn(where.trouble)
-    if where.place == "batch":
-        report.warn(surroundings.batch_shell_warning())
+    if where.place == "batch" and (warning := surroundings.batch_shell_warning()):
+        report.warn(warning)
+        # When that process ends, the job does. Nothing else would tell us.
+        libc.set_parent_death_signal(signal.SIGTERM)

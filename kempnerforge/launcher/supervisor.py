@@ -213,6 +213,7 @@ class Supervisor:
             self._policy.handle(words.HistoryRead(history), time.monotonic())
         if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
             self._restarts = answer.job.restarts
+            self._report.say("info", _which_attempt(answer.job))
             self._report.warn(
                 surroundings.not_requeueable_warning(answer.job.requeueable, self._attempt.settings.requeue)
             )
@@ -311,6 +312,12 @@ class Supervisor:
         if self._attempt.folder is not None:
             self._attempt.folder.remove()
         self._report.close()
+
+
+def _which_attempt(job: words.Job) -> str:
+    """Return where one attempt's lines begin, in a log that is appended to for days."""
+    left = "no time limit" if job.end is None else f"{(job.end - time.monotonic()) / 60:.0f} min to the time limit"
+    return f"{time.strftime('%Y-%m-%d')}: attempt {job.restarts + 1} of job {job.requeue_id}, {left}"
 
 
 def _notice_message(told: words.Tell) -> dict[str, Any]:

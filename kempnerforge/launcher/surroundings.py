@@ -68,7 +68,7 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
     lead = 0.0 if option is None else float(option[1] or _DEFAULT_LEAD)
     if time_to_stop <= max(lead, kill_wait):
         return None
-    without = f"without --signal Slurm gives {kill_wait:.0f} s"
+    without = f"the batch script has no --signal, and unless sbatch was given one Slurm gives {kill_wait:.0f} s"
     gives = f"the batch script's --signal gives {lead:.0f} s" if option else without
     cure = f"#SBATCH --signal=B:USR1@{time_to_stop + 60:.0f}"
     return f"stopping may take {time_to_stop:.0f} s, but {gives}: ask for `{cure}`"

@@ -47,6 +47,14 @@ def test_a_child_that_has_ended_is_not_waited_for(launch: Launch) -> None:
     assert run.ends(128 + signal.SIGTERM) < 10
 
 
+def test_all_of_the_tree_is_asked_and_then_killed(launch: Launch) -> None:
+    run = launch("bash", "-c", 'trap : USR1 TERM; "$@"; exit 3', "bash", *program("listen"), options=IN_2_S)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    assert run.rest() == ["SIGTERM"]
+    run.ends(128 + signal.SIGKILL)
+
+
 def test_a_process_stuck_in_c_leaves_its_stacks_before_it_is_killed(launch: Launch) -> None:
     run = launch(*program("get_stuck"), options=IN_2_S)
     run.says("ready")
@@ -123,6 +131,8 @@ def test_time_in_which_nothing_could_run_does_not_count(launch: Launch, asked: b
     for signum in (signal.SIGTSTP, signal.SIGSTOP) if asked else (signal.SIGSTOP,):
         os.kill(run.pid, signum)
         os.kill(child, signum)
+        if signum == signal.SIGTSTP:
+            run.taken()  # Slurm gives it two seconds
     time.sleep(2 if asked else 4)  # the subject, not a synchronisation: the shutdown's time goes by
     for pid in (run.pid, child):
         os.kill(pid, signal.SIGCONT)

@@ -233,7 +233,7 @@ def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of
     slurm = slurm_of_its_own
     run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
     output = slurm.work / f"slurm-{run.job}.out"
-    launcher = pid_of_launcher(run)
+    launcher = pid_of(run, "/kforge-run")
     slurm.stop_controller()
     os.kill(launcher, signal.SIGUSR1)
     slurm.wait_for("kforge-run to find it away", lambda: "Slurm does not answer" in output.read_text())
@@ -241,14 +241,15 @@ def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of
     run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
 
-def pid_of_launcher(run: Run) -> int:
-    (pid,) = [pid for pid, line in run.slurm.processes_of_job(run.job).items() if "/kforge-run" in line]
+def pid_of(run: Run, command: str) -> int:
+    """Return the one process of a job that was started by such a command line."""
+    (pid,) = [pid for pid, line in run.slurm.processes_of_job(run.job).items() if command in line]
     return pid
 
 
 def test_kforge_run_itself_killed(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(save_seconds=1)), "--time=10").says("step 3 ")
-    launcher = pid_of_launcher(run)
+    launcher = pid_of(run, "/kforge-run")
     os.kill(launcher, signal.SIGKILL)
     run.says("checkpoint saved")
     run.ends("FAILED", restarts=0).lost_nothing()
@@ -262,9 +263,11 @@ def test_a_batch_shell_in_between_is_warned_about(slurm: Sandbox) -> None:
 
 def test_a_save_that_outlives_the_shell_around_it(slurm: Sandbox) -> None:
     command = f"bash -c '{training(STEPS, save_seconds=4)}; exit $?'"
-    run = Run(slurm, kforge_run(command, "--term-grace", "1"), "--time=10").says("step 3 ")
-    # To every process of the job: bash dies of it.
-    slurm.scancel("--full", "--signal=USR1", run.job)
+    run = (
+        Run(slurm, kforge_run(command, "--term-grace", "1"), "--time=10").says("step 3 ").signal("USR1").says("saving")
+    )
+    # As Slurm does to every process of a step, and at the time limit to every process of the job.
+    os.kill(pid_of(run, "bash -c python"), signal.SIGUSR1)
     run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
     assert "the child died of SIGUSR1" in run.output
     assert "what it ran still saves" in run.output

@@ -333,7 +333,8 @@ class Policy:
         actions: list[Action] = [] if interrupt else [Tell(notice.signum, self._reason, deadline, plan.forced_exit)]
         self._told_reason = self._reason
         if moved and self._reason is not None:
-            what = "save, end and requeue" if rules.place == "batch" else "save and end"
+            comes_back = rules.place == "batch" and self._reason in ("time_limit", "preempted")
+            what = "save, end and requeue" if comes_back else "save and end"
             actions.append(Say("info", f"{deadline - now:.0f} s left to {what}"))
         return actions
 
@@ -444,7 +445,7 @@ class Policy:
         return []
 
     def _after(self, now: float) -> str:
-        return "" if self._notice is None else f" {now - self._notice.at:.1f} s after the notice"
+        return "" if self._notice is None else f", {now - self._notice.at:.1f} s after the notice"
 
     def _more_time(self, event: MoreTime, now: float) -> list[Action]:
         if "terminate" not in self._alarms:
@@ -604,13 +605,13 @@ class Policy:
             ended = "" if self._notice is not None or self._status is None else f"the child {describe(self._status)}; "
             actions.append(Say("info", ended + (because if requeued else f"not requeued: {because}")))
         if self._notice is not None:
-            actions.append(Say("info", self._summary(self._notice, requeued, now)))
+            actions.append(Say("summary", self._summary(self._notice, requeued, now)))
         return [*actions, Exit(status)]
 
     @property
     def _shutdown(self) -> float | None:
-        """From the notice to the child's end (s)."""
-        if self._notice is None or self._timeline.exit is None:
+        """From the notice to the child's end (s), if it came to one by itself."""
+        if self._notice is None or self._timeline.exit is None or self._killed:
             return None
         return round(self._timeline.exit - self._notice.at, 3)
 
@@ -628,7 +629,12 @@ class Policy:
         if requeued:
             parts.append(f"requeued {now - notice.at:+.1f} s")
         slack = "" if self._deadline is None else f", {self._deadline - now:.1f} s to spare"
-        return f"{self._outcome}: {' → '.join(parts)}{slack}"
+        assumed = " (assumed: nothing that cooperates ran)" if self._assumed_checkpoint else ""
+        return f"{self._outcome}{assumed}: {' → '.join(parts)}{slack}"
+
+    @property
+    def _assumed_checkpoint(self) -> bool:
+        return self._outcome == "checkpointed" and self._status == 0 and not self._cooperation.registered
 
 
 def name_of(signum: int) -> str:

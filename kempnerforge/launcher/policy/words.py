@@ -55,7 +55,7 @@ class Attempt(NamedTuple):
     progress: bool | None
     #: It failed without a notice and was requeued by ``--retry-failures``.
     retried: bool
-    #: From the notice to the child's end (s); None: there was no notice.
+    #: From the notice to the child's end (s); None: there was no notice, or it had to be killed.
     shutdown: float | None = None
 
 
@@ -247,7 +247,7 @@ class Requeue(NamedTuple):
 
 
 class Say(NamedTuple):
-    level: Literal["detail", "info", "warning"]
+    level: Literal["detail", "info", "summary", "warning"]
     text: str
 
 
