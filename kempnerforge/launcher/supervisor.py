@@ -80,7 +80,8 @@ class Supervisor:
         #: The job's Restarts as first read.
         self._restarts: int | None = None
         self._stop_asked_at: float | None = None
-        self._awake_until = self._due = math.inf
+        self._looked_at = self._slept_from = time.monotonic()
+        self._missed = 0.0
         self._exit_status: int | None = None
 
     def run(self) -> int:
@@ -100,13 +101,30 @@ class Supervisor:
         if self._received or self._answered:
             return
         due = [self._policy.due, self._controller.due if self._controller else None, *self._chores.values()]
-        self._due = min((moment for moment in due if moment is not None), default=math.inf)
-        now = self._awake_until = time.monotonic()
+        now = self._slept_from = self._look_at_clock(0.0)
         if self._policy.deadline is not None:
-            self._due = min(self._due, now + _HEARTBEAT)
+            due.append(now + _HEARTBEAT)
+        wait = min((moment for moment in due if moment is not None), default=math.inf) - now
         # Rounded up: waking before anything is due would mean waking again. A month ahead is woken for, too.
-        milliseconds = min(max(self._due - now, 0) * 1000, _LONGEST_POLL)
-        self._poller.poll(None if self._due == math.inf else math.ceil(milliseconds))
+        milliseconds = math.ceil(min(max(wait, 0.0) * 1000, _LONGEST_POLL))
+        self._poller.poll(None if wait == math.inf else milliseconds)
+        self._look_at_clock(wait)
+
+    def _look_at_clock(self, allowed: float) -> float:
+        """Return the time, and note how much more of it has gone by since the last look than is our own doing.
+
+        Nothing tells when a SIGSTOP came. Slurm sends SIGTSTP before it, but SIGCONT discards one that was not read
+        yet: then a stop is seen by what it adds.
+
+        Args:
+            allowed: how long we may have slept (s).
+        """
+        now = time.monotonic()
+        missed = now - self._looked_at - max(allowed, 0.0)
+        if missed > _HEARTBEAT:
+            self._missed += missed
+        self._looked_at = now
+        return now
 
     def _events(self) -> Iterator[words.Event]:
         """Yield what has happened, in an order that keeps causes before effects."""
@@ -140,7 +158,7 @@ class Supervisor:
         while self._received:
             one = self._received[0]
             if one.signum == signal.SIGCONT:
-                yield words.Continued(self._stopped_for(time.monotonic()))
+                yield words.Continued(self._stopped_for())
             if one.signum != signal.SIGCHLD:
                 child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
                 child_has_it = one.from_kernel and self._attempt.in_our_group
@@ -150,16 +168,14 @@ class Supervisor:
                 stop_as_asked()
             # Only now: what a bug of ours keeps from being handled is passed on all the same.
             del self._received[0]
+        self._missed = 0.0  # a stop leaves a SIGCONT to be read; without one we were only slow
 
-    def _stopped_for(self, now: float) -> float:
-        """Return how long we have been stopped, at most (s).
-
-        Nothing tells when a SIGSTOP came. Slurm sends SIGTSTP before it, but SIGCONT discards one that was not read
-        yet; else we know only that we did not wake when something was due.
-        """
+    def _stopped_for(self) -> float:
+        """Return how long we have been stopped until now (s)."""
+        now = self._look_at_clock(0.0)
         asked, self._stop_asked_at = self._stop_asked_at, None
-        since = max(asked, self._awake_until) if asked is not None else self._due
-        return max(0.0, now - since)
+        missed, self._missed = self._missed, 0.0
+        return missed if asked is None else max(missed, now - max(asked, self._slept_from))
 
     def _ended(self, pid: int) -> Iterator[words.Event]:
         """Reap one of our children that has ended."""

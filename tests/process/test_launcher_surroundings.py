@@ -78,10 +78,16 @@ def test_the_working_directory_is_gone(launch: Launch) -> None:
     works(run, "no journal: relative/")
 
 
+#: Says where the control socket is, and becomes another program.
+SAY_WHERE = ("sh", "-c", 'echo "$KFORGE_CONTROL"; exec "$@"', "sh")
+
+
 def test_a_long_tmpdir(launch: Launch) -> None:
     folder = launch.tmp / ("x" * 100) / ("y" * 100)
     folder.mkdir(parents=True)
-    works(launch(*program("cooperate"), variables={"TMPDIR": str(folder)}))
+    run = launch(*SAY_WHERE, *program("cooperate"), variables={"TMPDIR": str(folder)})
+    assert str(folder) in run.line()
+    works(run)
     assert not list(folder.iterdir())
     folder.rmdir()
     folder.parent.rmdir()
@@ -90,8 +96,9 @@ def test_a_long_tmpdir(launch: Launch) -> None:
 @pytest.mark.parametrize("folder", ["/no/such/folder", "/proc", "/dev/null", "relative", "", "/dev/null\n"])
 def test_a_tmpdir_that_is_none(launch: Launch, folder: str) -> None:
     (launch.folder / "relative").mkdir()
-    works(launch(*program("cooperate"), variables={"TMPDIR": folder}))
-    assert not list((launch.folder / "relative").iterdir())
+    run = launch(*SAY_WHERE, *program("cooperate"), variables={"TMPDIR": folder})
+    assert ":/tmp/kforge-" in run.line()
+    works(run)
 
 
 def test_tmpdir_vanishes_during_the_run(launch: Launch) -> None:
