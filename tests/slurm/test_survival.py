@@ -233,7 +233,7 @@ def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of
     slurm = slurm_of_its_own
     run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
     output = slurm.work / f"slurm-{run.job}.out"
-    launcher = pid_of(run, "/kforge-run")
+    launcher = pid_of(run, r"\S+ \S+/kforge-run ")
     slurm.stop_controller()
     os.kill(launcher, signal.SIGUSR1)
     slurm.wait_for("kforge-run to find it away", lambda: "Slurm does not answer" in output.read_text())
@@ -242,14 +242,14 @@ def test_controller_away_during_the_notice_and_back_before_the_deadline(slurm_of
 
 
 def pid_of(run: Run, command: str) -> int:
-    """Return the one process of a job that was started by such a command line."""
-    (pid,) = [pid for pid, line in run.slurm.processes_of_job(run.job).items() if command in line]
+    """Return the one process of a job whose command line begins with a pattern."""
+    (pid,) = [pid for pid, line in run.slurm.processes_of_job(run.job).items() if re.match(command, line)]
     return pid
 
 
 def test_kforge_run_itself_killed(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(save_seconds=1)), "--time=10").says("step 3 ")
-    launcher = pid_of(run, "/kforge-run")
+    launcher = pid_of(run, r"\S+ \S+/kforge-run ")
     os.kill(launcher, signal.SIGKILL)
     run.says("checkpoint saved")
     run.ends("FAILED", restarts=0).lost_nothing()
@@ -267,7 +267,7 @@ def test_a_save_that_outlives_the_shell_around_it(slurm: Sandbox) -> None:
         Run(slurm, kforge_run(command, "--term-grace", "1"), "--time=10").says("step 3 ").signal("USR1").says("saving")
     )
     # As Slurm does to every process of a step, and at the time limit to every process of the job.
-    os.kill(pid_of(run, "bash -c python"), signal.SIGUSR1)
+    os.kill(pid_of(run, r"bash -c python "), signal.SIGUSR1)
     run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
     assert "the child died of SIGUSR1" in run.output
     assert "what it ran still saves" in run.output
