@@ -166,6 +166,9 @@ class Supervisor:
             if one.signum == signal.SIGTSTP:
                 self._stop_asked_at = time.monotonic()
                 stop_as_asked()
+                if time.monotonic() - self._stop_asked_at > _HEARTBEAT and signal.SIGCONT not in signal.sigpending():
+                    # We were stopped just before our own SIGTSTP, which has discarded the SIGCONT.
+                    yield words.Continued(self._stopped_for())
             # Only now: what a bug of ours keeps from being handled is passed on all the same.
             del self._received[0]
         self._missed = 0.0  # a stop leaves a SIGCONT to be read; without one we were only slow
