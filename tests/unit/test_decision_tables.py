@@ -40,6 +40,9 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         (COMPLETING._replace(timed_out=True), BEFORE, SIGTERM, "time_limit"),
         (COMPLETING, BEFORE._replace(end=NOW), SIGTERM, "time_limit"),
         (COMPLETING._replace(state="TIMEOUT"), BEFORE, SIGTERM, "time_limit"),
+        (COMPLETING, BEFORE._replace(end=NOW - 60), SIGTERM, "time_limit"),
+        # an end that was extended while Slurm did not answer
+        (COMPLETING, BEFORE._replace(end=NOW - 400), SIGTERM, "cancelled"),
         (COMPLETING, BEFORE, SIGTERM, "cancelled"),
         (COMPLETING, BEFORE, SIGUSR1, "cancelled"),
         (COMPLETING._replace(state="CANCELLED"), BEFORE, SIGTERM, "cancelled"),

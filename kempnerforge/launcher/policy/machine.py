@@ -56,7 +56,7 @@ from .words import (
 SRUN_REPEAT = 1.0
 #: How often Slurm is asked again when it did not answer (s).
 ASK_AGAIN = 1.0
-#: How often Slurm is asked again at the start, until it has told the job's facts once (s).
+#: How often Slurm is asked again for the job's facts while nothing presses (s).
 FACTS_AGAIN = 30.0
 #: How long the stages wait after a suspension for Slurm to tell the new end (s).
 HOLD_AFTER_STOP = 2.0
@@ -268,8 +268,8 @@ class Policy:
         if self._phase == "verify":
             return self._look_again("verify", event.error, now) if job is None else self._verify(job, now)
         notice = self._notice
-        if notice is None and self._known.restarts is None:
-            # Without it a cancellation cannot be told from a requeue later.
+        if notice is None and (job is None or self._known.restarts is None):
+            # Without it a cancellation cannot be told later from a requeue, or from the time limit.
             self._alarms["ask"] = now + FACTS_AGAIN
         if notice is None or notice.signum == SIGINT:
             return []

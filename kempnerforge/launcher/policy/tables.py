@@ -22,6 +22,9 @@ REQUEUE_GAP = 5.0
 #: The largest part of a shutdown's window that escalation may take from the save.
 ESCALATION_SHARE = 1 / 3
 
+#: Slurm looks for jobs out of time twice a minute or so: later than this, it was not the time limit (s).
+LATE_KILL = 90.0
+
 #: An srun younger than this may swallow a SIGUSR1 (slurm-facts: 22.05, in its first moments) (s).
 SRUN_SETTLES = 10.0
 
@@ -90,7 +93,7 @@ def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
         grace_over = bool(known.grace_time) and now >= job.preempted_at + (known.grace_time or 0) - CLOCK_SLACK
         return "preempted" if by_slurm or grace_over else "cancelled"
     # A job that was ever suspended ends later than was read, and a cancelled one would look timed out.
-    if known.end is not None and not job.suspended and now >= known.end:
+    if known.end is not None and not job.suspended and known.end <= now <= known.end + LATE_KILL:
         return "time_limit"
     return "cancelled"
 
