@@ -156,6 +156,19 @@ def test_a_notice_from_before(run: Run, launcher: FakeLauncher) -> None:
     child.ends()
 
 
+def test_who_looks_at_shutdown_requested_has_polled(run: Run, launcher: FakeLauncher) -> None:
+    child = run(
+        REGISTER + "wait_until(lambda: handler.shutdown_requested)\nsay('saw it')",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    child.says("ready")
+    launcher.tell(signal.SIGUSR1)
+    child.says("saw it")
+    assert launcher.hear() == {"verb": "polled", "stop": True}
+    child.ends()
+
+
 @pytest.mark.parametrize("library", ["CDLL", "PyDLL"])
 def test_the_forced_exit_falls_when_the_launcher_says(run: Run, launcher: FakeLauncher, library: str) -> None:
     child = run(
