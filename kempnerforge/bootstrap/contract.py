@@ -14,10 +14,12 @@ import os
 # --- environment -------------------------------------------------------------------------------
 
 #: ``NODE:JOB:FOLDER``: the launcher's private folder, and where it is: on another node, or in a job that was submitted
-#: from this one and inherited the variable, it is ignored.
+#: from this one and inherited the variable, it is ignored. The folder's name is ``kforge-UID-PID-START-RANDOM``.
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 #: JSON object: what an inner kforge-run needs of the job's facts, read once by the outer one.
 JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
+#: ``PID.START|RANK``: the armed process of a rank, and its rank variables. Below it, others with the same are helpers.
+CLAIM_VARIABLE = "KFORGE_CLAIM"
 
 # --- files in the private folder -----------------------------------------------------------------
 
@@ -25,6 +27,19 @@ JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
 SOCKET_FILE = "control"
 #: The notice, once there is one: a JSON object like the ``notice`` message, without the time left.
 NOTICE_FILE = "notice"
+#: The SIGTERM that comes now is the last word before SIGKILL.
+TERMINATE_FILE = "terminate"
+#: A folder with an empty file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
+ARMED_FOLDER = "armed"
+#: The folder that is put on PYTHONPATH: it holds the bootstrap, ``sitecustomize.py``.
+SITE_FOLDER = "site"
+#: The path of the launcher's own ``kempnerforge``, for a child whose environment has none.
+PACKAGE_FILE = "package"
+
+# --- in an armed process -------------------------------------------------------------------------
+
+#: The bootstrap's name in ``sys.modules``.
+BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 
 # --- messages ------------------------------------------------------------------------------------
 

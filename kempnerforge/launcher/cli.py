@@ -88,6 +88,12 @@ _EPILOG = (
     help="Requeue up to N times after a failure that no signal explains.",
 )
 @click.option(
+    "--embed/--no-embed",
+    default=True,
+    show_default=True,
+    help="Inject the bootstrap into Python programs, so that a script needs no code of ours.",
+)
+@click.option(
     "--journal",
     type=click.Path(),
     metavar="DIR",
@@ -107,6 +113,7 @@ def kforge_run(
     requeue: bool,
     max_requeues: int | None,
     retry_failures: int,
+    embed: bool,
     journal: str | None,
     quiet: bool,
     verbose: bool,
@@ -126,6 +133,7 @@ def kforge_run(
         requeue=requeue,
         max_requeues=max_requeues,
         retry_failures=retry_failures,
+        embed=embed,
         journal=journal or None,
         verbosity="verbose" if verbose else "quiet" if quiet else "normal",
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..bootstrap import contract
+from . import pidfd
 from .policy.words import Finished, Gone, MoreTime, Polled, Registered
 
 #: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
@@ -66,23 +67,15 @@ class Peer:
         self.said: set[tuple[str, bool]] = set()
         self._allowance = float(_BURST)
         self._refilled = time.monotonic()
-        self._pidfd = _pidfd_of(pid)
+        self._pidfd = pidfd.open_of(pid)
 
     def fileno(self) -> int:
         return self._connection.fileno()
 
     def send(self, signum: int) -> bool:
         """Signal the process; return whether it was there to get it."""
-        if self.pid == 0:
-            return False  # outside our pid namespace; kill(2) would take 0 for our own process group
-        try:
-            if self._pidfd is None:
-                os.kill(self.pid, signum)
-            else:
-                signal.pidfd_send_signal(self._pidfd, signum)
-        except OSError:
-            return False
-        return True
+        # 0: outside our pid namespace; kill(2) would take it for our own process group.
+        return self.pid != 0 and pidfd.send(self.pid, self._pidfd, signum)
 
     def tell(self, packet: bytes) -> None:
         """Send a packet, unless the process has let so many pile up that it is not reading."""
@@ -118,14 +111,6 @@ class Peer:
         self._connection.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
-
-
-def _pidfd_of(pid: int) -> int | None:
-    """Return a descriptor that can only ever mean this process; None before Linux 5.3."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
 
 
 class Control:

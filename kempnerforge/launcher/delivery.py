@@ -2,9 +2,10 @@
 
 1. every cooperative process, and every srun below us. An srun gets SIGUSR1 whatever came: it hands that on to all its
    tasks on all nodes, while SIGTERM would make it kill them (slurm-facts, "Who receives what");
-2. if there is neither, the direct child. A launcher of ranks gets SIGTERM: torchrun dies of SIGUSR1 and orphans them.
+2. if there is neither, every armed process;
+3. if there is none either, the direct child. A launcher of ranks gets SIGTERM: torchrun dies of SIGUSR1 and orphans them.
 
-A cooperative process is the one that saves: the bash or uv above it, and the workers below it, are left in peace.
+Whoever saves is left in peace, and so is what is around it: the bash, uv or torchrun above it, the workers below it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 from collections.abc import Iterable
 
 from . import tree
+from .armed import ArmedProcess
 from .child import Child
 from .control import Peer
 from .policy.tables import SRUN_SETTLES
@@ -25,19 +27,22 @@ _RANK_LAUNCHERS = frozenset({"torchrun", "accelerate", "deepspeed"})
 _RANK_LAUNCHER_MODULES = frozenset({"torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch"})
 
 
-def deliver(signum: int, child: Child, peers: Iterable[Peer]) -> Delivered:
+def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[ArmedProcess]) -> Delivered:
     """Signal whoever should have the notice, at once, and return who that was."""
     told = [f"{peer.program} (pid {peer.pid})" for peer in peers if peer.cooperative and peer.send(signum)]
-    if child.status is not None:
-        return Delivered(_listed(told), None)
-    sruns = _sruns(child)
+    sruns = _sruns(child) if child.status is None else []
     told += _signal_sruns(sruns)
-    if not told:
-        wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
-        child.send(wanted)
-        as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"
-        told = [f"the child (pid {child.pid}){as_other}"]
-    return Delivered(_listed(told), max((process.started for process in sruns), default=None))
+    started = max((process.started for process in sruns), default=None)
+    if told:
+        return Delivered(_listed(told), started)
+    acting = [process for process in armed if process.send(signum)]
+    if acting or child.status is not None:
+        told = [f"{process.program} (pid {process.pid}, armed)" for process in acting]
+        return Delivered(_listed(told), None, tuple(process.pid for process in acting))
+    wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
+    child.send(wanted)
+    as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"
+    return Delivered(f"the child (pid {child.pid}){as_other}", None)
 
 
 def deliver_again(child: Child, now: float) -> Delivered:

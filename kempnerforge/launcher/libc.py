@@ -1,4 +1,4 @@
-"""The system calls that Python does not offer: prctl(2) and signalfd(2)."""
+"""The system calls that Python does not offer: prctl(2), signalfd(2) and inotify(7)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SFD_CLOEXEC = os.O_CLOEXEC
 _SFD_NONBLOCK = os.O_NONBLOCK
+_IN_CLOEXEC = os.O_CLOEXEC
+_IN_NONBLOCK = os.O_NONBLOCK
+_IN_CREATE = 0x100
 #: sizeof(sigset_t) in glibc and musl (bytes).
 _SIGSET_SIZE = 128
 
@@ -44,3 +47,18 @@ def signalfd(signums: Iterable[int]) -> int:
         bits |= 1 << (signum - 1)
     mask = bits.to_bytes(8, sys.byteorder).ljust(_SIGSET_SIZE, b"\0")
     return _checked(_libc.signalfd(-1, mask, _SFD_CLOEXEC | _SFD_NONBLOCK), "signalfd")
+
+
+def watch_for_new_files(folder: str) -> int:
+    """Return a non-blocking, close-on-exec descriptor that is readable when a file was made in a folder (inotify(7)).
+
+    Raises:
+        OSError: the folder is not there, or the user has no watches left.
+    """
+    descriptor = _checked(_libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK), "inotify_init1")
+    try:
+        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(folder), _IN_CREATE), "inotify_add_watch")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

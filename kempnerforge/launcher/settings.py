@@ -17,6 +17,7 @@ class Settings(NamedTuple):
         requeue: requeue the job when the run should go on.
         max_requeues: stop requeueing after so many restarts of the job; None: no limit.
         retry_failures: requeue so many times after a failure without a notice.
+        embed: inject the bootstrap into Python programs.
         journal: folder of the journals; None: the default one, inside Slurm only.
         verbosity: how much is told on standard error.
     """
@@ -27,5 +28,6 @@ class Settings(NamedTuple):
     requeue: bool = True
     max_requeues: int | None = None
     retry_failures: int = 0
+    embed: bool = True
     journal: str | None = None
     verbosity: Verbosity = "normal"

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from .. import __about__
 from . import child, inject, libc, place, reaping, slurm, surroundings
+from .armed import ArmedProcesses
 from .control import Control
 from .journal import Journal, default_folder
 from .outer import Outer
 from .output import Log
 from .policy import words
 from .policy.machine import Policy
+from .private_folder import PrivateFolder, parents
 from .report import Report
 from .settings import Settings
 from .signals import CapturedSignals, Received
@@ -52,8 +54,10 @@ class Attempt(NamedTuple):
     #: None: not a batch process, so Slurm is not asked.
     controller: slurm.Controller | None
     #: None: there is no private folder.
-    folder: inject.PrivateFolder | None
+    folder: PrivateFolder | None
     control: Control | None
+    #: None: nothing is injected.
+    armed: ArmedProcesses | None
     #: None: no kforge-run above this one can be reached.
     outer: Outer | None
     report: Report
@@ -88,12 +92,12 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     if where.place == "batch":
         end = None if facts.job is None else facts.job.end
         job_facts = place.facts_to_hand_down(where.job_id, end, facts.site.site, kills)
-    folder, control = _open_control(environment, poller, log)
+    folder, control, armed = _open_folder(settings.embed, environment, poller, log)
     in_our_group = child.shares_our_terminal()
     try:
         started = child.spawn(
             settings.command,
-            inject.child_environment(environment, folder, job_facts),
+            inject.child_environment(environment, folder, armed is not None, job_facts),
             own_group=not in_our_group,
             death_signal=signal.SIGTERM,
         )
@@ -128,6 +132,7 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
         controller,
         folder,
         control,
+        armed,
         _register_above(where),
         report,
         policy,
@@ -137,24 +142,27 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     return attempt
 
 
-def _open_control(
-    environment: Mapping[str, str], poller: select.poll, log: Log
-) -> tuple[inject.PrivateFolder, Control] | tuple[None, None]:
-    """Bind the control socket in the first folder where that works."""
+def _open_folder(
+    embed: bool, environment: Mapping[str, str], poller: select.poll, log: Log
+) -> tuple[PrivateFolder, Control, ArmedProcesses | None] | tuple[None, None, None]:
+    """Make the private folder, with all that belongs into it, in the first place where that works."""
     failure = OSError()
-    for parent in inject.parents(environment):
+    for parent in parents(environment):
         try:
-            folder = inject.PrivateFolder(parent)
+            folder = PrivateFolder(parent)
         except OSError as error:
             failure = error
             continue
         try:
-            return folder, Control(folder.fd, poller)
+            if embed:
+                inject.install_bootstrap(folder)
+            control = Control(folder.fd, poller)
+            return folder, control, ArmedProcesses(folder.armed, poller) if embed else None
         except OSError as error:
             failure = error
             folder.remove()
     log.say("warning", f"no private folder ({failure}): processes cannot register, signals are passed on")
-    return None, None
+    return None, None, None
 
 
 def _ask(where: place.Whereabouts, environment: Mapping[str, str], poller: select.poll) -> slurm.Controller | None:

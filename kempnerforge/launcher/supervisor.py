@@ -28,6 +28,9 @@ _HEARTBEAT = 0.25
 _LAST_REAP = 1.0
 #: json is loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
+#: When to look whether anything is armed (s): a Python is within a moment, but a script may have to fetch its data first.
+_LOOK_FOR_ARMED_AFTER = 1.5
+_LOOK_FOR_ARMED_AGAIN = 30.0
 
 
 def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
@@ -64,6 +67,7 @@ class Supervisor:
         self._child = attempt.child
         self._policy = attempt.policy
         self._control = attempt.control
+        self._armed = attempt.armed
         self._controller = attempt.controller
         self._report = attempt.report
         self._poller = poller
@@ -77,10 +81,12 @@ class Supervisor:
         self._told: words.Tell | None = None
         #: When something of this module itself is due, and what.
         self._chores = {"warm up": time.monotonic() + _WARM_UP_AFTER}
+        if attempt.armed is not None:
+            self._chores["look for armed"] = time.monotonic() + _LOOK_FOR_ARMED_AFTER
         #: The job's Restarts as first read.
         self._restarts: int | None = None
         self._stop_asked_at: float | None = None
-        self._looked_at = self._slept_from = time.monotonic()
+        self._started = self._looked_at = self._slept_from = time.monotonic()
         self._missed = 0.0
         self._exit_status: int | None = None
 
@@ -130,6 +136,7 @@ class Supervisor:
         """Yield what has happened, in an order that keeps causes before effects."""
         # Who registers is known before a notice is delivered.
         yield from self._reports()
+        yield from self._armed_news()
         yield from self._signalled()
         if self._controller is not None:
             early, self._answered = self._answered, []
@@ -151,7 +158,16 @@ class Supervisor:
             else:
                 if isinstance(report, words.Registered) and peer is not None and self._told is not None:
                     self._control.tell(_notice_message(self._told), peer)
+                if isinstance(report, words.Registered):
+                    self._chores.pop("look for armed", None)
                 yield report
+
+    def _armed_news(self) -> Iterator[words.Event]:
+        if self._armed is not None:
+            for event in self._armed.news():
+                if isinstance(event, words.Armed):
+                    self._chores.pop("look for armed", None)
+                yield event
 
     def _signalled(self) -> Iterator[words.Event]:
         self._received += self._signals.read()
@@ -185,6 +201,7 @@ class Supervisor:
         if pid == self._child.pid:
             # What it said last counts for how it ended.
             yield from self._reports()
+            yield from self._armed_news()
             self._child.reap()
             assert self._child.status is not None
             yield words.ChildExited(self._child.status, self._tree.is_empty())
@@ -205,9 +222,22 @@ class Supervisor:
         if self._chores.get("warm up", math.inf) <= now:
             del self._chores["warm up"]
             import json  # noqa: F401
+        if self._chores.get("look for armed", math.inf) <= now:
+            self._look_for_armed(now)
         if self._chores.get("kill again", math.inf) <= now:
             self._tree.kill()
             self._chores["kill again"] = now + _KILL_AGAIN
+
+    def _look_for_armed(self, now: float) -> None:
+        """Warn if nothing is armed: at first only where it is clear that nothing will be, and later of that itself."""
+        del self._chores["look for armed"]
+        if self._child.status is not None:
+            return
+        last_look = self._told is not None or now - self._started > _LOOK_FOR_ARMED_AGAIN
+        warning = surroundings.not_armed_warning(self._child.pid, last_look)
+        self._report.warn(warning)
+        if warning is None and not last_look:
+            self._chores["look for armed"] = self._started + _LOOK_FOR_ARMED_AGAIN
 
     def _answers(self, answers: list[slurm.Answer]) -> Iterator[words.Event]:
         for answer in answers:
@@ -254,7 +284,10 @@ class Supervisor:
         if isinstance(action, words.Deliver):
             if action.again:
                 return delivery.deliver_again(self._child, now)
-            return delivery.deliver(action.signum, self._child, peers)
+            self._write_notice(action.signum, None)
+            if "look for armed" in self._chores:
+                self._chores["look for armed"] = now  # after the delivery
+            return delivery.deliver(action.signum, self._child, peers, self._armed.living if self._armed else [])
         if isinstance(action, words.Forward):
             self._child.send(action.signum)
         elif isinstance(action, words.Tell):
@@ -271,6 +304,8 @@ class Supervisor:
                 if peer.cooperative and peer.stacks is not None:
                     peer.send(peer.stacks)
         elif isinstance(action, words.Terminate):
+            if self._attempt.folder is not None:
+                self._attempt.folder.write_last_word()
             self._tree.terminate()
         elif isinstance(action, words.Kill):
             self._tree.kill()
@@ -289,8 +324,11 @@ class Supervisor:
         self._told = told
         if self._control is not None:
             self._control.tell(_notice_message(told))
+        self._write_notice(told.signum, told.reason)
+
+    def _write_notice(self, signum: int, reason: words.Reason | None) -> None:
         if self._attempt.folder is not None:
-            self._attempt.folder.write_notice({"signal": told.signum, "reason": told.reason})
+            self._attempt.folder.write_notice(signum, reason)
 
     # --- if kforge-run has a bug -----------------------------------------------------------------
 
@@ -328,6 +366,8 @@ class Supervisor:
                 self._report.say("warning", f"could not be killed: {survivor}")
         if self._control is not None:
             self._control.close()
+        if self._armed is not None:
+            self._armed.close()
         if self._attempt.folder is not None:
             self._attempt.folder.remove()
         self._report.close()

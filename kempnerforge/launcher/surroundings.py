@@ -6,11 +6,16 @@ import os
 import re
 import signal
 
+from ..bootstrap import contract
 from . import slurm, tree
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
 _SIGNAL_OPTION = re.compile(r"^#SBATCH\s+--signal[=\s]+(?:[RB]+:)?\w+(?:@(\d+))?", re.MULTILINE)
 _DEFAULT_LEAD = 60.0
+#: Programs below which others may come that are not there yet.
+_SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"})
+#: Python's options with which it does not read PYTHONPATH, or no sitecustomize (python(1)).
+_ISOLATED = re.compile(r"-[A-Za-z]*?([IES])")
 
 
 def batch_shell_warning() -> str | None:
@@ -28,7 +33,7 @@ def batch_shell_warning() -> str | None:
         return None
     if batch is None:
         return None
-    caught, ignored = _signal_set(batch, "SigCgt"), _signal_set(batch, "SigIgn")
+    caught, ignored = tree.signal_set(batch, "SigCgt"), tree.signal_set(batch, "SigIgn")
     if signal.SIGUSR1 in caught:
         return None
     name = os.path.basename((tree.command_line(batch) or ["a process"])[0])
@@ -36,17 +41,6 @@ def batch_shell_warning() -> str | None:
         "ignores SIGUSR1, so no notice gets here" if signal.SIGUSR1 in ignored else "dies of SIGUSR1, and the job ends"
     )
     return f"the batch script's {name} (pid {batch}) {does}: start with `exec kforge-run …`"
-
-
-def _signal_set(pid: int, field: str) -> set[int]:
-    """Return a signal mask of /proc/PID/status as signal numbers (proc_pid_status(5))."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
-            mask = re.search(rf"^{field}:\s*([0-9a-f]+)", status.read(), re.MULTILINE)
-    except OSError:
-        return set()
-    bits = int(mask[1], 16) if mask else 0
-    return {signum for signum in range(1, signal.NSIG) if bits >> (signum - 1) & 1}
 
 
 def not_requeueable_warning(requeueable: bool, wanted: bool) -> str | None:
@@ -72,3 +66,44 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
     gives = f"the batch script's --signal gives {lead:.0f} s" if option else without
     cure = f"#SBATCH --signal=B:USR1@{time_to_stop + 60:.0f}"
     return f"stopping may take {time_to_stop:.0f} s, but {gives}: ask for `{cure}`"
+
+
+def not_armed_warning(child: int, last_look: bool) -> str | None:
+    """Return what it means that nothing is armed; None if something may still be, or needs not be.
+
+    Args:
+        child: pid of the direct child.
+        last_look: what is not armed now, we do not wait for.
+    """
+    below = list(tree.walk(child, past=("srun",)))
+    if any(process.name == "srun" for process in below):
+        return None  # its tasks are on other nodes
+    pythons = [process.pid for process in below if "python" in tree.executable(process.pid)]
+    for pid in pythons:
+        cause = _why_not_armed(pid)
+        if cause:
+            return _means(f"{tree.program(pid)} (pid {pid}) is not armed: {cause}")
+    handled = {signal.SIGUSR1, signal.SIGTERM} & tree.signal_set(child, "SigCgt")
+    if pythons:
+        # It is too old a Python, or has not come so far.
+        return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) is not armed") if last_look else None
+    if handled or not (last_look or tree.executable(child) not in _SHELLS and len(below) == 1):
+        return None
+    return _means(f"nothing is armed: no Python runs in {tree.executable(child) or 'the child'} (pid {child})")
+
+
+def _means(finding: str) -> str:
+    return f"{finding}; a notice gets there as SIGUSR1 or SIGTERM, and ends a program that does not handle it"
+
+
+def _why_not_armed(pid: int) -> str | None:
+    """Return why the bootstrap does not reach a Python; None: it does, or did not yet."""
+    for argument in tree.command_line(pid)[1:]:
+        if not argument.startswith("-") or argument.startswith(("-c", "-m", "-W", "-X")):
+            break
+        if option := _ISOLATED.match(argument):
+            return f"started with -{option[1]}"
+    variables = tree.environment(pid)
+    if variables and f"\0{contract.CONTROL_VARIABLE}=" not in "\0" + variables:
+        return "its environment was cleaned"
+    return None

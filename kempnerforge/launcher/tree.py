@@ -7,6 +7,7 @@ fork changes that. psutil is imported only when there is something to sweep.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Collection, Iterator
@@ -147,9 +148,52 @@ def walk(pid: int, *, past: Collection[str] = ()) -> Iterator[Process]:
             yield from walk(int(child), past=past)
 
 
+def identity(pid: int) -> str:
+    """Return `PID.START` of a living process, which no other process of this boot has; empty: it does not live."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return f"{pid}.{fields[19]}" if fields and fields[0] not in "ZX" else ""
+
+
+def signal_set(pid: int, field: str) -> set[int]:
+    """Return a signal mask of /proc/PID/status as signal numbers (proc_pid_status(5)); empty where it has ended.
+
+    Args:
+        field: ``SigBlk``, ``SigIgn`` or ``SigCgt``.
+    """
+    mask = re.search(rf"^{field}:\s*([0-9a-f]+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
+    bits = int(mask[1], 16) if mask else 0
+    return {signum for signum in range(1, signal.NSIG) if bits >> (signum - 1) & 1}
+
+
+def executable(pid: int) -> str:
+    """Return the name of the file that a process executes, empty where it has ended or hides it."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return ""
+
+
+def environment(pid: int) -> str:
+    """Return the environment in which a process was started, `NAME=VALUE` between NULs; empty where it is hidden."""
+    return _read(f"/proc/{pid}/environ")
+
+
 def command_line(pid: int) -> list[str]:
     """Return the arguments of a process, empty where it has ended or hides them."""
     return _read(f"/proc/{pid}/cmdline").split("\0")[:-1]
+
+
+def program(pid: int) -> str:
+    """Return what a Python process runs, for the log: its script, its module, or `-c`."""
+    arguments = command_line(pid)
+    value_follows = False
+    for argument, following in zip(arguments[1:], [*arguments[2:], ""], strict=True):
+        if argument == "-m":
+            return following
+        if argument == "-c" or not (value_follows or argument.startswith("-")):
+            return argument
+        value_follows = argument in ("-W", "-X")
+    return arguments[0] if arguments else "?"
 
 
 def _read(path: str) -> str:

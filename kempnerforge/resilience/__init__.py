@@ -1,7 +1,44 @@
-"""The child side: what training code imports to stop in time. Standard library only, Python 3.8."""
+"""The child side: what training code imports to stop in time. Standard library only, Python 3.8.
+
+Two lines are enough::
+
+    from kempnerforge.resilience import shutdown_handler
+    ...
+        if shutdown_handler.should_shutdown():  # after each step
+            save_checkpoint()
+            shutdown_handler.finish()
+            break
+
+``shutdown_handler`` is a :class:`ShutdownHandler` that is registered when it is first imported; in a process that
+multiprocessing has started, which helps and does not train, it is not, and never says stop.
+"""
 
 from __future__ import annotations
 
 from .signal_handler import ShutdownHandler
 
-__all__ = ["ShutdownHandler"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    shutdown_handler: ShutdownHandler
+
+__all__ = ["ShutdownHandler", "shutdown_handler"]
+
+
+def __getattr__(name: str) -> Any:
+    """Make ``shutdown_handler`` when somebody asks for it: who only wants the class gets no handler registered.
+
+    Raises:
+        AttributeError: there is nothing of this name.
+        ValueError: ``shutdown_handler`` is first imported off the main thread, where no handler can be registered.
+    """
+    if name != "shutdown_handler":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import embedded
+
+    handler = ShutdownHandler()
+    if not embedded.is_helper():
+        handler.register()
+    globals()[name] = handler
+    return handler

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from . import embedded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,8 +35,9 @@ class Displaced:
     def __init__(self, signum: int) -> None:
         self._signum = signum
         self._handler = signal.getsignal(signum)
+        self._is_armed = embedded.holds(signum)
         self._c_action: Any = None
-        if not callable(self._handler) and is_caught(signum):
+        if not callable(self._handler) and not self._is_armed and is_caught(signum):
             self._c_action = _c_action(signum)
 
     @property
@@ -48,6 +51,8 @@ class Displaced:
 
     def put_back(self) -> None:
         """Make the signal do what it did (main thread only)."""
+        if self._is_armed and embedded.rearm(self._signum):
+            return
         signal.signal(self._signum, signal.SIG_DFL if self._handler is None else self._handler)
         if self._c_action is not None:
             _set_c_action(self._signum, self._c_action)

@@ -18,6 +18,7 @@ import signal
 import threading
 import time
 
+from . import embedded
 from .descriptors import above_stdio, close
 from .dispositions import Displaced
 from .forced_exit import ForcedExit
@@ -51,7 +52,10 @@ def enter(shutdown: Shutdown) -> ProcessGuard:
         _fork_hooks_installed = True
     if _guard is None:
         _guard = ProcessGuard()
+    pending = embedded.take_pending()
     _guard.add(shutdown)
+    if pending:
+        _guard.note(pending)
     return _guard
 
 
@@ -361,3 +365,4 @@ def _after_fork_in_child() -> None:
             # would live on: it dies of the signal instead.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
+        embedded.shield_worker()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import sys
 import termios
@@ -251,9 +252,7 @@ def forget_folder(launch: Launch) -> None:
     """Remove what kforge-run cannot remove when it is killed."""
     (folder,) = launch.tmp.iterdir()
     assert (folder.stat().st_mode & 0o777) == 0o700
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 def test_kforge_run_itself_blocks_what_it_reads_from_its_descriptor(launch: Launch) -> None:

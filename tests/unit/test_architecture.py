@@ -10,7 +10,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kempnerforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-THIRD_PARTY = {"click": {"launcher/cli.py"}, "psutil": {"launcher/tree.py"}}
+THIRD_PARTY = {
+    "click": {"launcher/cli.py"},
+    "psutil": {"launcher/tree.py"},
+    "sitecustomize": {"bootstrap/inject/sitecustomize.py"},  # the user's own, behind ours
+}
 
 
 def imports(path: Path) -> set[str]:

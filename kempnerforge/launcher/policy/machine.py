@@ -17,6 +17,7 @@ from . import tables
 from .words import (
     CHECKPOINTED_STATUS,
     Action,
+    Armed,
     AskSlurm,
     ChildExited,
     Continued,
@@ -119,7 +120,8 @@ class Policy:
         self._stages: tables.Stages | None = None
         self._wanted_until: float | None = None
         self._cooperation = tables.Cooperation()
-        #: Registered and neither finished nor gone: how many handlers, by pid.
+        #: What may still save: how many handlers, by pid, are registered and neither finished nor gone; an armed process
+        #: counts from when it got the notice until it is gone.
         self._saving: dict[int, int] = {}
         self._timeline = Timeline()
         self._status: int | None = None
@@ -232,6 +234,8 @@ class Policy:
 
     def _delivered(self, event: Delivered, now: float) -> list[Action]:
         first, self._was_delivered = not self._was_delivered, True
+        for pid in event.armed:
+            self._saving[pid] = self._saving.get(pid, 0) + 1
         if event.srun_started is not None and now - event.srun_started < tables.SRUN_SETTLES:
             self._alarms["repeat to srun"] = now + SRUN_REPEAT
         return [Say("info" if first else "detail", f"delivered to {event.targets}")]
@@ -421,6 +425,9 @@ class Policy:
                 del self._saving[event.pid]
         if isinstance(event, Gone):
             return self._sweep(now) if self._phase == "outlived" and not self._saving else []
+        if isinstance(event, Armed):
+            record = {"pid": event.pid, "program": event.program}
+            return [Record("armed", record), Say("detail", f"armed: {event.program} (pid {event.pid})")]
         if isinstance(event, Registered):
             self._saving[event.pid] = self._saving.get(event.pid, 0) + 1
             if not event.is_launcher:

@@ -107,12 +107,21 @@ class Delivered(NamedTuple):
     targets: str
     #: An srun below us that started at this time may have swallowed the signal; None: there is none.
     srun_started: float | None
+    #: The armed processes among them: pids.
+    armed: tuple[int, ...] = ()
 
 
 class Continued(NamedTuple):
     """SIGCONT came: this process may have been stopped, and with it everything below."""
 
     stopped_for: float
+
+
+class Armed(NamedTuple):
+    """The bootstrap has installed its handlers in a process, which has not registered."""
+
+    program: str
+    pid: int
 
 
 class Registered(NamedTuple):
@@ -133,7 +142,7 @@ class Finished(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A registered process's connection has ended, and so has the process, or its handler is unregistered."""
+    """A process has ended that was registered or armed, or its handler is unregistered."""
 
     pid: int
 
@@ -186,6 +195,7 @@ Event = (
     Signalled
     | Delivered
     | Continued
+    | Armed
     | Registered
     | Polled
     | Finished

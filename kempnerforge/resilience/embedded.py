@@ -1,0 +1,41 @@
+"""The bootstrap that kforge-run has injected into this process, if it has."""
+
+from __future__ import annotations
+
+import sys
+
+from ..bootstrap.contract import BOOTSTRAP_MODULE
+
+
+def holds(signum: int) -> bool:
+    """Return whether the bootstrap has armed a signal: it then looks as if it were at its default, and is not."""
+    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
+    return bootstrap is not None and bool(bootstrap.holds(signum))
+
+
+def rearm(signum: int) -> bool:
+    """Hand a signal back to the bootstrap (main thread only); return False if it never was its."""
+    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
+    return bootstrap is not None and bool(bootstrap.rearm(signum))
+
+
+def take_pending() -> int:
+    """Return the signal that came before anybody was registered, 0 if there was none, and forget it."""
+    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
+    return 0 if bootstrap is None else int(bootstrap.take_pending())
+
+
+def shield_worker() -> None:
+    """In a process that multiprocessing has just forked: let no SIGTERM end it but its parent's."""
+    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
+    if bootstrap is not None:
+        bootstrap.shield_worker()
+
+
+def is_helper() -> bool:
+    """Return whether multiprocessing has started this process, to help another one."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return False
+    # While a spawned process imports what it needs, it knows of no parent yet.
+    return process.parent_process() is not None or bool(getattr(process.current_process(), "_inheriting", False))
