@@ -36,8 +36,8 @@ class ArmedProcess:
     def send(self, notice: int) -> bool:
         """Signal it; return whether it was there to get it.
 
-        A notice is SIGUSR1 or SIGTERM. The program may have the one ignored (`trap ''` in a script around it does that),
-        or back at its default, and still catch the other.
+        A notice is SIGUSR1 or SIGTERM. The program may ignore the one (`trap ''` in a script around it does that), or
+        have it back at its default, and still catch the other.
         """
         caught = tree.signal_set(self.pid, "SigCgt")
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
@@ -117,4 +117,3 @@ class ArmedProcesses:
         if self._new is not None:
             self._poller.unregister(self._new)
             os.close(self._new)
-

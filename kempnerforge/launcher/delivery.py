@@ -3,7 +3,7 @@
 1. every cooperative process, and every srun below us. An srun gets SIGUSR1 whatever came: it hands that on to all its
    tasks on all nodes, while SIGTERM would make it kill them (slurm-facts, "Who receives what");
 2. if there is neither, every armed process;
-3. if there is none either, the direct child. A launcher of ranks gets SIGTERM: torchrun dies of SIGUSR1 and orphans them.
+3. if there is none either, the direct child. A launcher of ranks gets SIGTERM: torchrun would die of SIGUSR1.
 
 Whoever saves is left in peace, and so is what is around it: the bash, uv or torchrun above it, the workers below it.
 """

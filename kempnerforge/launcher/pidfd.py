@@ -1,4 +1,4 @@
-"""Process descriptors (pidfd_open(2)): a signal that is sent through one cannot hit a process that got the pid later."""
+"""Process descriptors (pidfd_open(2)): a signal sent through one cannot hit a process that got the pid later."""
 
 from __future__ import annotations
 

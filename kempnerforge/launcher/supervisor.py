@@ -28,7 +28,7 @@ _HEARTBEAT = 0.25
 _LAST_REAP = 1.0
 #: json is loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
-#: When to look whether anything is armed (s): a Python is within a moment, but a script may have to fetch its data first.
+#: When to look whether anything is armed (s): a Python is at once, but a script may have to fetch its data first.
 _LOOK_FOR_ARMED_AFTER = 1.5
 _LOOK_FOR_ARMED_AGAIN = 30.0
 

@@ -87,7 +87,7 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     if pythons:
         # It is too old a Python, or has not come so far.
         return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) is not armed") if last_look else None
-    if handled or not (last_look or tree.executable(child) not in _SHELLS and len(below) == 1):
+    if handled or not (last_look or (tree.executable(child) not in _SHELLS and len(below) == 1)):
         return None
     return _means(f"nothing is armed: no Python runs in {tree.executable(child) or 'the child'} (pid {child})")
 

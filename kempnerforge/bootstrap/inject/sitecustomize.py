@@ -16,6 +16,14 @@ It stands alone: what it shares with the launcher is in bootstrap/contract.py, a
 import os
 import sys
 
+if sys.version_info >= (3, 5):
+    import _signal  # type: ignore[import-not-found]
+    import _thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any  # noqa: F401 - in comments below
+
 # --- as in contract.py -------------------------------------------------------------------------------
 
 CONTROL_VARIABLE = "KFORGE_CONTROL"
@@ -47,7 +55,17 @@ _RANK_VARIABLES = (
 )
 
 #: Programs that run others and are never the run itself, as scripts and as modules.
-_LAUNCHERS = frozenset("torchrun accelerate accelerate-launch deepspeed ds horovodrun composer fabric ray".split())
+_LAUNCHERS = (
+    "torchrun",
+    "accelerate",
+    "accelerate-launch",
+    "deepspeed",
+    "ds",
+    "horovodrun",
+    "composer",
+    "fabric",
+    "ray",
+)
 _LAUNCHER_MODULES = (
     "torch.distributed.run",
     "torch.distributed.launch",
@@ -56,10 +74,10 @@ _LAUNCHER_MODULES = (
     "horovod.runner",
     "composer.cli",
 )
-_TOOLS = frozenset("conda mamba pip pip3 pipenv pipx pdm poetry hatch uv".split())
+_TOOLS = ("conda", "mamba", "pip", "pip3", "pipenv", "pipx", "pdm", "poetry", "hatch", "uv")
 _TOOL_MODULES = ("conda", "ensurepip", "hatch", "pdm", "pip", "pipenv", "pipx", "poetry", "uv", "venv", "virtualenv")
 #: kforge-run and kforge look after their signals themselves.
-_OURS = frozenset(("kforge-run", "kforge"))
+_OURS = ("kforge-run", "kforge")
 _OUR_MODULES = ("kempnerforge.launcher", "kempnerforge.commands")
 
 #: How multiprocessing and loky start their helpers, with `-c` and with `-m`.
@@ -85,13 +103,13 @@ class _State:
     #: The launcher's private folder.
     folder = ""
     #: What runs when one of our signals comes; None: we hold none.
-    handler = None
+    handler = None  # type: Any
     #: What the program believes its dispositions of our signals to be.
-    own = {}  # type: dict
+    own = {}  # type: dict[int, Any]
     #: Signals that the program's own handler was told of.
-    told = set()  # type: set
+    told = set()  # type: set[int]
     #: When it was last told (s, monotonic).
-    told_at = {}  # type: dict
+    told_at = {}  # type: dict[int, float]
     #: The signal of a notice that waits until the program is ready for it; 0: there is none.
     pending = 0
     #: Until when it may wait once the program's imports are over (s, monotonic).
@@ -106,10 +124,11 @@ class _State:
     #: This process was forked by multiprocessing.
     is_worker = False
     #: The signal masks of threads that are forking.
-    masks = {}  # type: dict
+    masks = {}  # type: dict[int, Any]
 
 
-_real_signal = _real_getsignal = None
+#: The functions of the module `_signal`, which the program does not get to see.
+_real_signal = _real_getsignal = None  # type: Any
 
 
 def _start():
@@ -242,7 +261,7 @@ class _PackageOfLauncher:
     """Finds kforge-run's own `kempnerforge` where nobody else has one: the last of all finders."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name, path=None, target=None):  # noqa: ARG004
         if name != "kempnerforge":
             return None
         try:
@@ -266,8 +285,6 @@ class _PackageOfLauncher:
 
 def _take_signals(handler):
     """Have a handler get SIGTERM and SIGUSR1."""
-    import _signal
-
     _State.handler = handler
     for signum in (_signal.SIGTERM, _signal.SIGUSR1):
         # What is ignored is so on purpose: by `trap ''`, by nohup.
@@ -280,8 +297,6 @@ def _take_signals(handler):
 def _disguise():
     """Show the program the dispositions that it would have without us, and keep forked children free of us."""
     global _real_signal, _real_getsignal
-    import _signal
-
     _real_signal, _real_getsignal = _signal.signal, _signal.getsignal
     # The module `signal` looks both up at each call, so it need not be there yet.
     _signal.signal, _signal.getsignal = _signal_as_without_us, _getsignal_as_without_us
@@ -294,8 +309,6 @@ def _signal_as_without_us(signalnum, handler):
     SIG_DFL means "as before": who restores what it found stays armed. Only when its own handler has been told, SIG_DFL
     is meant: to die of the signal next.
     """
-    import _signal
-
     is_default = isinstance(handler, int) and handler == _signal.SIG_DFL
     ours = isinstance(signalnum, int) and signalnum in _State.own
     if ours and (callable(handler) or (is_default and signalnum not in _State.told)):
@@ -314,8 +327,6 @@ def _signal_as_without_us(signalnum, handler):
 
 def _getsignal_as_without_us(signalnum):
     """Return the program's disposition."""
-    import _signal
-
     found = _real_getsignal(signalnum)
     if signalnum in _State.own and found is _State.handler:
         return _State.own[signalnum]
@@ -328,7 +339,7 @@ def holds(signum):
 
 
 def take_pending():
-    """Return the signal of the notice that has waited for a handler, which is now told by other means; 0: there is none."""
+    """Return the signal of a notice that waits for a handler, and leave telling it to the caller; 0: there is none."""
     pending, _State.pending, _State.reminding = _State.pending, 0, False
     return pending
 
@@ -345,15 +356,10 @@ def rearm(signum):
 
 def _send_to_self(signum):
     """Signal this very thread: what it does is then exactly what the signal does."""
-    import _signal
-    import _thread
-
     _signal.pthread_kill(_thread.get_ident(), signum)
 
 
 def _die_of(signum):
-    import _signal
-
     _real_signal(signum, _signal.SIG_DFL)
     _send_to_self(signum)
 
@@ -371,9 +377,7 @@ def _ignore(_signum, _frame):
 
 
 def _on_notice(signum, frame):
-    """Act on a notice, once: Slurm and kforge-run both send it, as different signals too, and Slurm again at the end."""
-    import _signal
-
+    """Act on a notice once: Slurm and kforge-run both send it, as different signals too, and Slurm again at the end."""
     own = _State.own[signum]
     if callable(own):
         if not _repeats_at_once(signum):
@@ -413,8 +417,6 @@ def _act(at_last):
 
     At last, when SIGTERM is kforge-run's last word, an own handler had its chance.
     """
-    import _signal
-
     _note_acted()
     _State.pending, _State.reminding = 0, False
     for signum in (_signal.SIGUSR1, _signal.SIGTERM):
@@ -436,8 +438,6 @@ def _note_acted():
 
 
 def _ignore_repeats():
-    import _signal
-
     for signum in _State.own:
         if _real_getsignal(signum) is _State.handler:
             _real_signal(signum, _signal.SIG_IGN)
@@ -464,15 +464,12 @@ def _imports(frame):
 
 def _remind():
     """Have the pending notice come again and again until it can be acted on."""
-    import _thread
-
     if not _State.reminding and not _State.has_cooperated:
         _State.reminding = True
         _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
 
 
 def _send_reminders(main_thread):
-    import _signal
     from time import sleep
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
@@ -487,9 +484,7 @@ def _send_reminders(main_thread):
 
 
 def _spare_launcher(signum, frame):
-    """Keep a notice from a launcher whose ranks save: torchrun would kill them after 30 s, others leave them orphaned."""
-    import _signal
-
+    """Keep a notice from a launcher whose ranks save: torchrun would kill them after 30 s, others would orphan them."""
     own = _State.own[signum]
     if signum == _signal.SIGTERM and _ranks_save():
         return
@@ -517,8 +512,8 @@ def _ranks_save():
 
 # --- a multiprocessing helper ------------------------------------------------------------------------
 # Slurm may send SIGTERM to every process of a job. A DataLoader worker dies of it, and its parent of that, before its
-# checkpoint. Ignoring it is no way out: terminate() would hang. Who sent a signal only sigwaitinfo(2) tells, so a thread
-# takes SIGTERM, and every other thread has it blocked.
+# checkpoint. Ignoring it is no way out: terminate() would hang. Only sigwaitinfo(2) tells who has sent a signal, so a
+# thread takes SIGTERM, and every other one has it blocked.
 
 
 def shield_worker():
@@ -528,9 +523,6 @@ def shield_worker():
 
 
 def _raise_shield():
-    import _signal
-    import _thread
-
     if _real_getsignal(_signal.SIGUSR1) == _signal.SIG_DFL:
         _real_signal(_signal.SIGUSR1, _ignore)
     if _State.shield or _real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
@@ -546,16 +538,12 @@ def _raise_shield():
 
 def _lower_shield():
     """Let SIGTERM through, to the program's own handler (main thread only)."""
-    import _signal
-
     thread, _State.shield = _State.shield, 0
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
     _signal.pthread_kill(thread, _signal.SIGTERM)
 
 
 def _take_sigterms():
-    import _signal
-
     _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
     while True:
         sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
@@ -568,13 +556,11 @@ def _take_sigterms():
 def _parent_by_multiprocessing():
     """Return the pid of who may terminate() us: not our parent where a fork server is."""
     process = sys.modules.get("multiprocessing.process")
-    parent = process.parent_process() if hasattr(process, "parent_process") else None
+    parent = getattr(process, "parent_process", lambda: None)()
     return parent.pid if parent is not None else None
 
 
 def _end_as_asked():
-    import _signal
-
     if "torch" in sys.modules and _is_caught(_signal.SIGTERM):
         os._exit(0)  # as the C handler of a DataLoader worker does, which looks for the sender too
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
@@ -591,7 +577,6 @@ def _is_caught(signum):
 def _start_programs_unblocked():
     """Have `subprocess` start programs with SIGTERM unblocked: a mask is inherited across exec."""
     import _posixsubprocess
-    import _signal
 
     real_fork_exec = _posixsubprocess.fork_exec
 
@@ -606,8 +591,8 @@ def _start_programs_unblocked():
 
     _posixsubprocess.fork_exec = fork_exec
     subprocess = sys.modules.get("subprocess")
-    if getattr(subprocess, "_fork_exec", None) is real_fork_exec:
-        subprocess._fork_exec = fork_exec
+    if subprocess is not None and getattr(subprocess, "_fork_exec", None) is real_fork_exec:
+        setattr(subprocess, "_fork_exec", fork_exec)  # noqa: B010 - typeshed does not know it
 
 
 # --- fork --------------------------------------------------------------------------------------------
@@ -617,26 +602,17 @@ def _start_programs_unblocked():
 
 def _before_fork():
     if _State.own:
-        import _signal
-        import _thread
-
         _State.masks[_thread.get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, tuple(_State.own))
 
 
 def _after_fork():
     if _State.own:
-        import _signal
-        import _thread
-
         mask = _State.masks.pop(_thread.get_ident(), None)
         if mask is not None:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 def _after_fork_in_child():
-    import _signal
-    import _thread
-
     mask = _State.masks.get(_thread.get_ident())
     own, was_shielded = _State.own, _State.shield
     _State.own, _State.masks, _State.shield, _State.pending, _State.reminding = {}, {}, 0, 0, False
@@ -649,7 +625,7 @@ def _after_fork_in_child():
     try:
         if mask is not None:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         # The program's handler was due and raised, SystemExit most likely. Python drops what a fork hook raises, and
         # the child would live on.
         _die_of(_signal.SIGTERM)
@@ -671,7 +647,7 @@ def _make_way():
     sys.path_importer_cache.pop(here, None)
     us = sys.modules.pop(__name__)
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ImportError as error:
         if getattr(error, "name", __name__) != __name__:
             raise

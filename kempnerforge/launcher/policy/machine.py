@@ -120,8 +120,8 @@ class Policy:
         self._stages: tables.Stages | None = None
         self._wanted_until: float | None = None
         self._cooperation = tables.Cooperation()
-        #: What may still save: how many handlers, by pid, are registered and neither finished nor gone; an armed process
-        #: counts from when it got the notice until it is gone.
+        #: What may still save: how many handlers, by pid, are registered and neither finished nor gone. An armed
+        #: process counts from when it got the notice until it is gone.
         self._saving: dict[int, int] = {}
         self._timeline = Timeline()
         self._status: int | None = None
