@@ -31,8 +31,11 @@ NOTICE_FILE = "notice"
 TERMINATE_FILE = "terminate"
 #: A folder with an empty file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
 ARMED_FOLDER = "armed"
+#: A folder with such a file for each Python that was started below an armed one, and may be what that one waits for.
+BELOW_FOLDER = "below"
 #: The folder that is put on PYTHONPATH: it holds the bootstrap, ``sitecustomize.py``.
 SITE_FOLDER = "site"
+FOLDERS = (ARMED_FOLDER, BELOW_FOLDER, SITE_FOLDER)
 #: The path of the launcher's own ``kempnerforge``, for a child whose environment has none.
 PACKAGE_FILE = "package"
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from ..bootstrap import contract
+from . import tree
 from .private_folder import PrivateFolder
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -22,7 +23,7 @@ def install_bootstrap(folder: PrivateFolder) -> None:
         OSError: it cannot be put there.
     """
     bytecode = os.path.join("__pycache__", f"sitecustomize.{sys.implementation.cache_tag}.pyc")
-    for name in (contract.ARMED_FOLDER, contract.SITE_FOLDER, os.path.join(contract.SITE_FOLDER, "__pycache__")):
+    for name in (*contract.FOLDERS, os.path.join(contract.SITE_FOLDER, "__pycache__")):
         os.mkdir(name, 0o700, dir_fd=folder.fd)
     source = os.stat(_BOOTSTRAP)
     with open(_BOOTSTRAP, "rb") as file:
@@ -75,7 +76,7 @@ def child_environment(
     if outer_folder and (outer_site := os.path.join(outer_folder, contract.SITE_FOLDER)) in path:
         path.remove(outer_site)
         child["PYTHONPATH"] = ":".join(path)
-    if "LC_CTYPE" in child and not _was_handed_to_us("LC_CTYPE"):
+    if "LC_CTYPE" in child and tree.was_given(os.getpid(), "LC_CTYPE") is False:
         del child["LC_CTYPE"]  # Python sets it for itself where there is no locale (PEP 538)
     if folder is not None:
         child[contract.CONTROL_VARIABLE] = contract.control_address(folder.path)
@@ -85,12 +86,3 @@ def child_environment(
     if job_facts is not None:
         child[contract.JOB_FACTS_VARIABLE] = job_facts
     return child
-
-
-def _was_handed_to_us(name: str) -> bool:
-    """Return whether a variable was there before this Python started; True where /proc does not tell."""
-    try:
-        with open("/proc/self/environ", "rb") as initial:
-            return f"\0{name}=".encode() in b"\0" + initial.read()
-    except OSError:
-        return True

@@ -82,10 +82,11 @@ class PrivateFolder:
     def remove(self) -> None:
         """Remove the folder and what is in it. What somebody else put deeper stays, and the folders around it."""
         os.close(self.fd)
-        for folder in (os.path.join(self.site, "__pycache__"), self.site, self.armed, self.path):
+        for name in (os.path.join(contract.SITE_FOLDER, "__pycache__"), *contract.FOLDERS, ""):
+            folder = os.path.join(self.path, name)
             try:
-                for name in os.listdir(folder):
-                    _remove_file(os.path.join(folder, name))
+                for file in os.listdir(folder):
+                    _remove_file(os.path.join(folder, file))
                 os.rmdir(folder)
             except OSError:
                 continue  # it was never made, or is not empty

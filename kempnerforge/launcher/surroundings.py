@@ -78,16 +78,17 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     below = list(tree.walk(child, past=("srun",)))
     if any(process.name == "srun" for process in below):
         return None  # its tasks are on other nodes
+    if any({signal.SIGUSR1, signal.SIGTERM} & tree.signal_set(process.pid, "SigCgt") for process in below):
+        return None  # somebody knows what to do
     pythons = [process.pid for process in below if "python" in tree.executable(process.pid)]
     for pid in pythons:
         cause = _why_not_armed(pid)
         if cause:
             return _means(f"{tree.program(pid)} (pid {pid}) is not armed: {cause}")
-    handled = {signal.SIGUSR1, signal.SIGTERM} & tree.signal_set(child, "SigCgt")
     if pythons:
         # It is too old a Python, or has not come so far.
         return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) is not armed") if last_look else None
-    if handled or not (last_look or (tree.executable(child) not in _SHELLS and len(below) == 1)):
+    if not last_look and (tree.executable(child) in _SHELLS or len(below) > 1):
         return None
     return _means(f"nothing is armed: no Python runs in {tree.executable(child) or 'the child'} (pid {child})")
 
@@ -103,7 +104,4 @@ def _why_not_armed(pid: int) -> str | None:
             break
         if option := _ISOLATED.match(argument):
             return f"started with -{option[1]}"
-    variables = tree.environment(pid)
-    if variables and f"\0{contract.CONTROL_VARIABLE}=" not in "\0" + variables:
-        return "its environment was cleaned"
-    return None
+    return "its environment was cleaned" if tree.was_given(pid, contract.CONTROL_VARIABLE) is False else None

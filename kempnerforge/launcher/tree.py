@@ -173,9 +173,13 @@ def executable(pid: int) -> str:
         return ""
 
 
-def environment(pid: int) -> str:
-    """Return the environment in which a process was started, `NAME=VALUE` between NULs; empty where it is hidden."""
-    return _read(f"/proc/{pid}/environ")
+def was_given(pid: int, variable: str) -> bool | None:
+    """Return whether a process was started with a variable in its environment; None where it is hidden."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            return f"\0{variable}=".encode() in b"\0" + environment.read()
+    except OSError:
+        return None
 
 
 def command_line(pid: int) -> list[str]:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from tests.process import children
 
@@ -80,6 +80,12 @@ def descendants(pid: int) -> list[int]:
     return below
 
 
+class ArmedProcess(NamedTuple):
+    pid: int
+    #: Open until the end of the test, so that its number means nobody else.
+    pidfd: int
+
+
 class Launched:
     """A running kforge-run.
 
@@ -94,6 +100,7 @@ class Launched:
         #: Of kforge-run itself.
         self.pid = process.pid
         self._unread = b""
+        self._armed: list[ArmedProcess] = []
 
     # --- what the child says ----------------------------------------------------------------------
 
@@ -136,6 +143,23 @@ class Launched:
     def taken(self) -> None:
         """Wait until kforge-run has read every signal that was sent."""
         wait_until(lambda: not signals_in(self.pid, "ShdPnd"))
+
+    def armed(self, count: int = 1) -> list[ArmedProcess]:
+        """Wait until so many processes are armed (needs --verbose), and return them."""
+        wait_until(lambda: len(self._armed_pids()) >= count or self.process.poll() is not None)
+        for pid in self._armed_pids()[len(self._armed) :]:
+            self._armed.append(ArmedProcess(pid, os.pidfd_open(pid)))
+        return list(self._armed)
+
+    def _armed_pids(self) -> list[int]:
+        return [int(pid) for pid in re.findall(r" armed: .* \(pid (\d+)\)", self.log)]
+
+    def close(self) -> None:
+        for process in self._armed:
+            os.close(process.pidfd)
+        for pipe in (self.process.stdout, self.process.stdin):
+            if pipe is not None:
+                pipe.close()
 
     def find_kforge_run(self) -> None:
         """Find kforge-run below the wrapper that it was started in."""
@@ -253,9 +277,7 @@ class Launch:
         """Reap what has ended and close all pipes; what still runs is found by the fixture that looks for leftovers."""
         for launched in self.started:
             launched.process.poll()
-            for pipe in (launched.process.stdout, launched.process.stdin):
-                if pipe is not None:
-                    pipe.close()
+            launched.close()
             launched.process.returncode = launched.process.returncode or 0  # or Popen warns
 
     def leftover_folders(self) -> Iterator[Path]:

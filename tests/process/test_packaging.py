@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from kempnerforge.__about__ import __version__
+from tests.process.pythons import python_of_version
 
 CHECKOUT = Path(__file__).parents[2]
 SBATCH_LINES = ["#SBATCH --signal=B:USR1@120", "#SBATCH --requeue", "#SBATCH --open-mode=append"]
@@ -50,16 +51,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, CHECKOUT)
     (built,) = folder.iterdir()
     return built
-
-
-def old_python(version: str) -> str | None:
-    """Return a Python of this version, if there is one on PATH or where pyenv keeps them."""
-    candidates = [f"python{version}", *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
-    for candidate in filter(shutil.which, candidates):
-        # pyenv's shims are on PATH also for versions that they then refuse to start.
-        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
 
 
 def make_environment(folder: Path, *dependencies: str) -> Path:
@@ -217,7 +208,7 @@ def test_a_stderr_that_takes_nothing_does_not_hide_the_status(redirection: str, 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])
 def test_an_old_python_says_so_in_one_line(version: str) -> None:
-    python = old_python(version)
+    python = python_of_version(version)
     if python is None:
         pytest.skip(f"no Python {version} on this machine")
     answer = run(python, CHECKOUT / "bin/kforge-run", "true", status=125)

@@ -30,6 +30,7 @@ CONTROL_VARIABLE = "KFORGE_CONTROL"
 CLAIM_VARIABLE = "KFORGE_CLAIM"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 ARMED_FOLDER = "armed"
+BELOW_FOLDER = "below"
 NOTICE_FILE = "notice"
 TERMINATE_FILE = "terminate"
 PACKAGE_FILE = "package"
@@ -157,7 +158,19 @@ def _start():
     elif _claim():
         _take_signals(_on_notice)
         if _State.own:
-            os.mknod(os.path.join(folder, ARMED_FOLDER, _identity(os.getpid())), 0o600)
+            _list_in(ARMED_FOLDER)
+    elif kind != "-c":
+        _list_in(BELOW_FOLDER)
+
+
+def _list_in(folder):
+    os.mknod(os.path.join(_State.folder, folder, _identity(os.getpid())), 0o600)
+
+
+def _listed_in(folder):
+    """Return the pids of the living processes that are listed in a folder."""
+    names = [name.partition(".") for name in os.listdir(os.path.join(_State.folder, folder))]
+    return [int(pid) for pid, _, start in names if _identity(pid) == pid + "." + start]
 
 
 def _folder_of_launcher():
@@ -169,7 +182,9 @@ def _folder_of_launcher():
         return None
     # kforge-UID-PID-START-RANDOM. If kforge-run was killed, the folder is still there, and the environment stale.
     name = os.path.basename(folder).split("-")
-    return folder if len(name) == 5 and _identity(name[2]) == name[2] + "." + name[3] else None
+    if len(name) != 5 or _identity(name[2]) != name[2] + "." + name[3] or not os.path.isdir(folder):
+        return None
+    return folder
 
 
 def _identity(pid):
@@ -238,8 +253,10 @@ def _is_one_of(kind, program, scripts, modules):
     if kind != "":
         return False
     # A module may also be started by its path.
-    paths = tuple("/%s%s" % (module.replace(".", "/"), end) for module in modules for end in (".py", "/__main__.py"))
-    return os.path.basename(program) in scripts or program.endswith(paths)
+    for path in ["/" + module.replace(".", "/") for module in modules]:
+        if program.endswith((path + ".py", path + "/__main__.py")) or ("/" in path[1:] and path + "/" in program):
+            return True
+    return os.path.basename(program) in scripts
 
 
 def _claim():
@@ -299,6 +316,7 @@ def _disguise():
     global _real_signal, _real_getsignal
     _real_signal, _real_getsignal = _signal.signal, _signal.getsignal
     # The module `signal` looks both up at each call, so it need not be there yet.
+    _signal_as_without_us.__doc__, _getsignal_as_without_us.__doc__ = _real_signal.__doc__, _real_getsignal.__doc__
     _signal.signal, _signal.getsignal = _signal_as_without_us, _getsignal_as_without_us
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
@@ -364,6 +382,10 @@ def _die_of(signum):
     _send_to_self(signum)
 
 
+def _all_signals():
+    return getattr(_signal, "valid_signals", lambda: range(1, _signal.NSIG))()
+
+
 def _is_there(name):
     """Return whether kforge-run has put a file into the private folder."""
     return os.path.exists(os.path.join(_State.folder, name))
@@ -389,7 +411,7 @@ def _on_notice(signum, frame):
         elif _may_cooperate(frame):
             _State.pending = signum
             _remind()
-        else:
+        elif not _hand_on(frame):
             _act(at_last)
     elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE):
         _die_of(signum)
@@ -426,6 +448,49 @@ def _act(at_last):
         return _send_to_self(_signal.SIGINT)
     # In a shell's background SIGINT is ignored, which is not meant for a notice.
     raise KeyboardInterrupt
+
+
+def _hand_on(frame):
+    """Hand the notice on where this program does nothing but wait for another Python; return whether it does.
+
+    The other one counts as its helper, but Ctrl-C here would have `subprocess` kill it in the middle of its save.
+    """
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "subprocess" and hasattr(frame.f_locals.get("self"), "pid"):
+            break
+        frame = frame.f_back
+    else:
+        return False
+    started = frame.f_locals["self"].pid
+    programs = [pid for pid in _listed_in(BELOW_FOLDER) if started in _lineage(pid)]
+    for pid in programs:
+        caught = _signals_caught(pid)
+        best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
+        os.kill(pid, best[0] if best else _signal.SIGINT)
+    if programs:
+        _note_acted()
+    return bool(programs)
+
+
+def _lineage(pid):
+    """Yield a pid and those of its parents, nearest first, as far as this pid namespace goes."""
+    while pid > 0:
+        yield pid
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as stat:
+                pid = int(stat.read().rpartition(b")")[2].split()[1])
+        except (IOError, OSError):
+            return
+
+
+def _signals_caught(pid):
+    """Return the signals for which a process has a handler (proc_pid_status(5), `SigCgt`)."""
+    try:
+        with open("/proc/%s/status" % pid, "rb") as status:
+            masks = [int(line.split()[1], 16) for line in status if line.startswith(b"SigCgt:")]
+    except (IOError, OSError):
+        return ()
+    return [signum for mask in masks for signum in range(1, _signal.NSIG) if mask >> (signum - 1) & 1]
 
 
 def _note_acted():
@@ -472,7 +537,7 @@ def _remind():
 def _send_reminders(main_thread):
     from time import sleep
 
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _all_signals())
     while _State.reminding:
         sleep(_REMIND_EVERY)
         signum = _State.pending
@@ -498,11 +563,10 @@ def _ranks_save():
     """Return whether kforge-run has given a notice to armed ranks and not said its last word."""
     from time import sleep
 
-    armed = os.path.join(_State.folder, ARMED_FOLDER)
     for _ in range(int(_NOTICE_FOLLOWS / _LOOK_EVERY)):
         if _is_there(TERMINATE_FILE) or _folder_of_launcher() is None:
             return False
-        if not any(_identity(name.partition(".")[0]) == name for name in os.listdir(armed)):
+        if not _listed_in(ARMED_FOLDER):
             return False
         if _is_there(NOTICE_FILE):
             return True
@@ -544,7 +608,7 @@ def _lower_shield():
 
 
 def _take_sigterms():
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _all_signals())
     while True:
         sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
         if sender == os.getpid() and not _State.shield:
@@ -561,17 +625,10 @@ def _parent_by_multiprocessing():
 
 
 def _end_as_asked():
-    if "torch" in sys.modules and _is_caught(_signal.SIGTERM):
+    if "torch" in sys.modules and _signal.SIGTERM in _signals_caught("self"):
         os._exit(0)  # as the C handler of a DataLoader worker does, which looks for the sender too
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
     _send_to_self(_signal.SIGTERM)
-
-
-def _is_caught(signum):
-    """Return whether the kernel has a handler for the signal (proc_pid_status(5), `SigCgt`)."""
-    with open("/proc/self/status", "rb") as status:
-        caught = [line.split()[1] for line in status if line.startswith(b"SigCgt:")]
-    return bool(caught and int(caught[0], 16) >> (signum - 1) & 1)
 
 
 def _start_programs_unblocked():

@@ -1,0 +1,459 @@
+"""What a notice does in a program that knows nothing of us, and in one that does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from tests.process.launch import Launch, Launched
+
+CHECKPOINTED = 85
+#: After which notice a program that ends with 0 is taken to have saved; a SIGTERM outside Slurm was sent by a person.
+ENDED = {signal.SIGUSR1: CHECKPOINTED, signal.SIGTERM: 0}
+#: Ends a test soon where the notice is lost.
+OPTIONS = ("--timeout", "20", "--verbose")
+
+#: Says `ready` and waits until it is interrupted, then takes some time to save.
+INTERRUPTED = """
+import os, sys, time
+def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+try:
+    say("ready")
+    while True:
+        time.sleep(0.01)
+except KeyboardInterrupt:
+    time.sleep(0.3)
+    say("saved")
+"""
+HANDLER = """
+import os, signal, sys, time
+def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+def handler(signum, frame):
+    say("told", signal.Signals(signum).name)
+    global told
+    told = True
+told = False
+"""
+UNTIL_TOLD = """
+say("ready")
+while not told:
+    time.sleep(0.01)
+time.sleep(0.2)
+say("saved")
+"""
+
+
+def python(code: str) -> tuple[str, str, str]:
+    return sys.executable, "-c", code
+
+
+def both_signal_it(run: Launched, *, first: str) -> None:
+    """Send the notice, and what Slurm sends straight to every process of the job, a moment apart."""
+    (child,) = run.armed()
+    if first == "slurm":
+        signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+    run.send(signal.SIGUSR1)
+    if first == "kforge-run":
+        signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+
+
+# --- programs that know nothing of us ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("notice", [signal.SIGUSR1, signal.SIGTERM])
+def test_an_unmodified_script_is_interrupted_and_saves(launch: Launch, notice: int) -> None:
+    run = launch(*python(INTERRUPTED), options=OPTIONS)
+    run.says("ready")
+    run.send(notice)
+    run.says("saved")
+    run.ends(ENDED[notice])
+    assert "(pid " in run.logs(r"delivered to -c .*")[0] and ", armed)" in run.log
+
+
+@pytest.mark.parametrize("first", ["slurm", "kforge-run"])
+@pytest.mark.parametrize("chunk", range(3))
+def test_a_second_signal_does_not_kill_the_save(launch: Launch, first: str, chunk: int) -> None:
+    del chunk
+    runs = [launch(*python(INTERRUPTED), options=OPTIONS) for _ in range(4)]
+    for run in runs:
+        run.says("ready")
+        both_signal_it(run, first=first)
+    for run in runs:
+        run.says("saved")
+        run.ends(CHECKPOINTED)
+
+
+def test_without_a_handler_of_any_kind_it_ends_like_by_ctrl_c(launch: Launch) -> None:
+    code = "import atexit, time; atexit.register(print, 'at exit'); print('ready', flush=True)\ntime.sleep(60)"
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("at exit")
+    assert run.process.wait(20) == 128 + signal.SIGINT
+    assert run.log.count("Traceback") == 1 and "\nKeyboardInterrupt\n" in run.log
+
+
+def test_ctrl_c_reaches_a_program_in_a_shells_background_too(launch: Launch) -> None:
+    """There SIGINT is ignored, and Python installs no handler for it."""
+    run = launch("sh", "-c", 'trap "" INT; "$@"', "sh", *python(INTERRUPTED), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+
+
+@pytest.mark.parametrize("notice", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("own", "best"),
+    [
+        (["SIGUSR1"], "SIGUSR1"),
+        (["SIGTERM"], "SIGTERM"),
+        (["SIGINT"], "SIGINT"),
+        (["SIGTERM", "SIGINT"], "SIGTERM"),
+    ],
+)
+def test_the_best_handler_gets_it_whatever_came(launch: Launch, notice: int, own: list[str], best: str) -> None:
+    registered = "".join(f"signal.signal(signal.{name}, handler)\n" for name in own)
+    run = launch(*python(HANDLER + registered + UNTIL_TOLD), options=OPTIONS)
+    run.says("ready")
+    run.send(notice)
+    assert run.rest() == [f"told {best}", "saved"]
+    run.ends(ENDED[notice])
+
+
+@pytest.mark.parametrize("notice", [signal.SIGUSR1, signal.SIGTERM])
+def test_with_handlers_for_both_each_gets_its_own(launch: Launch, notice: signal.Signals) -> None:
+    registered = "signal.signal(signal.SIGUSR1, handler)\nsignal.signal(signal.SIGTERM, handler)\n"
+    run = launch(*python(HANDLER + registered + UNTIL_TOLD), options=OPTIONS)
+    run.says("ready")
+    run.send(notice)
+    assert run.rest() == [f"told {notice.name}", "saved"]
+    run.ends(ENDED[notice])
+
+
+@pytest.mark.parametrize("first", ["slurm", "kforge-run"])
+def test_a_handler_that_raises_is_called_once(launch: Launch, first: str) -> None:
+    code = """
+import os, signal, time
+def stop(*_): raise TimeoutError
+signal.signal(signal.SIGTERM, stop)
+try:
+    os.write(1, b"ready\\n")
+    time.sleep(60)
+except TimeoutError:
+    time.sleep(0.3)
+    os.write(1, b"saved\\n")
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    both_signal_it(run, first=first)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+
+
+def test_asyncio_cancels_its_task(launch: Launch) -> None:
+    code = """
+import asyncio, os
+async def main():
+    try:
+        os.write(1, b"ready\\n")
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.2)
+        os.write(1, b"saved\\n")
+asyncio.run(main())
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    assert run.process.wait(20) in (CHECKPOINTED, 128 + signal.SIGINT)
+
+
+def test_asyncio_with_a_signal_handler_of_its_own(launch: Launch) -> None:
+    code = """
+import asyncio, os, signal
+async def main():
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    os.write(1, b"ready\\n")
+    await told.wait()
+    os.write(1, b"saved\\n")
+asyncio.run(main())
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+
+
+def test_a_program_that_goes_on_is_ended_at_the_sigterm_stage(launch: Launch) -> None:
+    code = """
+import os, time
+while True:
+    try:
+        os.write(1, b"ready\\n")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        os.write(1, b"no\\n")
+"""
+    run = launch(*python(code), options=("--timeout", "3"))
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("no")
+    run.send(signal.SIGTERM)
+    assert run.rest() == ["ready"]
+    run.ends(128 + signal.SIGTERM)
+
+
+# --- dispositions are what they are without us -------------------------------------------------------------
+
+SHOW = """
+import signal
+for name in ("SIGUSR1", "SIGTERM", "SIGINT"):
+    print(name, repr(signal.getsignal(getattr(signal, name))))
+"""
+
+
+def test_the_program_sees_the_dispositions_it_would_see_without_us(launch: Launch) -> None:
+    code = (
+        SHOW
+        + """
+import types
+def handler(*_): pass
+first = signal.signal(signal.SIGTERM, handler)
+print(first, signal.getsignal(signal.SIGTERM) is handler)
+print(signal.signal(signal.SIGTERM, signal.SIG_IGN) is handler, signal.getsignal(signal.SIGTERM))
+print(signal.signal(signal.SIGTERM, first), signal.getsignal(signal.SIGTERM))
+for wrong in ((signal.SIGTERM, None), (99, handler), ("x", 0)):
+    try:
+        signal.signal(*wrong)
+    except Exception as error:
+        print(type(error), error)
+"""
+    )
+    without = launch.start([*python(code)])
+    run = launch(*python(code))
+    assert run.rest() == without.rest() != []
+    run.ends(0)
+    without.ends(0)
+
+
+def test_who_restores_what_it_found_is_armed_again(launch: Launch) -> None:
+    code = "import signal\nfound = signal.signal(signal.SIGUSR1, print)\nsignal.signal(signal.SIGUSR1, found)\n"
+    run = launch(*python(code + INTERRUPTED), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+
+
+def test_who_was_told_can_die_of_the_signal(launch: Launch) -> None:
+    """The usual way to end with the right status: reset the handler and send the signal once more."""
+    code = """
+import os, signal, time
+def handler(signum, _):
+    signal.signal(signum, signal.SIG_DFL)
+    os.write(1, b"saved\\n")
+    os.kill(os.getpid(), signum)
+signal.signal(signal.SIGTERM, handler)
+os.write(1, b"ready\\n")
+time.sleep(60)
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGTERM)
+    run.says("saved")
+    run.ends(128 + signal.SIGTERM)
+
+
+def test_a_signal_that_is_ignored_on_purpose_stays_so(launch: Launch) -> None:
+    show = "[line for line in open('/proc/self/status') if 'SigIgn' in line]"
+    code = f"import signal; print(signal.getsignal(signal.SIGUSR1), {show})"
+    command = ["sh", "-c", 'trap "" USR1; "$@"', "sh", *python(code)]
+    run, without = launch(*command), launch.start(command)
+    assert run.rest() == without.rest()
+    run.ends(0)
+    without.ends(0)
+
+
+def test_a_notice_gets_there_by_the_signal_that_is_not_ignored(launch: Launch) -> None:
+    run = launch("sh", "-c", 'trap "" USR1; "$@"', "sh", *python(INTERRUPTED), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+
+
+def test_an_applications_own_use_of_sigusr1_is_left_alone(launch: Launch) -> None:
+    code = (
+        HANDLER + "signal.signal(signal.SIGUSR1, handler)\n" + "for _ in range(5): os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    run = launch(*python(code))
+    assert run.rest() == ["told SIGUSR1"] * 5
+    run.ends(0)
+
+
+# --- programs that cooperate ---------------------------------------------------------------------------
+
+TWO_LINES = "from kempnerforge.resilience import shutdown_handler as handler\n"
+FOUR_LINES = "from kempnerforge.resilience import ShutdownHandler\nhandler = ShutdownHandler()\nhandler.register()\n"
+UNTIL_STOP = """
+import os, time
+os.write(1, b"ready\\n")
+while not handler.should_shutdown():
+    time.sleep(0.001)
+os.write(1, b"stop %s\\n" % handler.signal_received.name.encode())
+handler.finish()
+time.sleep(0.2)
+os.write(1, b"the end\\n")
+"""
+
+
+@pytest.mark.parametrize("lines", [TWO_LINES, FOUR_LINES], ids=["two lines", "four lines"])
+@pytest.mark.parametrize("first", ["slurm", "kforge-run"])
+def test_a_program_cooperates(launch: Launch, lines: str, first: str) -> None:
+    run = launch(*python(lines + UNTIL_STOP), options=OPTIONS)
+    run.says("ready")
+    both_signal_it(run, first=first)
+    assert run.line() in ("stop SIGUSR1", "stop SIGTERM")
+    run.says("the end")
+    run.ends(CHECKPOINTED)
+    assert "finished" in run.log
+
+
+@pytest.mark.parametrize("lines", [TWO_LINES, FOUR_LINES], ids=["two lines", "four lines"])
+@pytest.mark.parametrize("sender", ["kforge-run", "somebody else"])
+def test_a_notice_during_the_imports_is_remembered(launch: Launch, lines: str, sender: str) -> None:
+    slow = launch.folder / "slow"
+    slow.mkdir()
+    (slow / "heavy.py").write_text("import os, time\nos.write(1, b'importing\\n')\ntime.sleep(1)\n")
+    script = launch.folder / "train.py"
+    script.write_text("import sys\nsys.path.append('slow')\nimport heavy\n" + lines + UNTIL_STOP)
+    run = launch(sys.executable, str(script), options=OPTIONS)
+    run.says("importing")
+    (child,) = run.armed()
+    if sender == "kforge-run":
+        run.send(signal.SIGUSR1)
+    else:
+        signal.pidfd_send_signal(child.pidfd, signal.SIGUSR1)
+    assert run.rest() == ["ready", "stop SIGUSR1", "the end"]
+    run.ends(CHECKPOINTED if sender == "kforge-run" else 0)
+
+
+def test_a_notice_during_the_imports_interrupts_who_does_not_cooperate_afterwards(launch: Launch) -> None:
+    (launch.folder / "heavy.py").write_text("import os, time\nos.write(1, b'importing\\n')\ntime.sleep(0.5)\n")
+    script = launch.folder / "train.py"
+    script.write_text("import heavy\n" + INTERRUPTED)
+    run = launch(sys.executable, str(script), options=OPTIONS)
+    run.says("importing")
+    run.send(signal.SIGUSR1)
+    assert run.rest() in (["ready", "saved"], [])
+    run.process.wait(20)
+
+
+def test_a_handler_installed_after_the_notice_gets_it(launch: Launch) -> None:
+    (launch.folder / "heavy.py").write_text("import os, time\nos.write(1, b'importing\\n')\ntime.sleep(0.5)\n")
+    script = launch.folder / "train.py"
+    script.write_text(f"import heavy\n{HANDLER}\nsignal.signal(signal.SIGTERM, handler)\n{UNTIL_TOLD}")
+    run = launch(sys.executable, str(script), options=OPTIONS)
+    run.says("importing")
+    run.send(signal.SIGUSR1)
+    assert sorted(run.rest()) == ["ready", "saved", "told SIGTERM"]
+    run.ends(CHECKPOINTED)
+
+
+def test_after_unregister_the_program_is_armed_as_before(launch: Launch) -> None:
+    code = (
+        TWO_LINES + "import signal\nhandler.unregister()\nprint(repr(signal.getsignal(signal.SIGTERM)), flush=True)\n"
+    )
+    run = launch(*python(code + INTERRUPTED), options=("--timeout", "4"))
+    run.says("<Handlers.SIG_DFL: 0>")
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    # It knew us and has taken leave: it is left to come to its end, up to the SIGTERM stage.
+    run.says("saved")
+    assert "stack dump and SIGTERM" in run.log
+    run.ends(0)
+
+
+def test_two_handlers_unregistered_in_either_order(launch: Launch) -> None:
+    code = """
+from kempnerforge.resilience import ShutdownHandler, shutdown_handler
+import itertools, os, signal, time
+for order in itertools.permutations((0, 1)):
+    pair = [ShutdownHandler(), ShutdownHandler()]
+    for one in pair: one.register()
+    for number in order: pair[number].unregister()
+handler = shutdown_handler
+"""
+    run = launch(*python(code + UNTIL_STOP), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("stop", "SIGUSR1")
+    run.says("the end")
+    run.ends(CHECKPOINTED)
+
+
+def test_the_shared_handler_works_without_kforge_run(launch: Launch) -> None:
+    code = TWO_LINES + "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n" + UNTIL_STOP
+    run = launch.start([*python(code)])
+    assert run.rest() == ["ready", "stop SIGTERM", "the end"]
+    run.ends(0)
+
+
+def test_registering_in_a_thread_is_refused(launch: Launch) -> None:
+    code = """
+import threading
+def register():
+    try:
+        from kempnerforge.resilience import shutdown_handler
+    except ValueError as error:
+        print(type(error).__name__)
+thread = threading.Thread(target=register); thread.start(); thread.join()
+from kempnerforge.resilience import shutdown_handler
+print(shutdown_handler.should_shutdown())
+"""
+    run = launch(*python(code))
+    assert run.rest() == ["ValueError", "False"]
+    run.ends(0)
+
+
+def test_what_a_handler_reports_is_in_the_log(launch: Launch) -> None:
+    code = (
+        TWO_LINES
+        + """
+import os, time
+os.write(1, b"ready\\n")
+while not handler.should_shutdown():
+    time.sleep(0.001)
+handler.status("half of it is saved")
+handler.ask_for_time(5)
+handler.finish()
+"""
+    )
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.ends(CHECKPOINTED)
+    assert "half of it is saved" in run.log and "asks for 5 s to save: granted" in run.log
+    assert run.logs(r"armed: -c \(pid \d+\)") and run.logs(r"cooperative: -c \(pid \d+\)")
+
+
+def test_a_program_that_only_waits_for_another_python_hands_the_notice_on(launch: Launch) -> None:
+    script = launch.folder / "train.py"
+    script.write_text(INTERRUPTED)
+    wrapper = launch.folder / "wrapper.py"
+    wrapper.write_text(
+        "import subprocess, sys\n"
+        "ended = subprocess.run(['sh', '-c', f'{sys.executable} train.py; exit $?'])\n"
+        "print('ended with', ended.returncode, flush=True)\n"
+    )
+    run = launch(sys.executable, str(wrapper), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    assert run.rest() == ["saved", "ended with 0"]
+    run.ends(CHECKPOINTED)
