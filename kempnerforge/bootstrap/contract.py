@@ -33,9 +33,21 @@ TERMINATE_FILE = "terminate"
 ARMED_FOLDER = "armed"
 #: A folder with such a file for each Python that was started below an armed one, and may be what that one waits for.
 BELOW_FOLDER = "below"
-#: The folder that is put on PYTHONPATH: it holds the bootstrap, ``sitecustomize.py``.
+#: An empty file, of which those are further names.
+EMPTY_FILE = "empty"
+#: The folder that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
 SITE_FOLDER = "site"
-FOLDERS = (ARMED_FOLDER, BELOW_FOLDER, SITE_FOLDER)
+#: The folder with the rest of the bootstrap.
+CODE_FOLDER = "code"
+#: All folders, each after the one that it is in.
+FOLDERS = (
+    ARMED_FOLDER,
+    BELOW_FOLDER,
+    SITE_FOLDER,
+    f"{SITE_FOLDER}/__pycache__",
+    CODE_FOLDER,
+    f"{CODE_FOLDER}/__pycache__",
+)
 #: The path of the launcher's own ``kempnerforge``, for a child whose environment has none.
 PACKAGE_FILE = "package"
 

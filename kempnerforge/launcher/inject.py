@@ -11,33 +11,47 @@ from . import tree
 from .private_folder import PrivateFolder
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BOOTSTRAP = os.path.join(_PACKAGE, "bootstrap", "inject", "sitecustomize.py")
+_SOURCES = os.path.join(_PACKAGE, "bootstrap", "inject")
+#: What goes where: only the first is on PYTHONPATH.
+_FILES = {
+    contract.SITE_FOLDER: ("sitecustomize",),
+    contract.CODE_FOLDER: ("process", "package", "dispositions", "notice", "shield"),
+}
 
 
 def install_bootstrap(folder: PrivateFolder) -> None:
     """Put the bootstrap where PYTHONPATH will lead, compiled for the Python that we run on ourselves.
 
-    It is copied, because the folder is node-local and our own files may be on a network, or not shown by a container.
+    It is copied, because the folder is node-local, and our own files may be on a network or not shown by a container.
 
     Raises:
         OSError: it cannot be put there.
     """
-    bytecode = os.path.join("__pycache__", f"sitecustomize.{sys.implementation.cache_tag}.pyc")
-    for name in (*contract.FOLDERS, os.path.join(contract.SITE_FOLDER, "__pycache__")):
+    for name in contract.FOLDERS:
         os.mkdir(name, 0o700, dir_fd=folder.fd)
-    source = os.stat(_BOOTSTRAP)
-    with open(_BOOTSTRAP, "rb") as file:
-        folder.write(os.path.join(contract.SITE_FOLDER, "sitecustomize.py"), file.read())
-    # Compiled code is good for a source of this very time and size.
-    os.utime(os.path.join(folder.site, "sitecustomize.py"), ns=(source.st_atime_ns, source.st_mtime_ns))
-    compiled = _compiled(os.path.join(os.path.dirname(_BOOTSTRAP), bytecode), source)
-    if compiled is not None:
-        folder.write(os.path.join(contract.SITE_FOLDER, bytecode), compiled)
+    for place, modules in _FILES.items():
+        for module in modules:
+            _copy(module, folder, place)
+    folder.write(contract.EMPTY_FILE, b"")
     folder.write(contract.PACKAGE_FILE, os.fsencode(_PACKAGE))
 
 
-def _compiled(path: str, source: os.stat_result) -> bytes | None:
-    """Return the compiled bootstrap from beside its source, compiled now if need be; None: it cannot be kept there."""
+def _copy(module: str, folder: PrivateFolder, place: str) -> None:
+    source = os.path.join(_SOURCES, module + ".py")
+    status = os.stat(source)
+    bytecode = os.path.join("__pycache__", f"{module}.{sys.implementation.cache_tag}.pyc")
+    without_docstrings = bytecode.replace(".pyc", ".opt-2.pyc")
+    with open(source, "rb") as file:
+        folder.write(os.path.join(place, module + ".py"), file.read())
+    # Compiled code is good for a source of this very time and size.
+    os.utime(os.path.join(folder.path, place, module + ".py"), ns=(status.st_atime_ns, status.st_mtime_ns))
+    compiled = _compiled(source, status, os.path.join(_SOURCES, without_docstrings))
+    if compiled is not None:
+        folder.write(os.path.join(place, bytecode), compiled)
+
+
+def _compiled(source: str, status: os.stat_result, path: str) -> bytes | None:
+    """Return a module compiled without docstrings, which is kept beside its source; None: it cannot be."""
     for attempt in range(2):
         try:
             with open(path, "rb") as file:
@@ -46,13 +60,13 @@ def _compiled(path: str, source: os.stat_result) -> bytes | None:
             compiled = b""
         # PEP 552: a magic number, no flags, and the time and size of the source.
         header = [int.from_bytes(compiled[at : at + 4], "little") for at in (4, 8, 12)]
-        if header == [0, int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF]:
+        if header == [0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF]:
             return compiled
         if attempt == 0:
             import py_compile
 
             try:
-                py_compile.compile(_BOOTSTRAP, cfile=path, doraise=True)
+                py_compile.compile(source, cfile=path, doraise=True, optimize=2)
             except (OSError, py_compile.PyCompileError):
                 break  # an installation that we may not write to: the child compiles it for itself
     return None

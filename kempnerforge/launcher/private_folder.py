@@ -82,7 +82,7 @@ class PrivateFolder:
     def remove(self) -> None:
         """Remove the folder and what is in it. What somebody else put deeper stays, and the folders around it."""
         os.close(self.fd)
-        for name in (os.path.join(contract.SITE_FOLDER, "__pycache__"), *contract.FOLDERS, ""):
+        for name in (*reversed(contract.FOLDERS), ""):
             folder = os.path.join(self.path, name)
             try:
                 for file in os.listdir(folder):

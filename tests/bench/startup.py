@@ -52,7 +52,7 @@ def measure(installation: Installation, quick: bool, torchrun: str | None) -> li
         for name, command in commands.items():
             if name in slow and number not in (-1, 0) and number % SLOW_EVERY:
                 continue
-            took = _run(command, installation.environment)
+            took = run(command, installation.environment)
             if number >= 0:  # the first only fills the page cache
                 times[name].append(took)
 
@@ -67,7 +67,7 @@ def measure(installation: Installation, quick: bool, torchrun: str | None) -> li
     ]
 
 
-def _run(command: list[str], environment: dict[str, str]) -> float:
+def run(command: list[str], environment: dict[str, str]) -> float:
     """Return how long a command takes (s)."""
     # torchrun warns of its redirects, and what nobody reads may as well go nowhere.
     actions = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import signal
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.process.launch import ROOT, Launch, Launched, status_of, wait_until
+from kempnerforge.bootstrap.inject import process
+from tests.process.launch import Launch, Launched, status_of, wait_until
 
 CHECKPOINTED = 85
 OPTIONS = ("--timeout", "20", "--verbose")
-BOOTSTRAP = ROOT / "kempnerforge/bootstrap/inject/sitecustomize.py"
-
 #: Waits for Ctrl-C and says so.
 TRAIN = """
 import os, sys, time
@@ -234,15 +231,6 @@ def test_many_processes_that_come_and_go_are_forgotten(launch: Launch) -> None:
 # --- how a command line is read ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def bootstrap() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bootstrap_under_test", BOOTSTRAP)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -264,10 +252,8 @@ def bootstrap() -> ModuleType:
         ("-i -q", ("", "")),
     ],
 )
-def test_the_program_is_found_on_the_command_line(
-    bootstrap: ModuleType, arguments: str, expected: tuple[str, str]
-) -> None:
-    assert bootstrap.program_of(["python", *arguments.split()]) == expected
+def test_the_program_is_found_on_the_command_line(arguments: str, expected: tuple[str, str]) -> None:
+    assert process.program_of(["python", *arguments.split()]) == expected
 
 
 @pytest.mark.parametrize(
@@ -288,11 +274,12 @@ def test_the_program_is_found_on_the_command_line(
         ("-m torch.distributed.runner", False),
         ("train.py torchrun", False),
         ("/home/me/run.py", False),
+        ("/home/me/pip/train.py", False),
         ("-c torchrun", False),
     ],
 )
-def test_launchers_are_known(bootstrap: ModuleType, arguments: str, launches: bool) -> None:
-    assert bootstrap.launches_others(*bootstrap.program_of(["python", *arguments.split()])) is launches
+def test_launchers_are_known(arguments: str, launches: bool) -> None:
+    assert process.launches_others(*process.program_of(["python", *arguments.split()])) is launches
 
 
 # --- a launcher of ranks -------------------------------------------------------------------------------

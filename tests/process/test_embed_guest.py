@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.bootstrap import contract
+from kempnerforge.bootstrap.inject import notice, package, process, sitecustomize
 from tests.process.launch import ROOT, Launch, Launched, wait_until
 from tests.process.pythons import VERSIONS, python_of_version
 
@@ -51,7 +52,8 @@ def code(text: str) -> tuple[str, str, str]:
     [
         "import sys; print(sys.path, sys.argv, sys.flags, sys.orig_argv)",
         "import sys; print([p for p in sys.path_importer_cache if 'kforge' in p])",
-        "import sys; print(sorted(set(sys.modules) - {'sitecustomize', '_kempnerforge_bootstrap'}))",
+        "import sys; print(sorted(m for m in sys.modules if m.partition('.')[0] not in "
+        "('sitecustomize', '_kempnerforge_bootstrap')))",
         "import sys; print(__name__, __file__ if '__file__' in globals() else None, __spec__, sys.modules['__main__'])",
         "def f(): 1/0\nf()",
         "import signal, os; os.kill(os.getpid(), signal.SIGKILL)",
@@ -387,8 +389,10 @@ def test_with_nothing_armed_a_notice_is_warned_about_when_it_comes(launch: Launc
 
 
 def test_the_names_are_those_of_the_contract() -> None:
-    names = {}
-    exec(compile((INJECT / "sitecustomize.py").read_text(), "sitecustomize", "exec"), names)
-    shared = [name for name in names if name.isupper() and hasattr(contract, name)]
-    assert len(shared) >= 8
-    assert all(names[name] == getattr(contract, name) for name in shared)
+    shared = set()
+    for module in (sitecustomize, process, notice, package):
+        for name, value in vars(module).items():
+            if name.isupper() and hasattr(contract, name):
+                assert value == getattr(contract, name)
+                shared.add(name)
+    assert len(shared) >= 9

@@ -1,0 +1,100 @@
+"""Our signals, which look to the program as if they were not ours; and which a forked child does not inherit."""
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import sys
+
+from . import notice, process, shield
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: The signal masks of threads that are forking.
+_masks = {}  # type: dict[int, Any]
+
+
+def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
+    """Set the program's disposition as `signal.signal()` does. Ours stays in front of it, so that a notice counts once.
+
+    SIG_DFL means "as before": who restores what it found stays armed. Only when its own handler has been told, SIG_DFL
+    is meant: to die of the signal next.
+    """
+    is_default = isinstance(handler, int) and handler == _signal.SIG_DFL
+    ours = signalnum in process.own if isinstance(signalnum, int) else False
+    if ours and (callable(handler) or (is_default and not notice.was_told(signalnum))):
+        process.real_signal(signalnum, process.handler)
+        before, process.own[signalnum] = process.own[signalnum], handler
+        if callable(handler):
+            notice.send_pending()
+        return before
+    before = process.real_signal(signalnum, handler)
+    if ours:
+        before, process.own[signalnum] = process.own[signalnum], handler
+    if signalnum == _signal.SIGTERM:
+        shield.lower_shield()
+    return _signal.SIG_DFL if before is shield.ignore else before
+
+
+def get_disposition(signalnum: int) -> "Any":
+    """Return the program's disposition as `signal.getsignal()` does."""
+    found = process.real_getsignal(signalnum)
+    if signalnum in process.own and found is process.handler:
+        return process.own[signalnum]
+    return _signal.SIG_DFL if found is shield.ignore else found
+
+
+def holds(signum: int) -> bool:
+    """Return whether a signal is ours while the program has no handler of its own for it."""
+    if signum not in process.own or process.real_getsignal(signum) is not process.handler:
+        return False
+    return not callable(process.own[signum])
+
+
+def rearm(signum: int) -> bool:
+    """Take a signal back from a `ShutdownHandler`, also after that was told; return False if it is not ours."""
+    if signum not in process.own:
+        return False
+    notice.note_cooperation(signum)
+    set_disposition(signum, _signal.SIG_DFL)
+    return True
+
+
+# --- fork --------------------------------------------------------------------------------------------
+# A forked child must not inherit the handlers: it would survive terminate(). Resetting them in the child is not enough,
+# a signal that comes first would be lost. So our signals are blocked from before the fork until the child is clean.
+
+
+def before_fork() -> None:
+    """Block our signals."""
+    if process.own:
+        _masks[_thread.get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, tuple(process.own))
+
+
+def after_fork() -> None:
+    """Go on as before, in the parent."""
+    if process.own:
+        mask = _masks.pop(_thread.get_ident(), None)
+        if mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def after_fork_in_child() -> None:
+    """Be what the process would be without us, or the shielded worker of one."""
+    mask = _masks.get(_thread.get_ident())
+    _masks.clear()
+    own, process.own = process.own, {}
+    notice.forget()
+    for signum, disposition in own.items():
+        if process.real_getsignal(signum) is process.handler:
+            stray = signum == _signal.SIGUSR1 and not callable(disposition)
+            process.real_signal(signum, shield.ignore if stray else disposition)
+    try:
+        if mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    except BaseException:  # noqa: BLE001
+        # The program's handler was due and raised, SystemExit most likely. Python drops what a fork hook raises, and
+        # the child would live on.
+        notice.die_of(_signal.SIGTERM)
+    # Above this function and the one that has loaded it is whoever forked.
+    shield.forked_by(sys._getframe(2).f_globals.get("__name__"))

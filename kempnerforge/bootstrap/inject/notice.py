@@ -1,0 +1,277 @@
+"""What a notice does: in the main program of a rank, and in a launcher of ranks."""
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import os
+import sys
+from time import monotonic, sleep
+
+from . import process
+from .process import ARMED_FOLDER, BELOW_FOLDER, identity
+from .sitecustomize import folder_of_launcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, Iterator
+
+# As in contract.py, which is not there in a process of somebody else's.
+NOTICE_FILE = "notice"
+TERMINATE_FILE = "terminate"
+
+#: Slurm and kforge-run often send the same signal. Closer together than this (s) it is one notice.
+_SAME_NOTICE = 1.0
+#: How often a notice that waits is looked at again (s).
+_REMIND_EVERY = 0.05
+#: How long a program that has imported ShutdownHandler may take to register one (s).
+_REGISTERS_WITHIN = 30.0
+#: How long a launcher of ranks waits for kforge-run's notice to follow a SIGTERM (s): Slurm may be the first.
+_NOTICE_FOLLOWS = 0.5
+_LOOK_EVERY = 0.01
+
+
+class _Notice:
+    """What has become of the notice."""
+
+    #: The signal of one that waits until the program is ready for it; 0: there is none.
+    pending = 0
+    #: Until when it may wait once the program's imports are over (s, monotonic).
+    patient_until = 0.0
+    #: A thread brings it back to mind.
+    reminding = False
+    #: It was acted on, and what comes now repeats it.
+    acted = False
+    #: A ShutdownHandler was registered, and is not any more.
+    has_cooperated = False
+
+
+#: When the program's own handlers were last told (s, monotonic).
+_told_at = {}  # type: dict[int, float]
+
+
+# --- the main program of a rank ----------------------------------------------------------------------
+
+
+def on_notice(signum: int, frame: "FrameType | None") -> None:
+    """Act on a notice once: Slurm and kforge-run both send it, as different signals too, and Slurm again at the end."""
+    own = process.own[signum]
+    if callable(own):
+        if not _repeats_at_once(signum):
+            own(signum, frame)
+    elif not _Notice.acted:
+        is_last_word = _is_there(TERMINATE_FILE)
+        if is_last_word or any(callable(handler) for handler in process.own.values()):
+            _act(is_last_word)
+        elif _may_cooperate(frame):
+            _Notice.pending = signum
+            _remind()
+        elif not _hand_on(frame):
+            _act(is_last_word)
+    elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE):
+        die_of(signum)
+
+
+def _repeats_at_once(signum: int) -> bool:
+    """Return whether the program's own handler has just been told; note that it is told now."""
+    now, last = monotonic(), _told_at.get(signum)
+    if _is_there(NOTICE_FILE):
+        _note_acted()
+        if last is not None and now - last < _SAME_NOTICE:
+            return True
+    _told_at[signum] = now
+    take_pending()
+    return False
+
+
+def _act(is_last_word: bool) -> None:
+    """Do what the program can do best: its own SIGUSR1 handler, else its own SIGTERM handler, else Ctrl-C.
+
+    When SIGTERM is kforge-run's last word, an own handler had its chance.
+    """
+    _note_acted()
+    take_pending()
+    for signum in (_signal.SIGUSR1, _signal.SIGTERM):
+        if not is_last_word and callable(process.own.get(signum)):
+            return _send_to_self(signum)
+    if callable(process.real_getsignal(_signal.SIGINT)):
+        return _send_to_self(_signal.SIGINT)
+    # In a shell's background SIGINT is ignored, which is not meant for a notice.
+    raise KeyboardInterrupt
+
+
+def _hand_on(frame: "FrameType | None") -> bool:
+    """Hand the notice on where this program does nothing but wait for another Python; return whether it does.
+
+    The other one counts as its helper, but Ctrl-C here would have `subprocess` kill it in the middle of its save.
+    """
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "subprocess" and hasattr(frame.f_locals.get("self"), "pid"):
+            break
+        frame = frame.f_back
+    else:
+        return False
+    started = frame.f_locals["self"].pid
+    programs = [pid for pid in _listed_in(BELOW_FOLDER) if started in _lineage(pid)]
+    for pid in programs:
+        caught = signals_caught(pid)
+        best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
+        os.kill(pid, best[0] if best else _signal.SIGINT)
+    if programs:
+        _note_acted()
+    return bool(programs)
+
+
+def _lineage(pid: int) -> "Iterator[int]":
+    """Yield a pid and those of its parents, nearest first, as far as this pid namespace goes."""
+    while pid > 0:
+        yield pid
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as stat:
+                pid = int(stat.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            return
+
+
+def signals_caught(pid: "int | str") -> "list[int]":
+    """Return the signals for which a process has a handler (proc_pid_status(5), `SigCgt`)."""
+    try:
+        with open("/proc/%s/status" % pid, "rb") as status:
+            masks = [int(line.split()[1], 16) for line in status if line.startswith(b"SigCgt:")]
+    except OSError:
+        return []
+    return [signum for mask in masks for signum in range(1, _signal.NSIG) if mask >> (signum - 1) & 1]
+
+
+def _note_acted() -> None:
+    """From now on more of the same changes nothing, not even while the interpreter ends and takes all handlers away."""
+    if not _Notice.acted:
+        _Notice.acted = True
+        import atexit
+
+        atexit.register(_ignore_repeats)
+
+
+def _ignore_repeats() -> None:
+    for signum in process.own:
+        if process.real_getsignal(signum) is process.handler:
+            process.real_signal(signum, _signal.SIG_IGN)
+
+
+# --- a notice that waits -----------------------------------------------------------------------------
+
+
+def _may_cooperate(frame: "FrameType | None") -> bool:
+    """Return whether the program is likely to have a handler in a while, and nothing to save until then."""
+    if _Notice.has_cooperated:
+        return True  # and knows what it does
+    imports = _imports(frame)
+    if imports or not _Notice.pending:
+        _Notice.patient_until = monotonic() + _REGISTERS_WITHIN
+    return imports or ("kempnerforge.resilience" in sys.modules and monotonic() < _Notice.patient_until)
+
+
+def _imports(frame: "FrameType | None") -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _remind() -> None:
+    """Have the notice come again and again until it can be acted on."""
+    if not _Notice.reminding and not _Notice.has_cooperated:
+        _Notice.reminding = True
+        _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
+
+
+def _send_reminders(main_thread: int) -> None:
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, all_signals())
+    while _Notice.reminding:
+        sleep(_REMIND_EVERY)
+        signum = _Notice.pending
+        if signum and process.real_getsignal(signum) is process.handler:
+            _signal.pthread_kill(main_thread, signum)
+
+
+def send_pending() -> None:
+    """Send the notice that waits, to a handler that has just been installed."""
+    if _Notice.pending:
+        _send_to_self(_Notice.pending)
+
+
+def take_pending() -> int:
+    """Return the signal of a notice that waits for a handler, and leave telling it to the caller; 0: there is none."""
+    pending, _Notice.pending, _Notice.reminding = _Notice.pending, 0, False
+    return pending
+
+
+def was_told(signum: int) -> bool:
+    """Return whether the program's own handler for this signal has been called."""
+    return signum in _told_at
+
+
+def note_cooperation(signum: int) -> None:
+    """Note that a ShutdownHandler had the signal, and has left it to us again: the program knows what it does."""
+    _Notice.has_cooperated = True
+    _told_at.pop(signum, None)
+
+
+def forget() -> None:
+    """In a forked child: the notice is its parent's."""
+    take_pending()
+
+
+# --- a launcher of ranks -----------------------------------------------------------------------------
+
+
+def spare_launcher(signum: int, frame: "FrameType | None") -> None:
+    """Keep a notice from a launcher whose ranks save: torchrun would kill them after 30 s, others would orphan them."""
+    own = process.own[signum]
+    if signum == _signal.SIGTERM and _ranks_save():
+        return
+    if callable(own):
+        own(signum, frame)
+    elif signum == _signal.SIGTERM:
+        die_of(signum)
+
+
+def _ranks_save() -> bool:
+    """Return whether kforge-run has given a notice to armed ranks and not said its last word."""
+    for _ in range(int(_NOTICE_FOLLOWS / _LOOK_EVERY)):
+        if _is_there(TERMINATE_FILE) or folder_of_launcher() is None or not _listed_in(ARMED_FOLDER):
+            return False
+        if _is_there(NOTICE_FILE):
+            return True
+        sleep(_LOOK_EVERY)
+    return False
+
+
+# --- what all of them need ---------------------------------------------------------------------------
+
+
+def die_of(signum: int) -> None:
+    """Do what the signal does by default."""
+    process.real_signal(signum, _signal.SIG_DFL)
+    _send_to_self(signum)
+
+
+def _send_to_self(signum: int) -> None:
+    """Signal this very thread: what happens then is exactly what the signal does."""
+    _signal.pthread_kill(_thread.get_ident(), signum)
+
+
+def all_signals() -> "Any":
+    """Return every signal that can be blocked."""
+    return getattr(_signal, "valid_signals", lambda: range(1, _signal.NSIG))()  # Python 3.7 has no such function
+
+
+def _is_there(name: str) -> bool:
+    """Return whether kforge-run has put a file into the private folder."""
+    return os.path.exists(os.path.join(process.folder, name))
+
+
+def _listed_in(folder: str) -> "list[int]":
+    """Return the pids of the living processes that are listed in a folder."""
+    names = [name.partition(".") for name in os.listdir(os.path.join(process.folder, folder))]
+    return [int(pid) for pid, _, start in names if identity(pid) == pid + "." + start]

@@ -1,0 +1,115 @@
+"""The shield of a multiprocessing helper: of all SIGTERMs only its parent's ends it.
+
+Slurm may send SIGTERM to every process of a job. A DataLoader worker dies of it, and its parent of that, before its
+checkpoint. Ignoring it is no way out: terminate() would hang. Only sigwaitinfo(2) tells who has sent a signal, so a
+thread takes SIGTERM, and every other one has it blocked.
+"""
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import os
+import sys
+
+from . import notice, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+#: The modules that fork multiprocessing's helpers.
+_FORK_MODULES = ("multiprocessing.popen_fork", "multiprocessing.forkserver")
+
+
+class _Shield:
+    #: The thread that takes SIGTERM; 0: there is no shield.
+    thread = 0
+    #: This process was forked by multiprocessing.
+    is_worker = False
+
+
+def ignore(_signum: int, _frame: "FrameType | None") -> None:
+    """Let a stray SIGUSR1 pass. Not SIG_IGN, which is inherited across exec, and which bash cannot trap."""
+
+
+def forked_by(module: "str | None") -> None:
+    """Be shielded in a forked child if that is a helper."""
+    was_shielded, _Shield.thread = _Shield.thread, 0
+    _Shield.is_worker = module in _FORK_MODULES
+    if was_shielded:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+    shield_worker()
+
+
+def shield_worker() -> None:
+    """Shield this process if multiprocessing has forked it."""
+    if _Shield.is_worker:
+        raise_shield()
+
+
+def raise_shield() -> None:
+    """Let no SIGTERM end this process but its parent's, unless it has a handler of its own."""
+    if process.real_getsignal(_signal.SIGUSR1) == _signal.SIG_DFL:
+        process.real_signal(_signal.SIGUSR1, ignore)
+    if _Shield.thread or process.real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
+        return
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
+    try:
+        _Shield.thread = _thread.start_new_thread(_take_sigterms, ())
+    except RuntimeError:  # no more threads are allowed: SIGTERM ends it, as without us
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    else:
+        _start_programs_unblocked()
+
+
+def lower_shield() -> None:
+    """Let SIGTERM through to the program's own handler, which has just been installed (main thread only)."""
+    thread, _Shield.thread = _Shield.thread, 0
+    if thread:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+        _signal.pthread_kill(thread, _signal.SIGTERM)
+
+
+def _take_sigterms() -> None:
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, notice.all_signals())
+    while True:
+        sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
+        if sender == os.getpid() and not _Shield.thread:
+            return  # lowered
+        if sender in (os.getpid(), os.getppid(), _parent_by_multiprocessing()):
+            _end_as_asked()
+
+
+def _parent_by_multiprocessing() -> "int | None":
+    """Return the pid of who may terminate() us: with a fork server it is not our parent."""
+    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    parent = None if parent_process is None else parent_process()
+    return None if parent is None else parent.pid
+
+
+def _end_as_asked() -> None:
+    if "torch" in sys.modules and _signal.SIGTERM in notice.signals_caught("self"):
+        os._exit(0)  # as the C handler of a DataLoader worker does, which looks for the sender too
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+    _signal.pthread_kill(_thread.get_ident(), _signal.SIGTERM)
+
+
+def _start_programs_unblocked() -> None:
+    """Have `subprocess` start programs with SIGTERM unblocked: a mask is inherited across exec."""
+    import _posixsubprocess
+
+    real_fork_exec = _posixsubprocess.fork_exec
+
+    def fork_exec(*arguments: "Any") -> "Any":
+        if not _Shield.thread:
+            return real_fork_exec(*arguments)
+        mask = _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+        try:
+            return real_fork_exec(*arguments)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+    _posixsubprocess.fork_exec = fork_exec
+    subprocess = sys.modules.get("subprocess")
+    if subprocess is not None and getattr(subprocess, "_fork_exec", None) is real_fork_exec:
+        setattr(subprocess, "_fork_exec", fork_exec)  # noqa: B010 - typeshed does not know it
