@@ -27,6 +27,8 @@ CLAIM_VARIABLE = "KFORGE_CLAIM"
 SOCKET_FILE = "control"
 #: The notice, once there is one: a JSON object like the ``notice`` message, without the time left.
 NOTICE_FILE = "notice"
+#: The notice went to ranks, so what launches them shall be left in peace.
+RANKS_TOLD_FILE = "ranks told"
 #: The SIGTERM that comes now is the last word before SIGKILL.
 TERMINATE_FILE = "terminate"
 #: A folder with an empty file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
@@ -37,18 +39,12 @@ BELOW_FOLDER = "below"
 EMPTY_FILE = "empty"
 #: The folder that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
 SITE_FOLDER = "site"
-#: The folder with the rest of the bootstrap.
-CODE_FOLDER = "code"
+#: The rest of the bootstrap, for the launcher's Python: the magic number of its bytecode, and what ``marshal`` makes of
+#: a dictionary with the code of each module, which went through it once before.
+CODE_FILE = "code"
 #: All folders, each after the one that it is in.
-FOLDERS = (
-    ARMED_FOLDER,
-    BELOW_FOLDER,
-    SITE_FOLDER,
-    f"{SITE_FOLDER}/__pycache__",
-    CODE_FOLDER,
-    f"{CODE_FOLDER}/__pycache__",
-)
-#: The path of the launcher's own ``kempnerforge``, for a child whose environment has none.
+FOLDERS = (ARMED_FOLDER, BELOW_FOLDER, SITE_FOLDER, f"{SITE_FOLDER}/__pycache__")
+#: The path of the launcher's own ``kempnerforge``, for a child that has none, or that runs another Python.
 PACKAGE_FILE = "package"
 
 # --- in an armed process -------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class ArmedProcess:
             raise ProcessLookupError(f"{identity} has ended")
         self.program = tree.program(self.pid)
 
-    def send(self, notice: int) -> bool:
+    def notify(self, notice: int) -> bool:
         """Signal it; return whether it was there to get it.
 
         A notice is SIGUSR1 or SIGTERM. The program may ignore the one (`trap ''` in a script around it does that), or
@@ -41,7 +41,7 @@ class ArmedProcess:
         """
         caught = tree.signal_set(self.pid, "SigCgt")
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
-        return pidfd.send(self.pid, self.pidfd, other if notice not in caught and other in caught else notice)
+        return pidfd.notify(self.pid, self.pidfd, other if notice not in caught and other in caught else notice)
 
     def close(self) -> None:
         if self.pidfd is not None:

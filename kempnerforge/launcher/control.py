@@ -77,6 +77,10 @@ class Peer:
         # 0: outside our pid namespace; kill(2) would take it for our own process group.
         return self.pid != 0 and pidfd.send(self.pid, self._pidfd, signum)
 
+    def notify(self, signum: int) -> bool:
+        """Signal the process so that its main thread notices; return whether it was there to get it."""
+        return self.pid != 0 and pidfd.notify(self.pid, self._pidfd, signum)
+
     def tell(self, packet: bytes) -> None:
         """Send a packet, unless the process has let so many pile up that it is not reading."""
         try:

@@ -29,16 +29,17 @@ _RANK_LAUNCHER_MODULES = frozenset({"torch.distributed.run", "torch.distributed.
 
 def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[ArmedProcess]) -> Delivered:
     """Signal whoever should have the notice, at once, and return who that was."""
-    told = [f"{peer.program} (pid {peer.pid})" for peer in peers if peer.cooperative and peer.send(signum)]
+    told = [f"{peer.program} (pid {peer.pid})" for peer in peers if peer.cooperative and peer.notify(signum)]
+    ranks_told = bool(told)
     sruns = _sruns(child) if child.status is None else []
     told += _signal_sruns(sruns)
     started = max((process.started for process in sruns), default=None)
     if told:
-        return Delivered(_listed(told), started)
-    acting = [process for process in armed if process.send(signum)]
+        return Delivered(_listed(told), started, ranks_told=ranks_told)
+    acting = [process for process in armed if process.notify(signum)]
     if acting or child.status is not None:
         told = [f"{process.program} (pid {process.pid}, armed)" for process in acting]
-        return Delivered(_listed(told), None, tuple(process.pid for process in acting))
+        return Delivered(_listed(told), None, tuple(process.pid for process in acting), bool(acting))
     wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
     child.send(wanted)
     as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
 from collections.abc import Mapping
@@ -12,64 +13,67 @@ from .private_folder import PrivateFolder
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SOURCES = os.path.join(_PACKAGE, "bootstrap", "inject")
-#: What goes where: only the first is on PYTHONPATH.
-_FILES = {
-    contract.SITE_FOLDER: ("sitecustomize",),
-    contract.CODE_FOLDER: ("process", "package", "dispositions", "notice", "shield"),
-}
+#: What is not on PYTHONPATH, but loaded from there when it is needed.
+_MODULES = ("dispositions", "interpreter", "notice", "package", "process", "shield")
 
 
 def install_bootstrap(folder: PrivateFolder) -> None:
     """Put the bootstrap where PYTHONPATH will lead, compiled for the Python that we run on ourselves.
 
     It is copied, because the folder is node-local, and our own files may be on a network or not shown by a container.
+    Only another Python than ours reads the modules where they are.
 
     Raises:
         OSError: it cannot be put there.
     """
     for name in contract.FOLDERS:
         os.mkdir(name, 0o700, dir_fd=folder.fd)
-    for place, modules in _FILES.items():
-        for module in modules:
-            _copy(module, folder, place)
-    folder.write(contract.EMPTY_FILE, b"")
-    folder.write(contract.PACKAGE_FILE, os.fsencode(_PACKAGE))
-
-
-def _copy(module: str, folder: PrivateFolder, place: str) -> None:
-    source = os.path.join(_SOURCES, module + ".py")
+    source = os.path.join(_SOURCES, "sitecustomize.py")
     status = os.stat(source)
-    bytecode = os.path.join("__pycache__", f"{module}.{sys.implementation.cache_tag}.pyc")
-    without_docstrings = bytecode.replace(".pyc", ".opt-2.pyc")
     with open(source, "rb") as file:
-        folder.write(os.path.join(place, module + ".py"), file.read())
+        folder.create(f"{contract.SITE_FOLDER}/sitecustomize.py", file.read())
     # Compiled code is good for a source of this very time and size.
-    os.utime(os.path.join(folder.path, place, module + ".py"), ns=(status.st_atime_ns, status.st_mtime_ns))
-    compiled = _compiled(source, status, os.path.join(_SOURCES, without_docstrings))
-    if compiled is not None:
-        folder.write(os.path.join(place, bytecode), compiled)
+    os.utime(os.path.join(folder.site, "sitecustomize.py"), ns=(status.st_atime_ns, status.st_mtime_ns))
+    tag = sys.implementation.cache_tag
+    folder.create(f"{contract.SITE_FOLDER}/__pycache__/sitecustomize.{tag}.pyc", _compiled("sitecustomize"))
+    compiled = {module: _compiled(module) for module in _MODULES}
+    # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
+    code = marshal.dumps({module: one[16:] for module, one in compiled.items()})
+    folder.create(contract.CODE_FILE, compiled["process"][:4] + code)
+    folder.create(contract.PACKAGE_FILE, os.fsencode(_PACKAGE))
+    folder.create(contract.EMPTY_FILE, b"")
 
 
-def _compiled(source: str, status: os.stat_result, path: str) -> bytes | None:
-    """Return a module compiled without docstrings, which is kept beside its source; None: it cannot be."""
-    for attempt in range(2):
-        try:
-            with open(path, "rb") as file:
-                compiled = file.read()
-        except OSError:
-            compiled = b""
-        # PEP 552: a magic number, no flags, and the time and size of the source.
-        header = [int.from_bytes(compiled[at : at + 4], "little") for at in (4, 8, 12)]
-        if header == [0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF]:
-            return compiled
-        if attempt == 0:
-            import py_compile
+def _compiled(module: str) -> bytes:
+    """Return a module compiled without docstrings, as a .pyc file has it; one that was kept is taken if it is good."""
+    source = os.path.join(_SOURCES, module + ".py")
+    kept = os.path.join(_SOURCES, "__pycache__", f"{module}.{sys.implementation.cache_tag}.opt-2.pyc")
+    status = os.stat(source)
+    # PEP 552: behind the magic number no flags, and the time and size of the source.
+    about = b"".join((int(value) & 0xFFFFFFFF).to_bytes(4, "little") for value in (0, status.st_mtime, status.st_size))
+    try:
+        with open(kept, "rb") as file:
+            compiled = file.read()
+    except OSError:
+        compiled = b""
+    return compiled if compiled[4:16] == about else _compile(source, about, kept)
 
-            try:
-                py_compile.compile(source, cfile=path, doraise=True, optimize=2)
-            except (OSError, py_compile.PyCompileError):
-                break  # an installation that we may not write to: the child compiles it for itself
-    return None
+
+def _compile(source: str, about: bytes, kept: str) -> bytes:
+    from importlib.util import MAGIC_NUMBER
+
+    with open(source, "rb") as file:
+        code = compile(file.read(), source, "exec", dont_inherit=True, optimize=2)
+    compiled = MAGIC_NUMBER + about + marshal.dumps(code)
+    temporary = f"{kept}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(compiled)
+        os.replace(temporary, kept)
+    except OSError:
+        pass  # an installation that we may not write to: compiling takes some milliseconds each time
+    return compiled
 
 
 def child_environment(

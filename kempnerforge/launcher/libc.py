@@ -1,4 +1,4 @@
-"""The system calls that Python does not offer: prctl(2), signalfd(2) and inotify(7)."""
+"""The system calls that Python does not offer: prctl(2), signalfd(2), tgkill(2) and inotify(7)."""
 
 from __future__ import annotations
 
@@ -47,6 +47,14 @@ def signalfd(signums: Iterable[int]) -> int:
         bits |= 1 << (signum - 1)
     mask = bits.to_bytes(8, sys.byteorder).ljust(_SIGSET_SIZE, b"\0")
     return _checked(_libc.signalfd(-1, mask, _SFD_CLOEXEC | _SFD_NONBLOCK), "signalfd")
+
+
+def signal_main_thread(pid: int, signum: int) -> bool:
+    """Signal the main thread of a process, and no other one (tgkill(2)); return False if that cannot be."""
+    try:
+        return int(_libc.tgkill(pid, pid, signum)) == 0
+    except AttributeError:  # glibc before 2.30
+        return False
 
 
 def watch_for_new_files(folder: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from . import libc
+
 
 def open_of(pid: int) -> int | None:
     """Return a descriptor that can only ever mean this process; None before Linux 5.3, or if it has ended."""
@@ -24,3 +26,15 @@ def send(pid: int, pidfd: int | None, signum: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def notify(pid: int, pidfd: int | None, signum: int) -> bool:
+    """Signal a process's main thread; return whether it was there to get it.
+
+    When two signals come almost together, the kernel may give both to another thread (of torch's, of numpy's), and then
+    no system call of the main thread is interrupted: Python's handler would wait for its end.
+    """
+    if pidfd is None or not send(pid, pidfd, 0):
+        return send(pid, pidfd, signum)
+    # What is alive now and ends before the next line has its number for a while: at least its parent has to reap it.
+    return libc.signal_main_thread(pid, signum) or send(pid, pidfd, signum)

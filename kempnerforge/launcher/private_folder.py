@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 
@@ -49,18 +50,23 @@ class PrivateFolder:
         """The folder in which armed processes are listed."""
         return os.path.join(self.path, contract.ARMED_FOLDER)
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file which is there whole or not at all.
+    def create(self, name: str, content: bytes) -> None:
+        """Write a new file.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it is there, or cannot be written.
         """
-        temporary = name + ".new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         try:
-            os.write(descriptor, content)
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """Write a file which is there whole or not at all."""
+        temporary = name + ".new"
+        self.create(temporary, content)
         os.replace(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def write_notice(self, signum: int, reason: Reason | None) -> None:
@@ -68,16 +74,16 @@ class PrivateFolder:
         # JSON by hand: the module would take 2 ms, while the notice waits to be delivered.
         known = "null" if reason is None else f'"{reason}"'
         try:
-            self.write(contract.NOTICE_FILE, f'{{"signal": {signum}, "reason": {known}}}'.encode())
+            self._replace(contract.NOTICE_FILE, f'{{"signal": {signum}, "reason": {known}}}'.encode())
         except OSError:
             pass  # a full disk; whoever registers is told over the socket as well
 
-    def write_last_word(self) -> None:
-        """Tell armed processes that the SIGTERM which comes now is meant."""
+    def mark(self, name: str) -> None:
+        """Make an empty file, which means something by being there."""
         try:
-            self.write(contract.TERMINATE_FILE, b"")
+            self._replace(name, b"")
         except OSError:
-            pass  # a full disk; SIGKILL comes after it
+            pass  # a full disk, or TMPDIR was tidied away; whoever looks for it does as if there were no notice
 
     def remove(self) -> None:
         """Remove the folder and what is in it. What somebody else put deeper stays, and the folders around it."""

@@ -287,7 +287,11 @@ class Supervisor:
             self._write_notice(action.signum, None)
             if "look for armed" in self._chores:
                 self._chores["look for armed"] = now  # after the delivery
-            return delivery.deliver(action.signum, self._child, peers, self._armed.living if self._armed else [])
+            armed = self._armed.living if self._armed is not None else []
+            delivered = delivery.deliver(action.signum, self._child, peers, armed)
+            if delivered.ranks_told and self._attempt.folder is not None:
+                self._attempt.folder.mark(contract.RANKS_TOLD_FILE)
+            return delivered
         if isinstance(action, words.Forward):
             self._child.send(action.signum)
         elif isinstance(action, words.Tell):
@@ -305,7 +309,7 @@ class Supervisor:
                     peer.send(peer.stacks)
         elif isinstance(action, words.Terminate):
             if self._attempt.folder is not None:
-                self._attempt.folder.write_last_word()
+                self._attempt.folder.mark(contract.TERMINATE_FILE)
             self._tree.terminate()
         elif isinstance(action, words.Kill):
             self._tree.kill()

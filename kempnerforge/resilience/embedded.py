@@ -6,30 +6,35 @@ import sys
 
 from ..bootstrap.contract import BOOTSTRAP_MODULE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _ask(function: str, *arguments: int) -> Any:
+    """Call a function of the bootstrap; None: it is not there."""
+    process = getattr(sys.modules.get(BOOTSTRAP_MODULE), "process", None)
+    return None if process is None else process.call(function, *arguments)
+
 
 def holds(signum: int) -> bool:
     """Return whether the bootstrap has armed a signal: it then looks as if it were at its default, and is not."""
-    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
-    return bootstrap is not None and bool(bootstrap.holds(signum))
+    return bool(_ask("dispositions.holds", signum))
 
 
 def rearm(signum: int) -> bool:
     """Hand a signal back to the bootstrap (main thread only); return False if it never was its."""
-    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
-    return bootstrap is not None and bool(bootstrap.rearm(signum))
+    return bool(_ask("dispositions.rearm", signum))
 
 
 def take_pending() -> int:
     """Return the signal that came before anybody was registered, 0 if there was none, and forget it."""
-    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
-    return 0 if bootstrap is None else int(bootstrap.take_pending())
+    return _ask("notice.take_pending") or 0
 
 
 def shield_worker() -> None:
     """In a process that multiprocessing has just forked: let no SIGTERM end it but its parent's."""
-    bootstrap = sys.modules.get(BOOTSTRAP_MODULE)
-    if bootstrap is not None:
-        bootstrap.shield_worker()
+    _ask("shield.shield_worker")
 
 
 def is_helper() -> bool:

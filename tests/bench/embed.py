@@ -59,7 +59,7 @@ def _environments(installation: Installation, folder: PrivateFolder) -> dict[str
     not_for_it = {**bare, "PYTHONPATH": folder.site}
     armed = {**not_for_it, contract.CONTROL_VARIABLE: contract.control_address(folder.path)}
     # As if this process were the armed one of the same rank.
-    claim = f"{tree.identity(os.getpid())}|{',' * 10}"
+    claim = f"{tree.identity(os.getpid())}|{',' * 11}"
     return {
         "bare": bare,
         "not for it": not_for_it,

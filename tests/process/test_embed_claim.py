@@ -279,7 +279,8 @@ def test_the_program_is_found_on_the_command_line(arguments: str, expected: tupl
     ],
 )
 def test_launchers_are_known(arguments: str, launches: bool) -> None:
-    assert process.launches_others(*process.program_of(["python", *arguments.split()])) is launches
+    kind, program = process.program_of(["python", *arguments.split()])
+    assert process.is_one_of(kind, program, *process.LAUNCHERS) is launches
 
 
 # --- a launcher of ranks -------------------------------------------------------------------------------

@@ -52,8 +52,7 @@ def code(text: str) -> tuple[str, str, str]:
     [
         "import sys; print(sys.path, sys.argv, sys.flags, sys.orig_argv)",
         "import sys; print([p for p in sys.path_importer_cache if 'kforge' in p])",
-        "import sys; print(sorted(m for m in sys.modules if m.partition('.')[0] not in "
-        "('sitecustomize', '_kempnerforge_bootstrap')))",
+        "import sys; print(sorted(m for m in sys.modules if not m.startswith(('sitecustomize', '_kempnerforge'))))",
         "import sys; print(__name__, __file__ if '__file__' in globals() else None, __spec__, sys.modules['__main__'])",
         "def f(): 1/0\nf()",
         "import signal, os; os.kill(os.getpid(), signal.SIGKILL)",

@@ -11,7 +11,7 @@ from tests.process.launch import Launch, Launched
 
 CHECKPOINTED = 85
 #: After which notice a program that ends with 0 is taken to have saved; a SIGTERM outside Slurm was sent by a person.
-ENDED = {signal.SIGUSR1: CHECKPOINTED, signal.SIGTERM: 0}
+ENDED: dict[int, int] = {signal.SIGUSR1: CHECKPOINTED, signal.SIGTERM: 0}
 #: Ends a test soon where the notice is lost.
 OPTIONS = ("--timeout", "20", "--verbose")
 
@@ -440,7 +440,8 @@ handler.finish()
     run.send(signal.SIGUSR1)
     run.ends(CHECKPOINTED)
     assert "half of it is saved" in run.log and "asks for 5 s to save: granted" in run.log
-    assert run.logs(r"armed: -c \(pid \d+\)") and run.logs(r"cooperative: -c \(pid \d+\)")
+    run.logs(r"armed: -c \(pid \d+\)")
+    run.logs(r"cooperative: -c \(pid \d+\)")
 
 
 def test_a_program_that_only_waits_for_another_python_hands_the_notice_on(launch: Launch) -> None:

@@ -177,6 +177,8 @@ def test_a_launcher_of_ranks_gets_sigterm(launch: Launch, name: str) -> None:
 def test_torch_distributed_run_as_a_module_gets_sigterm(launch: Launch) -> None:
     package = launch.folder / "torch" / "distributed"
     package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()  # or a real torch would come before it
     Path(script(package, "run.py", "listen"))
     path = f"{launch.folder}:{launch.environment['PYTHONPATH']}"
     run = launch(sys.executable, "-m", "torch.distributed.run", variables={"PYTHONPATH": path})

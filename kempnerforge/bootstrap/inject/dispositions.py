@@ -96,5 +96,5 @@ def after_fork_in_child() -> None:
         # The program's handler was due and raised, SystemExit most likely. Python drops what a fork hook raises, and
         # the child would live on.
         notice.die_of(_signal.SIGTERM)
-    # Above this function and the one that has loaded it is whoever forked.
+    # Above this function is process.call(), and above that whoever forked.
     shield.forked_by(sys._getframe(2).f_globals.get("__name__"))

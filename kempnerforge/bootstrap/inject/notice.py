@@ -7,7 +7,7 @@ import sys
 from time import monotonic, sleep
 
 from . import process
-from .process import ARMED_FOLDER, BELOW_FOLDER, identity
+from .process import BELOW_FOLDER, identity
 from .sitecustomize import folder_of_launcher
 
 TYPE_CHECKING = False
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 # As in contract.py, which is not there in a process of somebody else's.
 NOTICE_FILE = "notice"
+RANKS_TOLD_FILE = "ranks told"
 TERMINATE_FILE = "terminate"
 
 #: Slurm and kforge-run often send the same signal. Closer together than this (s) it is one notice.
 _SAME_NOTICE = 1.0
 #: How often a notice that waits is looked at again (s).
 _REMIND_EVERY = 0.05
+#: When an import has just ended, the next one may come within so long (s).
+_IMPORTS_FOLLOW = 1.0
 #: How long a program that has imported ShutdownHandler may take to register one (s).
 _REGISTERS_WITHIN = 30.0
 #: How long a launcher of ranks waits for kforge-run's notice to follow a SIGTERM (s): Slurm may be the first.
@@ -37,6 +40,8 @@ class _Notice:
     pending = 0
     #: Until when it may wait once the program's imports are over (s, monotonic).
     patient_until = 0.0
+    #: When it was last seen to import something (s, monotonic).
+    imported_at = 0.0
     #: A thread brings it back to mind.
     reminding = False
     #: It was acted on, and what comes now repeats it.
@@ -164,18 +169,26 @@ def _may_cooperate(frame: "FrameType | None") -> bool:
     """Return whether the program is likely to have a handler in a while, and nothing to save until then."""
     if _Notice.has_cooperated:
         return True  # and knows what it does
-    imports = _imports(frame)
+    now = monotonic()
+    imports, knows_us = _look_at(frame)
+    if imports:
+        _Notice.imported_at = now
     if imports or not _Notice.pending:
-        _Notice.patient_until = monotonic() + _REGISTERS_WITHIN
-    return imports or ("kempnerforge.resilience" in sys.modules and monotonic() < _Notice.patient_until)
+        _Notice.patient_until = now + _REGISTERS_WITHIN
+    if imports or now < _Notice.imported_at + _IMPORTS_FOLLOW:
+        return True
+    return (knows_us or "kempnerforge.resilience" in sys.modules) and now < _Notice.patient_until
 
 
-def _imports(frame: "FrameType | None") -> bool:
+def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
+    """Return whether something is being imported, and whether the main program names us: it may be about to."""
+    imports = knows_us = False
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
+        imports = imports or frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        if frame.f_back is None:
+            knows_us = any(name.startswith("kempnerforge") for name in frame.f_code.co_names)
         frame = frame.f_back
-    return False
+    return imports, knows_us
 
 
 def _remind() -> None:
@@ -237,14 +250,21 @@ def spare_launcher(signum: int, frame: "FrameType | None") -> None:
 
 
 def _ranks_save() -> bool:
-    """Return whether kforge-run has given a notice to armed ranks and not said its last word."""
+    """Return whether kforge-run has given the notice to ranks, and not said its last word since."""
     for _ in range(int(_NOTICE_FOLLOWS / _LOOK_EVERY)):
-        if _is_there(TERMINATE_FILE) or folder_of_launcher() is None or not _listed_in(ARMED_FOLDER):
+        if _is_there(TERMINATE_FILE) or not _kforge_run_lives():
             return False
-        if _is_there(NOTICE_FILE):
+        if _is_there(RANKS_TOLD_FILE):
             return True
         sleep(_LOOK_EVERY)
     return False
+
+
+def _kforge_run_lives() -> bool:
+    try:
+        return folder_of_launcher() is not None
+    except OSError:
+        return False
 
 
 # --- what all of them need ---------------------------------------------------------------------------

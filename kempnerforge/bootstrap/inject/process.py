@@ -6,7 +6,8 @@
 - a multiprocessing helper is *shielded*: of all SIGTERMs only its parent's ends it (shield.py);
 - every other Python is left alone.
 
-Every Python of the run pays for this file: the other ones are loaded when they are needed.
+Every Python of the run pays for this file: the other ones are loaded when they are needed. Its types are comments,
+because annotations are objects: with so many more, the interpreter would collect its garbage once more at each start.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -18,8 +19,8 @@ from .sitecustomize import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-    from typing import Any, Callable
+    from importlib.machinery import ModuleSpec  # noqa: F401 - in comments below
+    from typing import Any  # noqa: F401
 
 # As in contract.py, which cannot be imported in somebody else's process.
 CLAIM_VARIABLE = "KFORGE_CLAIM"
@@ -33,17 +34,8 @@ _LATER = ("notice", "shield", "dispositions")
 
 #: What tells one rank from another. With the same values, a Python below an armed one is its helper.
 _RANK_VARIABLES = (
-    b"SLURM_JOB_ID",
-    b"SLURM_STEP_ID",
-    b"SLURM_PROCID",
-    b"RANK",
-    b"LOCAL_RANK",
-    b"GROUP_RANK",
-    b"NODE_RANK",
-    b"TORCHELASTIC_RESTART_COUNT",
-    b"OMPI_COMM_WORLD_RANK",
-    b"PMI_RANK",
-    b"PMIX_RANK",
+    b"SLURM_JOB_ID SLURM_STEP_ID SLURM_PROCID RANK LOCAL_RANK GROUP_RANK NODE_RANK TORCHELASTIC_RESTART_COUNT "
+    b"OMPI_COMM_WORLD_RANK PMI_RANK PMIX_RANK"
 )
 
 #: Programs that run others and are never the run itself: the names of scripts, modules with their packages, and modules
@@ -64,6 +56,7 @@ _LAUNCHER_PATHS = (
     "/deepspeed/launcher/runner.py",
     "/pip/__main__.py",
 )
+LAUNCHERS = (_LAUNCHER_SCRIPTS, _LAUNCHER_MODULES, _LAUNCHER_PATHS)
 #: kforge-run and kforge look after their signals themselves.
 _OUR_SCRIPTS = "kforge-run kforge"
 _OUR_MODULES = "kempnerforge.launcher kempnerforge.commands"
@@ -87,35 +80,43 @@ handler = None  # type: Any
 real_signal, real_getsignal = _signal.signal, _signal.getsignal
 
 
-def start() -> None:
+def start():
+    # type: () -> None
     """Find out what this process is, and make it that."""
     global me
-    _announce()
-    arguments = _arguments()
+    package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
+    package.find_spec = _find_spec
+    sys.meta_path.append(package)  # the last of all finders
+    # `sys.argv` is not there yet, and before Python 3.10 nothing else is.
+    arguments = getattr(sys, "orig_argv", None) or load("interpreter").command_line()
     kind, program = program_of(arguments)
-    if not _is_python(arguments) or _is_one_of(kind, program, _OUR_SCRIPTS, _OUR_MODULES):
+    if is_one_of(kind, program, _OUR_SCRIPTS, _OUR_MODULES):
+        return
+    if "python" not in arguments[0] and not load("interpreter").is_python():
         return
     if (
         (kind == "-c" and program.startswith(_HELPER_CODE))
         or "--multiprocessing-fork" in arguments
-        or _is_one_of(kind, program, "", _HELPER_MODULES)
+        or is_one_of(kind, program, "", _HELPER_MODULES)
     ):
-        if not program.startswith(_TRACKER_CODE):
-            _disguise()
-            _later("shield", "raise_shield")()
-    elif launches_others(kind, program):
-        _take_signals(_later("notice", "spare_launcher"))
+        _take_signals(None)
+        call("shield.ignore_strays" if program.startswith(_TRACKER_CODE) else "shield.raise_shield")
+        return
+    if is_one_of(kind, program, *LAUNCHERS):
+        _take_signals("notice.spare_launcher")
         return
     me = identity(os.getpid())
+    listed_in = BELOW_FOLDER if kind != "-c" else ""
     if _claim():
-        _take_signals(_later("notice", "on_notice"))
-        if own:
-            _list_in(ARMED_FOLDER)
-    elif kind != "-c":
-        _list_in(BELOW_FOLDER)
+        _take_signals("notice.on_notice")
+        listed_in = ARMED_FOLDER if own else ""
+    if listed_in:
+        # A file that is there already, under one more name: a new one takes three times as long.
+        os.link(f"{folder}/{EMPTY_FILE}", f"{folder}/{listed_in}/{me}")
 
 
-def identity(pid: "int | str") -> str:
+def identity(pid):
+    # type: (int | str) -> str
     """Return `PID.START` of a living process, which no other process of this boot has; empty: it does not live."""
     try:
         # Without a Python file around it, which takes as long again.
@@ -131,24 +132,8 @@ def identity(pid: "int | str") -> str:
     return "" if fields[0] in (b"Z", b"X") else f"{pid}.{fields[19].decode()}"
 
 
-def _is_python(arguments: "list[str]") -> bool:
-    """Return whether this is an interpreter, and not a debugger or an editor of which Python is a part."""
-    if arguments and "python" in arguments[0]:
-        return True
-    name = os.path.basename(os.readlink("/proc/self/exe"))
-    return "python" in name or "pypy" in name
-
-
-def _arguments() -> "list[str]":
-    """Return the command line. `sys.argv` is not there yet."""
-    known = getattr(sys, "orig_argv", None)  # since Python 3.10
-    if known is not None:
-        return known  # type: ignore[no-any-return]
-    with open("/proc/self/cmdline", "rb") as stream:
-        return [os.fsdecode(argument) for argument in stream.read().split(b"\0")[:-1]]
-
-
-def program_of(arguments: "list[str]") -> "tuple[str, str]":
+def program_of(arguments):
+    # type: (list[str]) -> tuple[str, str]
     """Return how a Python's program is given, and which: `("-c", code)`, `("-m", module)` or `("", path)`.
 
     Options are read as the interpreter does (python(1)): one dash may carry several, and a value may be attached.
@@ -169,30 +154,29 @@ def program_of(arguments: "list[str]") -> "tuple[str, str]":
     return "", ""
 
 
-def launches_others(kind: str, program: str) -> bool:
-    """Return whether a program runs others and is never the run itself."""
-    if kind == "" and program.endswith(_LAUNCHER_PATHS):
-        return True
-    return _is_one_of(kind, program, _LAUNCHER_SCRIPTS, _LAUNCHER_MODULES)
-
-
-def _is_one_of(kind: str, program: str, scripts: str, modules: str) -> bool:
+def is_one_of(kind, program, scripts, modules, paths=()):
+    # type: (str, str, str, str, tuple[str, ...]) -> bool
     """Return whether a program is one of these scripts, or of these modules with all that is in them."""
     if kind == "":
-        return os.path.basename(program) in scripts.split()
+        return os.path.basename(program) in scripts.split() or program.endswith(paths)
     if kind == "-m":
-        return any(program == module or program.startswith(module + ".") for module in modules.split())
+        for module in modules.split():
+            if program == module or program.startswith(module + "."):
+                return True
     return False
 
 
-def _claim() -> bool:
+def _claim():
+    # type: () -> bool
     """Claim this rank: return whether this process is its main program, and not a helper below that.
 
     The claim names its owner and is handed down in the environment. No helper is who has other rank variables, whose
     owner is dead, and the owner itself after an execv.
     """
     # Not os.environ, which takes ten times as long for what is not there.
-    rank = os.fsdecode(b",".join([posix.environ.get(name, b"") for name in _RANK_VARIABLES]))
+    rank = ""
+    for name in _RANK_VARIABLES.split():
+        rank += os.fsdecode(posix.environ.get(name, b"")) + ","
     owner, _, claimed = os.environ.get(CLAIM_VARIABLE, "").partition("|")
     if claimed == rank and owner != me and identity(owner.partition(".")[0]) == owner != "":
         return False
@@ -200,63 +184,49 @@ def _claim() -> bool:
     return True
 
 
-def _list_in(name: str) -> None:
-    # A file that is there already, under one more name: a new one takes three times as long.
-    os.link(f"{folder}/{EMPTY_FILE}", f"{folder}/{name}/{me}")
-
-
 # --- what is there when it is needed -------------------------------------------------------------------
 
 
-def _announce() -> None:
-    """Tell `kempnerforge.resilience` in this process where the bootstrap is, and Python where that may be found."""
-    package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
-    package.holds = _later("dispositions", "holds")
-    package.rearm = _later("dispositions", "rearm")
-    package.take_pending = _later("notice", "take_pending")
-    package.shield_worker = _later("shield", "shield_worker")
-    package.find_spec = _find_spec
-    sys.meta_path.append(package)  # the last of all finders
+def call(function, *arguments):
+    # type: (str, Any) -> Any
+    """Call a function of another module (`MODULE.FUNCTION`), which is loaded now if need be."""
+    for each in _LATER:
+        load(each)
+    module, _, name = function.partition(".")
+    return getattr(load(module), name)(*arguments)
 
 
-def _later(module: str, name: str) -> "Callable[..., Any]":
-    """Return a function of another module, which is loaded when it is first called."""
-
-    def function(*arguments: "Any") -> "Any":
-        for each in _LATER:
-            load(each)
-        return getattr(load(module), name)(*arguments)
-
-    return function
+#: Makes a callable of `call` and its first argument, as one object where a closure would take four.
+_later = type(os.environ.get)  # type: Any
 
 
-def _find_spec(name: str, _path: "Any" = None, _target: "Any" = None) -> "ModuleSpec | None":
+def _find_spec(name, _path=None, _target=None):
+    # type: (str, Any, Any) -> ModuleSpec | None
     """Find kforge-run's own `kempnerforge` where nobody else has one."""
-    found: "ModuleSpec | None" = load("package").spec_of_package(name) if name == "kempnerforge" else None
+    found = load("package").spec_of_package(name) if name == "kempnerforge" else None  # type: ModuleSpec | None
     return found
 
 
-def _take_signals(function: "Callable[..., Any]") -> None:
-    """Have a handler get SIGTERM and SIGUSR1."""
+def _take_signals(function):
+    # type: (str | None) -> None
+    """Have a function get SIGTERM and SIGUSR1 (None: for now nobody does).
+
+    The program is shown the dispositions that it would have without us, and forked children are kept free of us.
+    """
     global handler
-    handler = function
-    for signum in (_signal.SIGTERM, _signal.SIGUSR1):
-        # What is ignored is so on purpose: by `trap ''`, by nohup.
-        if real_getsignal(signum) == _signal.SIG_DFL:
-            real_signal(signum, handler)  # fails in a subinterpreter, before anything is changed
-            own[signum] = _signal.SIG_DFL
-    _disguise()
-
-
-def _disguise() -> None:
-    """Show the program the dispositions that it would have without us, and keep forked children free of us."""
+    if function is not None:
+        handler = _later(call, function)
+        for signum in (_signal.SIGTERM, _signal.SIGUSR1):
+            # What is ignored is so on purpose: by `trap ''`, by nohup.
+            if real_getsignal(signum) == _signal.SIG_DFL:
+                real_signal(signum, handler)  # fails in a subinterpreter, before anything is changed
+                own[signum] = _signal.SIG_DFL
     # The module `signal` looks both up at each call, so it need not be there yet.
-    for name, ours in (("signal", "set_disposition"), ("getsignal", "get_disposition")):
-        function = _later("dispositions", ours)
-        function.__doc__ = getattr(_signal, name).__doc__
-        setattr(_signal, name, function)
+    _signal.signal = lambda signalnum, handler: call("dispositions.set_disposition", signalnum, handler)
+    _signal.getsignal = lambda signalnum: call("dispositions.get_disposition", signalnum)
+    _signal.signal.__doc__, _signal.getsignal.__doc__ = real_signal.__doc__, real_getsignal.__doc__
     os.register_at_fork(
-        before=_later("dispositions", "before_fork"),
-        after_in_parent=_later("dispositions", "after_fork"),
-        after_in_child=_later("dispositions", "after_fork_in_child"),
+        before=_later(call, "dispositions.before_fork"),
+        after_in_parent=_later(call, "dispositions.after_fork"),
+        after_in_child=_later(call, "dispositions.after_fork_in_child"),
     )

@@ -22,6 +22,10 @@ _FORK_MODULES = ("multiprocessing.popen_fork", "multiprocessing.forkserver")
 
 
 class _Shield:
+    #: Who started this process, a fork server maybe, from which its helpers are forked.
+    started_by = 0
+    #: Who started the fork server that this process was forked from.
+    server_started_by = 0
     #: The thread that takes SIGTERM; 0: there is no shield.
     thread = 0
     #: This process was forked by multiprocessing.
@@ -35,6 +39,7 @@ def ignore(_signum: int, _frame: "FrameType | None") -> None:
 def forked_by(module: "str | None") -> None:
     """Be shielded in a forked child if that is a helper."""
     was_shielded, _Shield.thread = _Shield.thread, 0
+    _Shield.server_started_by = _Shield.started_by if module == "multiprocessing.forkserver" else 0
     _Shield.is_worker = module in _FORK_MODULES
     if was_shielded:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
@@ -49,8 +54,8 @@ def shield_worker() -> None:
 
 def raise_shield() -> None:
     """Let no SIGTERM end this process but its parent's, unless it has a handler of its own."""
-    if process.real_getsignal(_signal.SIGUSR1) == _signal.SIG_DFL:
-        process.real_signal(_signal.SIGUSR1, ignore)
+    ignore_strays()
+    _Shield.started_by = os.getppid()
     if _Shield.thread or process.real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
         return
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
@@ -60,6 +65,12 @@ def raise_shield() -> None:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     else:
         _start_programs_unblocked()
+
+
+def ignore_strays() -> None:
+    """Let no SIGUSR1 end this process."""
+    if process.real_getsignal(_signal.SIGUSR1) == _signal.SIG_DFL:
+        process.real_signal(_signal.SIGUSR1, ignore)
 
 
 def lower_shield() -> None:
@@ -76,15 +87,8 @@ def _take_sigterms() -> None:
         sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
         if sender == os.getpid() and not _Shield.thread:
             return  # lowered
-        if sender in (os.getpid(), os.getppid(), _parent_by_multiprocessing()):
+        if sender in (os.getpid(), os.getppid(), _Shield.server_started_by):
             _end_as_asked()
-
-
-def _parent_by_multiprocessing() -> "int | None":
-    """Return the pid of who may terminate() us: with a fork server it is not our parent."""
-    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-    parent = None if parent_process is None else parent_process()
-    return None if parent is None else parent.pid
 
 
 def _end_as_asked() -> None:
@@ -95,8 +99,11 @@ def _end_as_asked() -> None:
 
 
 def _start_programs_unblocked() -> None:
-    """Have `subprocess` start programs with SIGTERM unblocked: a mask is inherited across exec."""
+    """Have programs started with SIGTERM unblocked: a mask is inherited across exec."""
     import _posixsubprocess
+
+    for name in ("posix_spawn", "posix_spawnp"):
+        setattr(os, name, _unblocking(getattr(os, name)))
 
     real_fork_exec = _posixsubprocess.fork_exec
 
@@ -113,3 +120,14 @@ def _start_programs_unblocked() -> None:
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None and getattr(subprocess, "_fork_exec", None) is real_fork_exec:
         setattr(subprocess, "_fork_exec", fork_exec)  # noqa: B010 - typeshed does not know it
+
+
+def _unblocking(spawn: "Any") -> "Any":
+    """Return `os.posix_spawn()` with a signal mask that is not ours, unless the program gives one."""
+
+    def function(*arguments: "Any", **options: "Any") -> "Any":
+        if _Shield.thread and "setsigmask" not in options:
+            options["setsigmask"] = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) - {_signal.SIGTERM}
+        return spawn(*arguments, **options)
+
+    return function

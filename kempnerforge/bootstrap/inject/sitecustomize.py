@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
-CODE_FOLDER = "code"
+CODE_FILE = "code"
+PACKAGE_FILE = "package"
 
 #: The oldest Python with fork hooks: without them, every forked child would inherit what we install.
 _OLDEST = (3, 7)
@@ -25,7 +26,7 @@ def _start():
     folder = folder_of_launcher()
     if folder is not None and sys.version_info >= _OLDEST:
         package = type(sys)(BOOTSTRAP_MODULE)  # type: Any
-        package.folder, package.load = folder, load
+        package.folder, package.code = folder, None
         package.sitecustomize = sys.modules[BOOTSTRAP_MODULE + ".sitecustomize"] = sys.modules[__name__]
         sys.modules[BOOTSTRAP_MODULE] = package
         load("process").start()
@@ -55,30 +56,39 @@ def load(name):
     package = sys.modules[BOOTSTRAP_MODULE]
     module = getattr(package, name, None)  # type: Any
     if module is None:
+        code = _code_of(name)
         full_name = BOOTSTRAP_MODULE + "." + name
         module = type(sys)(full_name)
-        module.__package__, module.__file__ = BOOTSTRAP_MODULE, "%s/%s/%s.py" % (package.folder, CODE_FOLDER, name)
-        exec(_code_of(name, module.__file__), module.__dict__)  # noqa: S102 - our own code
+        module.__package__ = BOOTSTRAP_MODULE  # and no __file__: `inspect` would look at it at each import of torch
+        exec(code, module.__dict__)  # noqa: S102 - our own
         sys.modules[full_name] = module
         setattr(package, name, module)
     return module
 
 
-def _code_of(name, source):
-    """Return a module's code: what kforge-run has compiled if that is for this Python. It takes half the usual time."""
+def _code_of(name):
+    """Return a module's code: what kforge-run has compiled if that is for this Python, else from its source."""
     import marshal
 
-    cached = "/__pycache__/%s.%s.pyc" % (name, sys.implementation.cache_tag)
-    try:
-        descriptor = os.open(os.path.dirname(source) + cached, os.O_RDONLY)
-    except OSError:
-        pass
-    else:
-        compiled = os.read(descriptor, 1 << 16)
-        os.close(descriptor)
-        if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
-            return marshal.loads(compiled[16:])  # noqa: S302 - our own, in a folder that nobody else may enter
+    package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
+    if package.code is None:
+        content = _read(CODE_FILE)
+        is_for_us = content[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
+        package.code = marshal.loads(content[4:]) if is_for_us else {}  # noqa: S302 - from a folder that only we may enter
+    if name in package.code:
+        return marshal.loads(package.code[name])  # noqa: S302
+    source = os.path.join(os.fsdecode(_read(PACKAGE_FILE)), "bootstrap", "inject", name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
+
+
+def _read(name):
+    """Return what is in a file of the private folder."""
+    package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
+    descriptor = os.open(package.folder + "/" + name, os.O_RDONLY)
+    try:
+        return os.read(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
 
 
 def _make_way():
@@ -86,7 +96,7 @@ def _make_way():
 
     What that raises is its own, and goes to whom it would have gone to.
     """
-    here = os.path.dirname(__file__)
+    here = os.path.dirname(globals().pop("__file__"))  # see load()
     sys.path[:] = [entry for entry in sys.path if entry != here]
     sys.path_importer_cache.pop(here, None)
     us = sys.modules.pop(__name__)

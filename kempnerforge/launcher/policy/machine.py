@@ -632,7 +632,8 @@ class Policy:
         line = self._timeline
         moments = (("first poll", line.first_poll), ("finish", line.finish), ("exit", line.exit))
         parts = [Signals(notice.signum).name]
-        parts += [f"{name} {at - notice.at:+.1f} s" for name, at in moments if at is not None]
+        # Slurm may have told the program a moment before us.
+        parts += [f"{name} {max(at - notice.at, 0):+.1f} s" for name, at in moments if at is not None]
         if requeued:
             parts.append(f"requeued {now - notice.at:+.1f} s")
         slack = "" if self._deadline is None else f", {self._deadline - now:.1f} s to spare"

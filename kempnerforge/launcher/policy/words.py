@@ -109,6 +109,8 @@ class Delivered(NamedTuple):
     srun_started: float | None
     #: The armed processes among them: pids.
     armed: tuple[int, ...] = ()
+    #: They are ranks, and not what was started to run them.
+    ranks_told: bool = False
 
 
 class Continued(NamedTuple):

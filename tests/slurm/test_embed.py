@@ -1,0 +1,115 @@
+"""The embed in real jobs, each through to the resumed and finished last attempt."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+
+import pytest
+
+from tests.slurm.runs import PROGRAMS, Run, kforge_run
+from tests.slurm.sandbox import Sandbox
+
+pytestmark = pytest.mark.slurm
+#: Longer than what any test does before its notice, short enough to finish soon after the resume.
+STEPS = 60
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skip where a package is missing. It is not imported here."""
+    return pytest.mark.skipif(
+        find_spec(package) is None, reason=f"{package} is not installed (hint: bin/test --frameworks)"
+    )
+
+
+def python(name: str, steps: int = STEPS) -> str:
+    return f"python {PROGRAMS / name} {steps}"
+
+
+def test_a_script_that_saves_each_step_and_knows_nothing_of_signals(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(python("save_each_step.py"), "-v"), "--time=60").says("step 3 ").signal("USR1")
+    run.says("reason: manual").ends("COMPLETED", restarts=1)
+    assert "armed: " in run.output
+    assert "KeyboardInterrupt" in run.output
+    done = [int(step) for step in re.findall(r"^step (\d+) done$", run.output, re.MULTILINE)]
+    # A step that was saved may not have been said any more.
+    assert set(range(1, STEPS + 1)) - set(done) <= {int(re.findall(r"resumed at step (\d+)", run.output)[0]) - 1}
+    assert len(done) == len(set(done))
+    assert run.output.count("finished at step") == 1
+
+
+def test_a_script_that_saves_when_it_is_interrupted(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(python("save_when_interrupted.py")), "--time=60").says("step 3 ").signal("USR1")
+    run.says("reason: manual").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
+def test_a_script_that_saves_when_it_is_interrupted_at_the_time_limit(slurm: Sandbox) -> None:
+    """Slurm signals every process of the job itself, and kforge-run the armed one, too."""
+    run = Run(slurm, kforge_run(python("save_when_interrupted.py", 480)), "--time=1").says("reason: time limit")
+    run.ends("COMPLETED", restarts=1, timeout=300).lost_nothing(steps=480)
+
+
+def test_a_bash_script_in_between(slurm: Sandbox) -> None:
+    script = slurm.work / "run.sh"
+    script.write_text(f"{python('save_when_interrupted.py')}\necho python ended with $?\n")
+    run = Run(slurm, kforge_run(f"bash {script}"), "--time=60").says("step 3 ").signal("USR1")
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert run.output.count("python ended with 0") == 2
+
+
+def test_a_bash_script_in_between_when_slurm_requeues(slurm: Sandbox) -> None:
+    script = slurm.work / "run.sh"
+    script.write_text(f"{python('save_when_interrupted.py')}\necho python ended with $?\n")
+    run = Run(slurm, kforge_run(f"bash {script}"), "--time=60").says("step 3 ")
+    slurm.requeue(run.job)
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
+def test_srun_in_between(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(f"srun {python('save_when_interrupted.py')}"), "--time=60").says("step 3 ")
+    run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert "as SIGUSR1" in run.output
+
+
+@needs("torch")
+def test_torchrun_with_two_ranks(slurm: Sandbox) -> None:
+    torchrun = f"torchrun --standalone --nproc-per-node=2 {PROGRAMS / 'rank_of_torchrun.py'} {STEPS}"
+    run = Run(slurm, kforge_run(torchrun, "-v"), "--time=60").says("0: step 3 ").says("1: step 3 ").signal("USR1")
+    run.ends("COMPLETED", restarts=1)
+    for rank in "01":
+        run.lost_nothing(steps=STEPS, task=rank)
+    assert len(re.findall(r"armed: .*rank_of_torchrun.py", run.output)) == 4
+    assert run.output.count("armed: ") == 4
+
+
+@needs("torch")
+def test_torchrun_with_two_ranks_when_slurm_requeues(slurm: Sandbox) -> None:
+    """Slurm signals torchrun and the ranks itself."""
+    torchrun = f"torchrun --standalone --nproc-per-node=2 {PROGRAMS / 'rank_of_torchrun.py'} {STEPS}"
+    run = Run(slurm, kforge_run(torchrun, "-v"), "--time=60").says("0: step 3 ").says("1: step 3 ")
+    slurm.requeue(run.job)
+    run.ends("COMPLETED", restarts=1)
+    for rank in "01":
+        run.lost_nothing(steps=STEPS, task=rank)
+
+
+@needs("torch")
+def test_a_dataloader_with_workers_at_the_time_limit(slurm: Sandbox) -> None:
+    """Without --signal: Slurm signals every process of the job."""
+    run = Run(slurm, kforge_run(python("dataloader.py", 480)), "--time=1").says("reason: time limit")
+    run.ends("COMPLETED", restarts=1, timeout=300).lost_nothing(steps=480)
+
+
+@needs("torch")
+def test_a_dataloader_with_workers_under_preemption(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(python("dataloader.py", STEPS * 4)), "--partition=preemptible", "--time=10")
+    slurm.preempt(run.says("step 3 ").job)
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS * 4)
+
+
+@needs("pytorch_lightning")
+def test_lightning_requeues_the_job_and_kforge_run_does_not_do_it_again(slurm: Sandbox) -> None:
+    run = Run(slurm, kforge_run(python("lightning_requeue.py"), "-v"), "--time=60", "--ntasks=1").says("step 3 ")
+    run.signal("USR1").ends("COMPLETED", restarts=1)
+    assert "SLURM auto-requeueing enabled" in run.output
+    assert "not requeued: Slurm requeues it already" in run.output, run.output
