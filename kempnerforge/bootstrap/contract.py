@@ -33,6 +33,8 @@ RANKS_TOLD_FILE = "ranks told"
 TERMINATE_FILE = "terminate"
 #: A folder with an empty file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
 ARMED_FOLDER = "armed"
+#: A FIFO on which an armed process then writes a byte, so that nobody has to look into the folder all the time.
+NEWS_FIFO = "news"
 #: A folder with such a file for each Python that was started below an armed one, and may be what that one waits for.
 BELOW_FOLDER = "below"
 #: An empty file, of which those are further names.

@@ -1,6 +1,7 @@
 """The armed processes: the main programs of ranks, which the bootstrap has listed in the private folder.
 
-They have no connection to us. That one is new an inotify descriptor tells, and that one has ended its pidfd.
+They have no connection to us. That one is new it tells on a FIFO, and that one has ended its pidfd tells.
+(inotify(7) would do without a word from them, but closing its descriptor takes up to 18 ms.)
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import select
 import signal
 from collections.abc import Iterator
 
-from . import libc, pidfd, tree
+from ..bootstrap import contract
+from . import pidfd, tree
 from .policy.words import Armed, Gone
 
 
@@ -32,6 +34,8 @@ class ArmedProcess:
             self.close()
             raise ProcessLookupError(f"{identity} has ended")
         self.program = tree.program(self.pid)
+        #: It was given the notice.
+        self.told = False
 
     def notify(self, notice: int) -> bool:
         """Signal it; return whether it was there to get it.
@@ -39,6 +43,7 @@ class ArmedProcess:
         A notice is SIGUSR1 or SIGTERM. The program may ignore the one (`trap ''` in a script around it does that), or
         have it back at its default, and still catch the other.
         """
+        self.told = True
         caught = tree.signal_set(self.pid, "SigCgt")
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
         return pidfd.notify(self.pid, self.pidfd, other if notice not in caught and other in caught else notice)
@@ -52,23 +57,23 @@ class ArmedProcesses:
     """All of them on this node.
 
     Args:
-        folder: where they are listed.
+        folder_fd: the private folder.
         poller: gets the descriptors that tell what is new.
+
+    Raises:
+        OSError: the folder is not as it should be.
     """
 
-    def __init__(self, folder: str, poller: select.poll) -> None:
-        self._folder = folder
+    def __init__(self, folder_fd: int, poller: select.poll) -> None:
+        self._folder = f"/proc/self/fd/{folder_fd}/{contract.ARMED_FOLDER}"
         self._poller = poller
         self._seen: set[str] = set()
         self._living: dict[int, ArmedProcess] = {}
+        # To write, too: without a writer it would be at its end, and so readable, for ever.
+        self._news = os.open(contract.NEWS_FIFO, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
         self._ended = select.epoll()
-        poller.register(self._ended.fileno(), select.POLLIN)
-        self._new: int | None
-        try:
-            self._new = libc.watch_for_new_files(folder)
-            poller.register(self._new, select.POLLIN)
-        except OSError:
-            self._new = None  # no watch is left: we look whenever we are awake, as for a notice
+        for descriptor in (self._news, self._ended.fileno()):
+            poller.register(descriptor, select.POLLIN)
 
     @property
     def living(self) -> list[ArmedProcess]:
@@ -85,10 +90,8 @@ class ArmedProcesses:
             yield Gone(process.pid)
 
     def _something_is_new(self) -> bool:
-        if self._new is None:
-            return True
         try:
-            return bool(os.read(self._new, 1 << 16))
+            return bool(os.read(self._news, 1 << 16))
         except BlockingIOError:
             return False
 
@@ -112,8 +115,7 @@ class ArmedProcesses:
         for process in self._living.values():
             process.close()
         self._living.clear()
-        self._poller.unregister(self._ended.fileno())
+        for descriptor in (self._news, self._ended.fileno()):
+            self._poller.unregister(descriptor)
         self._ended.close()
-        if self._new is not None:
-            self._poller.unregister(self._new)
-            os.close(self._new)
+        os.close(self._news)

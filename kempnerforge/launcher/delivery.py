@@ -46,10 +46,13 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[Ar
     return Delivered(f"the child (pid {child.pid}){as_other}", None)
 
 
-def deliver_again(child: Child, now: float) -> Delivered:
-    """Signal every srun so young that it may have swallowed the first SIGUSR1."""
+def deliver_again(signum: int, child: Child, armed: Iterable[ArmedProcess], now: float) -> Delivered:
+    """Signal every srun so young that it may have swallowed the first SIGUSR1, and every armed process that had it."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    return Delivered(_listed(_signal_sruns(young)), max((process.started for process in young), default=None))
+    told = [
+        f"{process.program} (pid {process.pid}, armed)" for process in armed if process.told and process.notify(signum)
+    ]
+    return Delivered(_listed(_signal_sruns(young) + told), max((process.started for process in young), default=None))
 
 
 def _listed(told: list[str]) -> str:

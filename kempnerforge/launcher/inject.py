@@ -42,6 +42,7 @@ def install_bootstrap(folder: PrivateFolder) -> None:
     folder.create(contract.CODE_FILE, compiled["process"][:4] + code)
     folder.create(contract.PACKAGE_FILE, os.fsencode(_PACKAGE))
     folder.create(contract.EMPTY_FILE, b"")
+    os.mkfifo(contract.NEWS_FIFO, 0o600, dir_fd=folder.fd)
 
 
 def _compiled(module: str) -> bytes:

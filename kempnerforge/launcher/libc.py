@@ -1,4 +1,4 @@
-"""The system calls that Python does not offer: prctl(2), signalfd(2), tgkill(2) and inotify(7)."""
+"""The system calls that Python does not offer: prctl(2), signalfd(2) and tgkill(2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SFD_CLOEXEC = os.O_CLOEXEC
 _SFD_NONBLOCK = os.O_NONBLOCK
-_IN_CLOEXEC = os.O_CLOEXEC
-_IN_NONBLOCK = os.O_NONBLOCK
-_IN_CREATE = 0x100
 #: sizeof(sigset_t) in glibc and musl (bytes).
 _SIGSET_SIZE = 128
 
@@ -55,18 +52,3 @@ def signal_main_thread(pid: int, signum: int) -> bool:
         return int(_libc.tgkill(pid, pid, signum)) == 0
     except AttributeError:  # glibc before 2.30
         return False
-
-
-def watch_for_new_files(folder: str) -> int:
-    """Return a non-blocking, close-on-exec descriptor that is readable when a file was made in a folder (inotify(7)).
-
-    Raises:
-        OSError: the folder is not there, or the user has no watches left.
-    """
-    descriptor = _checked(_libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK), "inotify_init1")
-    try:
-        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(folder), _IN_CREATE), "inotify_add_watch")
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -45,11 +45,6 @@ class PrivateFolder:
         """The folder for PYTHONPATH."""
         return os.path.join(self.path, contract.SITE_FOLDER)
 
-    @property
-    def armed(self) -> str:
-        """The folder in which armed processes are listed."""
-        return os.path.join(self.path, contract.ARMED_FOLDER)
-
     def create(self, name: str, content: bytes) -> None:
         """Write a new file.
 

@@ -157,7 +157,7 @@ def _open_folder(
             if embed:
                 inject.install_bootstrap(folder)
             control = Control(folder.fd, poller)
-            return folder, control, ArmedProcesses(folder.armed, poller) if embed else None
+            return folder, control, ArmedProcesses(folder.fd, poller) if embed else None
         except OSError as error:
             failure = error
             folder.remove()

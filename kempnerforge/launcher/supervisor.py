@@ -282,12 +282,12 @@ class Supervisor:
         now = time.monotonic()
         peers = self._control.peers if self._control is not None else []
         if isinstance(action, words.Deliver):
+            armed = self._armed.living if self._armed is not None else []
             if action.again:
-                return delivery.deliver_again(self._child, now)
+                return delivery.deliver_again(action.signum, self._child, armed, now)
             self._write_notice(action.signum, None)
             if "look for armed" in self._chores:
                 self._chores["look for armed"] = now  # after the delivery
-            armed = self._armed.living if self._armed is not None else []
             delivered = delivery.deliver(action.signum, self._child, peers, armed)
             if delivered.ranks_told and self._attempt.folder is not None:
                 self._attempt.folder.mark(contract.RANKS_TOLD_FILE)

@@ -85,6 +85,25 @@ def test_a_second_signal_does_not_kill_the_save(launch: Launch, first: str, chun
         run.ends(CHECKPOINTED)
 
 
+@pytest.mark.parametrize("chunk", range(4))
+def test_a_notice_interrupts_a_system_call_that_begins_at_the_same_moment(launch: Launch, chunk: int) -> None:
+    """Python may have looked for signals for the last time, and sleeps on although one has come."""
+    del chunk
+    code = (
+        "import os, time\n"
+        "try:\n    os.write(1, b'ready\\n'); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    os.write(1, b'saved\\n')"
+    )
+    for _ in range(5):
+        runs = [launch(*python(code), options=OPTIONS) for _ in range(5)]
+        for run in runs:
+            run.says("ready")
+            run.send(signal.SIGUSR1)
+        for run in runs:
+            run.says("saved")
+            run.ends(CHECKPOINTED)
+
+
 def test_without_a_handler_of_any_kind_it_ends_like_by_ctrl_c(launch: Launch) -> None:
     code = "import atexit, time; atexit.register(print, 'at exit'); print('ready', flush=True)\ntime.sleep(60)"
     run = launch(*python(code), options=OPTIONS)

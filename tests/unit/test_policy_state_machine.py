@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kempnerforge.launcher.policy import words
 from kempnerforge.launcher.policy.machine import Policy
 from kempnerforge.launcher.policy.words import (
+    Armed,
     AskSlurm,
     ChildExited,
     Continued,
@@ -303,6 +304,24 @@ def test_a_notice_reaches_a_save_that_has_outlived_its_shell() -> None:
     assert story.done(Deliver) == [Deliver(SIGUSR1)]
 
 
+def test_a_notice_to_armed_processes_is_repeated_once() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), Delivered("train.py", None, (5,), True))
+    assert story.passes(5).done(Deliver) == [Deliver(SIGUSR1), Deliver(SIGUSR1, again=True)]
+
+
+def test_an_armed_process_that_had_the_notice_may_outlive_the_child() -> None:
+    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), signalled(SIGUSR1))
+    story.happens(Delivered("train.py", None, (5,), True), ChildExited(-15, False)).passes(20)
+    assert not story.done(Terminate) and not story.done(Kill)
+    story.happens(Gone(5)).passes(1)
+    assert story.done(Terminate)
+
+
+def test_an_armed_process_without_a_notice_is_swept() -> None:
+    story = Story().happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(0, False))
+    assert story.done(Terminate)
+
+
 def test_a_storm_of_sigcont_postpones_nothing() -> None:
     story = Story(Rules("outside", timeout=6)).happens(signalled(SIGUSR1))
     for _ in range(20):
@@ -354,7 +373,14 @@ any_event = st.one_of(
     st.builds(
         Signalled, st.sampled_from([SIGTERM, SIGUSR1, SIGINT, SIGHUP]), st.just(""), st.booleans(), st.booleans()
     ),
-    st.builds(Delivered, st.just(""), st.none() | st.floats(START - 20, START)),
+    st.builds(
+        Delivered,
+        st.just(""),
+        st.none() | st.floats(START - 20, START),
+        st.sampled_from([(), (5,), (5, 6)]),
+        st.booleans(),
+    ),
+    st.builds(Armed, st.just("train.py"), st.integers(5, 6)),
     st.builds(Continued, st.floats(0, 100)),
     st.just(Registered("train.py", 5, 600)),
     st.builds(Polled, st.just(5), st.booleans()),

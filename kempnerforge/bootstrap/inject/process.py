@@ -28,6 +28,7 @@ BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 ARMED_FOLDER = "armed"
 BELOW_FOLDER = "below"
 EMPTY_FILE = "empty"
+NEWS_FIFO = "news"
 
 #: What is loaded when it is needed, in the order in which one needs the other.
 _LATER = ("notice", "shield", "dispositions")
@@ -113,6 +114,10 @@ def start():
     if listed_in:
         # A file that is there already, under one more name: a new one takes three times as long.
         os.link(f"{folder}/{EMPTY_FILE}", f"{folder}/{listed_in}/{me}")
+    if listed_in == ARMED_FOLDER:
+        news = os.open(f"{folder}/{NEWS_FIFO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.write(news, b"!")
+        os.close(news)
 
 
 def identity(pid):

@@ -55,6 +55,9 @@ from .words import (
 
 #: How often the notice is repeated to such an srun (s).
 SRUN_REPEAT = 1.0
+#: When the notice is repeated to armed processes (s). Python may enter a system call just when the first has come, and
+#: sees it only when that ends or the next signal comes.
+ARMED_REPEAT = 0.1
 #: How often Slurm is asked again when it did not answer (s).
 ASK_AGAIN = 1.0
 #: How often Slurm is asked again for the job's facts while nothing presses (s).
@@ -83,7 +86,9 @@ ABORTS_SRUN = frozenset({SIGHUP, SIGQUIT, SIGTERM})
 Phase = Literal["run", "outlived", "sweep", "decide", "verify", "done"]
 #: Phases in which the run may have something to save.
 UNSAVED: tuple[Phase, ...] = ("run", "outlived")
-Alarm = Literal["terminate", "kill", "abandon", "progress", "ask", "repeat to srun", "conclude", "verify"]
+Alarm = Literal[
+    "terminate", "kill", "abandon", "progress", "ask", "repeat to srun", "repeat to armed", "conclude", "verify"
+]
 
 
 class Timeline(NamedTuple):
@@ -236,6 +241,7 @@ class Policy:
         first, self._was_delivered = not self._was_delivered, True
         for pid in event.armed:
             self._saving[pid] = self._saving.get(pid, 0) + 1
+            self._alarms["repeat to armed"] = now + ARMED_REPEAT
         if event.srun_started is not None and now - event.srun_started < tables.SRUN_SETTLES:
             self._alarms["repeat to srun"] = now + SRUN_REPEAT
         return [Say("info" if first else "detail", f"delivered to {event.targets}")]
@@ -396,6 +402,9 @@ class Policy:
         if alarm == "repeat to srun":
             missed = self._phase in UNSAVED and not self._cooperation.registered and self._notice is not None
             return [Deliver(SIGUSR1, again=True)] if missed else []
+        if alarm == "repeat to armed":
+            missed = self._notice if self._phase in UNSAVED else None
+            return [] if missed is None else [Deliver(missed.signum, again=True)]
         if alarm == "conclude":
             # While a requeue is under way its answer decides; scontrol's own patience is limited.
             return self._conclude(None, now) if self._phase == "decide" else []
@@ -488,7 +497,7 @@ class Policy:
     def _sweep(self, now: float) -> list[Action]:
         """Ask what the child left behind to end, and kill it after a while."""
         self._phase = "sweep"
-        overdue: tuple[Alarm, ...] = ("terminate", "progress", "repeat to srun")
+        overdue: tuple[Alarm, ...] = ("terminate", "progress", "repeat to srun", "repeat to armed")
         for alarm in overdue:
             self._alarms.pop(alarm, None)
         if "abandon" in self._alarms:

@@ -219,7 +219,7 @@ class Deliver(NamedTuple):
     """Hand the notice's signal to whoever should have it."""
 
     signum: int
-    #: Only once more to an srun that may have swallowed it.
+    #: Only once more to who may have missed it: a young srun, an armed process.
     again: bool = False
 
 
