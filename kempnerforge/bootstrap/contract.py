@@ -41,9 +41,9 @@ BELOW_FOLDER = "below"
 EMPTY_FILE = "empty"
 #: The folder that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
 SITE_FOLDER = "site"
-#: The rest of the bootstrap, for the launcher's Python: the magic number of its bytecode, and what ``marshal`` makes of
-#: a dictionary with the code of each module, which went through it once before.
-CODE_FILE = "code"
+#: The rest of the bootstrap, for the launcher's Python: a file ``code.MODULE`` has the magic number of its bytecode,
+#: and what ``marshal`` makes of the module's code.
+CODE_FILES = "code"
 #: All folders, each after the one that it is in.
 FOLDERS = (ARMED_FOLDER, BELOW_FOLDER, SITE_FOLDER, f"{SITE_FOLDER}/__pycache__")
 #: The path of the launcher's own ``kempnerforge``, for a child that has none, or that runs another Python.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 import sys
 from collections.abc import Mapping
@@ -36,10 +35,10 @@ def install_bootstrap(folder: PrivateFolder) -> None:
     os.utime(os.path.join(folder.site, "sitecustomize.py"), ns=(status.st_atime_ns, status.st_mtime_ns))
     tag = sys.implementation.cache_tag
     folder.create(f"{contract.SITE_FOLDER}/__pycache__/sitecustomize.{tag}.pyc", _compiled("sitecustomize"))
-    compiled = {module: _compiled(module) for module in _MODULES}
-    # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
-    code = marshal.dumps({module: one[16:] for module, one in compiled.items()})
-    folder.create(contract.CODE_FILE, compiled["process"][:4] + code)
+    for module in _MODULES:
+        compiled = _compiled(module)
+        # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
+        folder.create(f"{contract.CODE_FILES}.{module}", compiled[:4] + compiled[16:])
     folder.create(contract.PACKAGE_FILE, os.fsencode(_PACKAGE))
     folder.create(contract.EMPTY_FILE, b"")
     os.mkfifo(contract.NEWS_FIFO, 0o600, dir_fd=folder.fd)
@@ -61,6 +60,7 @@ def _compiled(module: str) -> bytes:
 
 
 def _compile(source: str, about: bytes, kept: str) -> bytes:
+    import marshal
     from importlib.util import MAGIC_NUMBER
 
     with open(source, "rb") as file:

@@ -165,8 +165,8 @@ class Supervisor:
     def _armed_news(self) -> Iterator[words.Event]:
         if self._armed is not None:
             for event in self._armed.news():
-                if isinstance(event, words.Armed):
-                    self._chores.pop("look for armed", None)
+                if isinstance(event, words.Armed) and self._chores.pop("look for armed", None) is not None:
+                    self._report.warn(surroundings.agent_warning(self._child.pid, self._time_to_stop()))
                 yield event
 
     def _signalled(self) -> Iterator[words.Event]:

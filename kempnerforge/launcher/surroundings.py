@@ -8,10 +8,14 @@ import signal
 
 from ..bootstrap import contract
 from . import slurm, tree
+from .delivery import launches_ranks
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
 _SIGNAL_OPTION = re.compile(r"^#SBATCH\s+--signal[=\s]+(?:[RB]+:)?\w+(?:@(\d+))?", re.MULTILINE)
 _DEFAULT_LEAD = 60.0
+#: What torchrun's agent gives the other ranks when one has ended with an error (s), and what changes that.
+_AGENT_PATIENCE = 30.0
+_AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 #: Programs below which others may come that are not there yet.
 _SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"})
 #: Python's options with which it does not read PYTHONPATH, or no sitecustomize (python(1)).
@@ -66,6 +70,25 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
     gives = f"the batch script's --signal gives {lead:.0f} s" if option else without
     cure = f"#SBATCH --signal=B:USR1@{time_to_stop + 60:.0f}"
     return f"stopping may take {time_to_stop:.0f} s, but {gives}: ask for `{cure}`"
+
+
+def agent_warning(child: int, time_to_stop: float) -> str | None:
+    """Return what is wrong if a launcher of ranks may kill those that save.
+
+    Args:
+        child: pid of the direct child.
+        time_to_stop: what ``--timeout`` allows, or the last attempt took (s).
+    """
+    if time_to_stop <= _AGENT_PATIENCE:
+        return None
+    for process in tree.walk(child, past=("srun",)):
+        arguments = tree.command_line(process.pid)
+        if launches_ranks(arguments) and tree.was_given(process.pid, _AGENT_PATIENCE_VARIABLE) is False:
+            agent = f"{os.path.basename(tree.program(process.pid))} (pid {process.pid})"
+            kills = f"kills all ranks {_AGENT_PATIENCE:.0f} s after one has ended with an error"
+            cure = f"set {_AGENT_PATIENCE_VARIABLE}={time_to_stop + 60:.0f}"
+            return f"stopping may take {time_to_stop:.0f} s, but {agent} {kills}: {cure}"
+    return None
 
 
 def not_armed_warning(child: int, last_look: bool) -> str | None:

@@ -303,6 +303,28 @@ def test_a_launcher_of_ranks_is_spared_while_they_save(launch: Launch) -> None:
     assert re.search(r"delivered to train.py \(pid \d+, armed\)\n", run.log)
 
 
+@pytest.mark.parametrize("name", ["torchrun", "train.sh"])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("timeout", ["300", "20"])
+def test_a_launcher_that_gives_ranks_too_little_time_is_warned_about(
+    launch: Launch, name: str, given: bool, timeout: str
+) -> None:
+    (launch.folder / "train.py").write_text(TRAIN)
+    torchrun = launch.folder / name
+    torchrun.write_text(f"#!/bin/sh\n{sys.executable} train.py\n")
+    torchrun.chmod(0o755)
+    variables = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"} if given else {}
+    run = launch(str(torchrun), options=("--timeout", timeout, "--verbose"), variables=variables)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+    warned = re.search(
+        r"warning: stopping may take 300 s, but torchrun .* TORCH_ELASTIC_SHUTDOWN_TIMEOUT=360", run.log
+    )
+    assert (warned is not None) == (name == "torchrun" and not given and timeout == "300")
+
+
 @pytest.mark.usefixtures("_train")
 def test_a_launcher_of_ranks_ends_when_it_is_meant(launch: Launch) -> None:
     accelerate = launch.folder / "accelerate"

@@ -77,6 +77,8 @@ me = ""
 own = {}  # type: dict[int, Any]
 #: What runs in truth when one of them comes.
 handler = None  # type: Any
+#: What `call` has found.
+_functions = {}  # type: dict[str, Any]
 #: The functions of the module `_signal`, which the program does not get to see.
 real_signal, real_getsignal = _signal.signal, _signal.getsignal
 
@@ -195,10 +197,13 @@ def _claim():
 def call(function, *arguments):
     # type: (str, Any) -> Any
     """Call a function of another module (`MODULE.FUNCTION`), which is loaded now if need be."""
-    for each in _LATER:
-        load(each)
-    module, _, name = function.partition(".")
-    return getattr(load(module), name)(*arguments)
+    found = _functions.get(function)
+    if found is None:
+        for each in _LATER:
+            load(each)
+        module, _, name = function.partition(".")
+        found = _functions[function] = getattr(load(module), name)
+    return found(*arguments)
 
 
 #: Makes a callable of `call` and its first argument, as one object where a closure would take four.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
-CODE_FILE = "code"
+CODE_FILES = "code"
 PACKAGE_FILE = "package"
 
 #: The oldest Python with fork hooks: without them, every forked child would inherit what we install.
@@ -26,7 +26,7 @@ def _start():
     folder = folder_of_launcher()
     if folder is not None and sys.version_info >= _OLDEST:
         package = type(sys)(BOOTSTRAP_MODULE)  # type: Any
-        package.folder, package.code = folder, None
+        package.folder = folder
         package.sitecustomize = sys.modules[BOOTSTRAP_MODULE + ".sitecustomize"] = sys.modules[__name__]
         sys.modules[BOOTSTRAP_MODULE] = package
         load("process").start()
@@ -70,13 +70,9 @@ def _code_of(name):
     """Return a module's code: what kforge-run has compiled if that is for this Python, else from its source."""
     import marshal
 
-    package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
-    if package.code is None:
-        content = _read(CODE_FILE)
-        is_for_us = content[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
-        package.code = marshal.loads(content[4:]) if is_for_us else {}  # noqa: S302 - from a folder that only we may enter
-    if name in package.code:
-        return marshal.loads(package.code[name])  # noqa: S302
+    compiled = _read(CODE_FILES + "." + name)
+    if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
+        return marshal.loads(compiled[4:])  # noqa: S302 - from a folder that only we may enter
     source = os.path.join(os.fsdecode(_read(PACKAGE_FILE)), "bootstrap", "inject", name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
 

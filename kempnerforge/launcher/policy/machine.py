@@ -403,8 +403,8 @@ class Policy:
             missed = self._phase in UNSAVED and not self._cooperation.registered and self._notice is not None
             return [Deliver(SIGUSR1, again=True)] if missed else []
         if alarm == "repeat to armed":
-            missed = self._notice if self._phase in UNSAVED else None
-            return [] if missed is None else [Deliver(missed.signum, again=True)]
+            notice = self._notice if self._phase in UNSAVED else None
+            return [] if notice is None else [Deliver(notice.signum, again=True)]
         if alarm == "conclude":
             # While a requeue is under way its answer decides; scontrol's own patience is limited.
             return self._conclude(None, now) if self._phase == "decide" else []
