@@ -48,6 +48,14 @@ class ArmedProcess:
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
         return pidfd.notify(self.pid, self.pidfd, other if notice not in caught and other in caught else notice)
 
+    def notify_again(self, notice: int) -> bool:
+        """Signal it once more if it had the notice, and may have missed it; return whether it was there to get it.
+
+        A program that has it blocked waits for it in its own way, and misses nothing.
+        """
+        blocked = notice in tree.signal_set(self.pid, "SigBlk") or tree.waits_for_signals(self.pid)
+        return self.told and not blocked and self.notify(notice)
+
     def close(self) -> None:
         if self.pidfd is not None:
             os.close(self.pidfd)

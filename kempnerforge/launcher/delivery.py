@@ -49,9 +49,7 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[Ar
 def deliver_again(signum: int, child: Child, armed: Iterable[ArmedProcess], now: float) -> Delivered:
     """Signal every srun so young that it may have swallowed the first SIGUSR1, and every armed process that had it."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    told = [
-        f"{process.program} (pid {process.pid}, armed)" for process in armed if process.told and process.notify(signum)
-    ]
+    told = [f"{process.program} (pid {process.pid}, armed)" for process in armed if process.notify_again(signum)]
     return Delivered(_listed(_signal_sruns(young) + told), max((process.started for process in young), default=None))
 
 

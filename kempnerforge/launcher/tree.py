@@ -165,6 +165,11 @@ def signal_set(pid: int, field: str) -> set[int]:
     return {signum for signum in range(1, signal.NSIG) if bits >> (signum - 1) & 1}
 
 
+def waits_for_signals(pid: int) -> bool:
+    """Return whether the main thread is in sigwaitinfo(2): only then what it waits for does not count as blocked."""
+    return "sigtimedwait" in _read(f"/proc/{pid}/wchan")
+
+
 def executable(pid: int) -> str:
     """Return the name of the file that a process executes, empty where it has ended or hides it."""
     try:

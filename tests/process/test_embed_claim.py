@@ -319,9 +319,7 @@ def test_a_launcher_that_gives_ranks_too_little_time_is_warned_about(
     run.send(signal.SIGUSR1)
     run.says("saved")
     run.ends(CHECKPOINTED)
-    warned = re.search(
-        r"warning: stopping may take 300 s, but torchrun .* TORCH_ELASTIC_SHUTDOWN_TIMEOUT=360", run.log
-    )
+    warned = re.search(r"warning: stopping may take 300 s, but torchrun .* TORCH_ELASTIC_SHUTDOWN_TIMEOUT=360", run.log)
     assert (warned is not None) == (name == "torchrun" and not given and timeout == "300")
 
 

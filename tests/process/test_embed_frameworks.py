@@ -279,8 +279,9 @@ def test_whoever_starts_a_worker_can_terminate_it_at_once(launch: Launch, kind: 
     command = python("terminate_workers.py", kind, method, count)
     variables = temporary_folder(launch)
     run, without_us = launch(*command, options=OPTIONS, variables=variables), launch.start(command, variables=variables)
-    said = run.rest()
-    assert said == without_us.rest(), run.log
+    # 255: the executor's other thread was quicker to ask, with or without us.
+    said, expected = ([line.removesuffix(" 255") for line in one.rest()] for one in (run, without_us))
+    assert said == expected, run.log
     run.ends(0)
     without_us.ends(0)
 
