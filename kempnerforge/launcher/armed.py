@@ -30,12 +30,17 @@ class ArmedProcess:
         self.pid = int(identity.partition(".")[0])
         self.pidfd = pidfd.open_of(self.pid)
         # The descriptor came first: it cannot mean another process that has the number now.
-        if tree.identity(self.pid) != identity:
+        self._identity = identity
+        if not self.lives:
             self.close()
             raise ProcessLookupError(f"{identity} has ended")
         self.program = tree.program(self.pid)
         #: It was given the notice.
         self.told = False
+
+    @property
+    def lives(self) -> bool:
+        return tree.identity(self.pid) == self._identity
 
     def notify(self, notice: int) -> bool:
         """Signal it; return whether it was there to get it.
@@ -91,9 +96,13 @@ class ArmedProcesses:
         """Yield who has been armed and who has ended."""
         if self._something_is_new():
             yield from self._look()
-        for descriptor, _ in self._ended.poll(0):
-            process = self._living.pop(descriptor)
-            self._ended.unregister(descriptor)
+        ended = [descriptor for descriptor, _ in self._ended.poll(0)]
+        # Without a pidfd (before Linux 5.3) we look when we are awake, as we are often during a shutdown.
+        ended += [key for key, process in self._living.items() if process.pidfd is None and not process.lives]
+        for key in ended:
+            process = self._living.pop(key)
+            if process.pidfd is not None:
+                self._ended.unregister(process.pidfd)
             process.close()
             yield Gone(process.pid)
 

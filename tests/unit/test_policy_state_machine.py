@@ -317,6 +317,33 @@ def test_an_armed_process_that_had_the_notice_may_outlive_the_child() -> None:
     assert story.done(Terminate)
 
 
+def test_a_shell_dies_of_the_signal_that_is_our_notice_a_moment_later() -> None:
+    """Slurm signals every process of the job, and the shell in between before us."""
+    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(-15, False))
+    assert not story.done(Terminate)
+    story.passes(0.1).happens(signalled(SIGTERM, alive=False), Delivered("train.py", None, (5,), True))
+    assert story.done(Deliver) == [Deliver(SIGTERM)]
+    story.passes(5)
+    assert not story.done(Terminate) and not story.done(Kill)
+    story.happens(Gone(5)).passes(1)
+    assert story.done(Terminate)
+
+
+def test_a_shell_dies_of_a_signal_that_nobody_else_gets() -> None:
+    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(-15, False))
+    story.passes(2)
+    assert story.done(Terminate) and not story.done(Kill)
+    story.passes(3)
+    assert story.done(Kill)
+
+
+def test_a_shell_has_died_of_the_signal_when_it_comes_to_us() -> None:
+    story = Story().happens(JobRead(RUNNING), Armed("train.py", 5), signalled(SIGTERM, alive=False))
+    assert story.done(Deliver) == [Deliver(SIGTERM)]
+    story.happens(Delivered("train.py", None, (5,), True), ChildExited(-15, False)).passes(5)
+    assert not story.done(Terminate)
+
+
 def test_an_armed_process_without_a_notice_is_swept() -> None:
     story = Story().happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(0, False))
     assert story.done(Terminate)

@@ -58,6 +58,8 @@ SRUN_REPEAT = 1.0
 #: When the notice is repeated to armed processes (s). Python may enter a system call just when the first has come, and
 #: sees it only when that ends or the next signal comes.
 ARMED_REPEAT = 0.1
+#: A child that died of a signal that is a notice may have got it a moment before us (s): Slurm signals every process.
+NOTICE_FOLLOWS = 1.0
 #: How often Slurm is asked again when it did not answer (s).
 ASK_AGAIN = 1.0
 #: How often Slurm is asked again for the job's facts while nothing presses (s).
@@ -128,8 +130,11 @@ class Policy:
         #: What may still save: how many handlers, by pid, are registered and neither finished nor gone. An armed
         #: process counts from when it got the notice until it is gone.
         self._saving: dict[int, int] = {}
+        #: Armed and not gone: pids.
+        self._armed: set[int] = set()
         self._timeline = Timeline()
         self._status: int | None = None
+        self._died_of_a_notice = False
         self._outcome: Outcome = "failed"
         self._killed = False
         self._was_delivered = False
@@ -217,7 +222,9 @@ class Policy:
         if signum == SIGINT:
             handed_on = self._forward(event)
         else:
-            handed_on = [Deliver(signum)] if event.child_alive or self._phase == "outlived" else []
+            # A shell may have died of the signal before us, and what it ran still saves.
+            somebody = event.child_alive or self._armed or self._saving
+            handed_on = [Deliver(signum)] if somebody and self._phase in UNSAVED else []
         if self._phase in UNSAVED and window:
             self._alarms["progress"] = now + PROGRESS_EVERY
         understood = self._understand(now)
@@ -428,13 +435,16 @@ class Policy:
 
     def _reported(self, event: Event, now: float) -> list[Action]:
         seen, line = self._cooperation, self._timeline
+        if isinstance(event, Gone):
+            self._armed.discard(event.pid)
         if isinstance(event, (Finished, Gone)):
             self._saving[event.pid] = self._saving.get(event.pid, 0) - 1
             if self._saving[event.pid] <= 0:
                 del self._saving[event.pid]
         if isinstance(event, Gone):
-            return self._sweep(now) if self._phase == "outlived" and not self._saving else []
+            return self._sweep(now) if self._phase == "outlived" and not self._may_save else []
         if isinstance(event, Armed):
+            self._armed.add(event.pid)
             record = {"pid": event.pid, "program": event.program}
             return [Record("armed", record), Say("detail", f"armed: {event.program} (pid {event.pid})")]
         if isinstance(event, Registered):
@@ -455,7 +465,7 @@ class Policy:
             self._timeline = line._replace(finish=line.finish or now)
             told: list[Action] = [Record("finished", {"pid": event.pid})]
             told.append(Say("info", f"pid {event.pid} finished{self._after(now)}"))
-            return told + (self._sweep(now) if self._phase == "outlived" and not self._saving else [])
+            return told + (self._sweep(now) if self._phase == "outlived" and not self._may_save else [])
         if isinstance(event, MoreTime):
             return self._more_time(event, now)
         return []
@@ -474,6 +484,11 @@ class Policy:
 
     # --- the end of the child --------------------------------------------------------------------
 
+    @property
+    def _may_save(self) -> bool:
+        """Whether what is below the child may hold the run, or will when the notice comes that the child died of."""
+        return bool(self._saving) or (bool(self._armed) and self._died_of_a_notice and self._notice is None)
+
     def _child_exited(self, event: ChildExited, now: float) -> list[Action]:
         self._status = event.status
         if self._phase != "run":
@@ -484,10 +499,15 @@ class Policy:
             actions.append(Say("info", f"the child {describe(event.status)}{self._after(now)}"))
         if event.tree_empty:
             return actions + self._start_to_decide(now)
-        if not self._saving or "abandon" in self._alarms:
+        self._died_of_a_notice = self._notice is None and event.status in tables.DIED_OF_A_NOTICE
+        if not self._may_save or "abandon" in self._alarms:
             return actions + self._sweep(now)
         # Not the child, but what is below it holds the run: the stages go on as they were.
         self._phase = "outlived"
+        if not self._saving:
+            self._alarms["terminate"] = now + NOTICE_FOLLOWS
+            self._alarms["kill"] = now + NOTICE_FOLLOWS + self._rules.term_grace
+            return actions
         actions.append(Say("info", f"what it ran still saves: pid {', '.join(map(str, self._saving))}"))
         if "terminate" not in self._alarms and "kill" not in self._alarms:
             self._alarms["kill"] = now + tables.MANUAL_WINDOW
