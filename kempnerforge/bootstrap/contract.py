@@ -31,23 +31,22 @@ NOTICE_FILE = "notice"
 RANKS_TOLD_FILE = "ranks told"
 #: The SIGTERM that comes now is the last word before SIGKILL.
 TERMINATE_FILE = "terminate"
-#: A folder with an empty file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
+#: A folder with a file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
 ARMED_FOLDER = "armed"
 #: A FIFO on which an armed process then writes a byte, so that nobody has to look into the folder all the time.
 NEWS_FIFO = "news"
-#: A folder with such a file for each Python that was started below an armed one, and may be what that one waits for.
-BELOW_FOLDER = "below"
-#: An empty file, of which those are further names.
-EMPTY_FILE = "empty"
+#: Before ``PID.START`` in the name of a file for each Python that was started below an armed one, which may do nothing
+#: but wait for it.
+BELOW_PREFIX = "below."
 #: The folder that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
 SITE_FOLDER = "site"
-#: The rest of the bootstrap, for the launcher's Python: a file ``code.MODULE`` has the magic number of its bytecode,
-#: and what ``marshal`` makes of the module's code.
-CODE_FILES = "code"
 #: All folders, each after the one that it is in.
-FOLDERS = (ARMED_FOLDER, BELOW_FOLDER, SITE_FOLDER, f"{SITE_FOLDER}/__pycache__")
-#: The path of the launcher's own ``kempnerforge``, for a child that has none, or that runs another Python.
-PACKAGE_FILE = "package"
+FOLDERS = (ARMED_FOLDER, SITE_FOLDER, f"{SITE_FOLDER}/__pycache__")
+#: The rest of the bootstrap: what every armed process needs, and what is needed later. Each file has the path of the
+#: launcher's own ``kempnerforge``, for a child that has none or runs another Python, a NUL, the magic number of the
+#: launcher's bytecode, and what ``marshal`` makes of a dictionary: of modules, and what it makes of their code.
+CODE_FILE = "code"
+LATER_CODE_FILE = "later code"
 
 # --- in an armed process -------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
 from collections.abc import Mapping
@@ -12,8 +13,11 @@ from .private_folder import PrivateFolder
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SOURCES = os.path.join(_PACKAGE, "bootstrap", "inject")
-#: What is not on PYTHONPATH, but loaded from there when it is needed.
-_MODULES = ("dispositions", "interpreter", "notice", "package", "process", "shield")
+#: What is in which file.
+_MODULES = {
+    contract.CODE_FILE: ("process",),
+    contract.LATER_CODE_FILE: ("dispositions", "interpreter", "notice", "package", "shield"),
+}
 
 
 def install_bootstrap(folder: PrivateFolder) -> None:
@@ -35,12 +39,12 @@ def install_bootstrap(folder: PrivateFolder) -> None:
     os.utime(os.path.join(folder.site, "sitecustomize.py"), ns=(status.st_atime_ns, status.st_mtime_ns))
     tag = sys.implementation.cache_tag
     folder.create(f"{contract.SITE_FOLDER}/__pycache__/sitecustomize.{tag}.pyc", _compiled("sitecustomize"))
-    for module in _MODULES:
-        compiled = _compiled(module)
+    for name, modules in _MODULES.items():
+        compiled = {module: _compiled(module) for module in modules}
         # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
-        folder.create(f"{contract.CODE_FILES}.{module}", compiled[:4] + compiled[16:])
-    folder.create(contract.PACKAGE_FILE, os.fsencode(_PACKAGE))
-    folder.create(contract.EMPTY_FILE, b"")
+        magic = compiled[modules[0]][:4]
+        code = marshal.dumps({module: one[16:] for module, one in compiled.items()})
+        folder.create(name, os.fsencode(_PACKAGE) + b"\0" + magic + code)
     os.mkfifo(contract.NEWS_FIFO, 0o600, dir_fd=folder.fd)
 
 
@@ -60,7 +64,6 @@ def _compiled(module: str) -> bytes:
 
 
 def _compile(source: str, about: bytes, kept: str) -> bytes:
-    import marshal
     from importlib.util import MAGIC_NUMBER
 
     with open(source, "rb") as file:

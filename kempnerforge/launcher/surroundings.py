@@ -101,6 +101,10 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     below = list(tree.walk(child, past=("srun",)))
     if any(process.name == "srun" for process in below):
         return None  # its tasks are on other nodes
+    if any(tree.program(process.pid).endswith(("kforge-run", "kempnerforge.launcher")) for process in below):
+        return None  # that one looks after what is below it
+    if not tree.executable(child):
+        return None  # it has ended, just now
     if any({signal.SIGUSR1, signal.SIGTERM} & tree.signal_set(process.pid, "SigCgt") for process in below):
         return None  # somebody knows what to do
     pythons = [process.pid for process in below if "python" in tree.executable(process.pid)]

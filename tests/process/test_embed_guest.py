@@ -15,7 +15,7 @@ import pytest
 
 from kempnerforge.bootstrap import contract
 from kempnerforge.bootstrap.inject import notice, package, process, sitecustomize
-from tests.process.launch import ROOT, Launch, Launched, wait_until
+from tests.process.launch import KFORGE_RUN, ROOT, Launch, Launched, wait_until
 from tests.process.pythons import VERSIONS, python_of_version
 
 #: kforge-run, also where PYTHONPATH does not lead to it.
@@ -351,6 +351,7 @@ def test_a_cleaned_environment_is_warned_about(launch: Launch) -> None:
     [
         code("print('ready', flush=True); input()"),
         ("sh", "-c", "echo ready; read line; exit 1"),
+        (*KFORGE_RUN, "-q", *code("print('ready', flush=True); input()")),
         (
             "env",
             "-i",
@@ -360,7 +361,7 @@ def test_a_cleaned_environment_is_warned_about(launch: Launch) -> None:
             "import signal, sys\nsignal.signal(signal.SIGUSR1, print)\nprint('ready', flush=True); input()",
         ),
     ],
-    ids=["armed", "a shell that may start one", "cleaned, but with a handler"],
+    ids=["armed", "a shell that may start one", "another kforge-run", "cleaned, but with a handler"],
 )
 def test_nobody_is_warned_for_nothing(launch: Launch, command: tuple[str, ...]) -> None:
     run = launch(*command, stdin=-1)

@@ -7,7 +7,7 @@ import sys
 from time import monotonic, sleep
 
 from . import process
-from .process import BELOW_FOLDER, identity
+from .process import BELOW_PREFIX, identity
 from .sitecustomize import folder_of_launcher
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ _NOTICE_FOLLOWS = 0.5
 _LOOK_EVERY = 0.01
 
 
-class _Notice:
+class _State:
     """What has become of the notice."""
 
     #: The signal of one that waits until the program is ready for it; 0: there is none.
@@ -50,6 +50,8 @@ class _Notice:
     has_cooperated = False
 
 
+#: An object, because setting a name of a class makes Python forget what it knows of all classes.
+_notice = _State()
 #: When the program's own handlers were last told (s, monotonic).
 _told_at = {}  # type: dict[int, float]
 
@@ -63,12 +65,12 @@ def on_notice(signum: int, frame: "FrameType | None") -> None:
     if callable(own):
         if not _repeats_at_once(signum):
             own(signum, frame)
-    elif not _Notice.acted:
+    elif not _notice.acted:
         is_last_word = _is_there(TERMINATE_FILE)
         if is_last_word or any(callable(handler) for handler in process.own.values()):
             _act(is_last_word)
         elif _may_cooperate(frame):
-            _Notice.pending = signum
+            _notice.pending = signum
             _remind()
         elif not _hand_on(frame):
             _act(is_last_word)
@@ -116,7 +118,7 @@ def _hand_on(frame: "FrameType | None") -> bool:
     else:
         return False
     started = frame.f_locals["self"].pid
-    programs = [pid for pid in _listed_in(BELOW_FOLDER) if started in _lineage(pid)]
+    programs = [pid for pid in _below_somebody() if started in _lineage(pid)]
     for pid in programs:
         caught = signals_caught(pid)
         best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
@@ -149,8 +151,8 @@ def signals_caught(pid: "int | str") -> "list[int]":
 
 def _note_acted() -> None:
     """From now on more of the same changes nothing, not even while the interpreter ends and takes all handlers away."""
-    if not _Notice.acted:
-        _Notice.acted = True
+    if not _notice.acted:
+        _notice.acted = True
         import atexit
 
         atexit.register(_ignore_repeats)
@@ -167,17 +169,17 @@ def _ignore_repeats() -> None:
 
 def _may_cooperate(frame: "FrameType | None") -> bool:
     """Return whether the program is likely to have a handler in a while, and nothing to save until then."""
-    if _Notice.has_cooperated:
+    if _notice.has_cooperated:
         return True  # and knows what it does
     now = monotonic()
     imports, knows_us = _look_at(frame)
     if imports:
-        _Notice.imported_at = now
-    if imports or not _Notice.pending:
-        _Notice.patient_until = now + _REGISTERS_WITHIN
-    if imports or now < _Notice.imported_at + _IMPORTS_FOLLOW:
+        _notice.imported_at = now
+    if imports or not _notice.pending:
+        _notice.patient_until = now + _REGISTERS_WITHIN
+    if imports or now < _notice.imported_at + _IMPORTS_FOLLOW:
         return True
-    return (knows_us or "kempnerforge.resilience" in sys.modules) and now < _Notice.patient_until
+    return (knows_us or "kempnerforge.resilience" in sys.modules) and now < _notice.patient_until
 
 
 def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
@@ -193,29 +195,29 @@ def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
 
 def _remind() -> None:
     """Have the notice come again and again until it can be acted on."""
-    if not _Notice.reminding and not _Notice.has_cooperated:
-        _Notice.reminding = True
+    if not _notice.reminding and not _notice.has_cooperated:
+        _notice.reminding = True
         _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
 
 
 def _send_reminders(main_thread: int) -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, all_signals())
-    while _Notice.reminding:
+    while _notice.reminding:
         sleep(_REMIND_EVERY)
-        signum = _Notice.pending
+        signum = _notice.pending
         if signum and process.real_getsignal(signum) is process.handler:
             _signal.pthread_kill(main_thread, signum)
 
 
 def send_pending() -> None:
     """Send the notice that waits, to a handler that has just been installed."""
-    if _Notice.pending:
-        _send_to_self(_Notice.pending)
+    if _notice.pending:
+        _send_to_self(_notice.pending)
 
 
 def take_pending() -> int:
     """Return the signal of a notice that waits for a handler, and leave telling it to the caller; 0: there is none."""
-    pending, _Notice.pending, _Notice.reminding = _Notice.pending, 0, False
+    pending, _notice.pending, _notice.reminding = _notice.pending, 0, False
     return pending
 
 
@@ -226,7 +228,7 @@ def was_told(signum: int) -> bool:
 
 def note_cooperation(signum: int) -> None:
     """Note that a ShutdownHandler had the signal, and has left it to us again: the program knows what it does."""
-    _Notice.has_cooperated = True
+    _notice.has_cooperated = True
     _told_at.pop(signum, None)
 
 
@@ -291,7 +293,7 @@ def _is_there(name: str) -> bool:
     return os.path.exists(os.path.join(process.folder, name))
 
 
-def _listed_in(folder: str) -> "list[int]":
-    """Return the pids of the living processes that are listed in a folder."""
-    names = [name.partition(".") for name in os.listdir(os.path.join(process.folder, folder))]
-    return [int(pid) for pid, _, start in names if identity(pid) == pid + "." + start]
+def _below_somebody() -> "list[int]":
+    """Return the pids of the living Pythons that were started below an armed one."""
+    names = [name[len(BELOW_PREFIX) :] for name in os.listdir(process.folder) if name.startswith(BELOW_PREFIX)]
+    return [int(name.partition(".")[0]) for name in names if identity(name.partition(".")[0]) == name]

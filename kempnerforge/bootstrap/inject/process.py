@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 CLAIM_VARIABLE = "KFORGE_CLAIM"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 ARMED_FOLDER = "armed"
-BELOW_FOLDER = "below"
-EMPTY_FILE = "empty"
+BELOW_PREFIX = "below."
 NEWS_FIFO = "news"
+CODE_FILE = "code"
 
 #: What is loaded when it is needed, in the order in which one needs the other.
 _LATER = ("notice", "shield", "dispositions")
@@ -109,14 +109,16 @@ def start():
         _take_signals("notice.spare_launcher")
         return
     me = identity(os.getpid())
-    listed_in = BELOW_FOLDER if kind != "-c" else ""
+    listed_as = f"{BELOW_PREFIX}{me}" if kind != "-c" else ""
+    is_armed = False
     if _claim():
         _take_signals("notice.on_notice")
-        listed_in = ARMED_FOLDER if own else ""
-    if listed_in:
+        is_armed = bool(own)
+        listed_as = f"{ARMED_FOLDER}/{me}" if is_armed else ""
+    if listed_as:
         # A file that is there already, under one more name: a new one takes three times as long.
-        os.link(f"{folder}/{EMPTY_FILE}", f"{folder}/{listed_in}/{me}")
-    if listed_in == ARMED_FOLDER:
+        os.link(f"{folder}/{CODE_FILE}", f"{folder}/{listed_as}")
+    if is_armed:
         news = os.open(f"{folder}/{NEWS_FIFO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(news, b"!")
         os.close(news)
@@ -131,7 +133,7 @@ def identity(pid):
     except OSError:
         return ""
     try:
-        fields = os.read(stat, 4096).rpartition(b")")[2].split()
+        fields = os.read(stat, 4096).rpartition(b")")[2].split(None, 20)
     except OSError:
         return ""  # it has just ended
     finally:
@@ -181,9 +183,10 @@ def _claim():
     owner is dead, and the owner itself after an execv.
     """
     # Not os.environ, which takes ten times as long for what is not there.
-    rank = ""
+    values = b""
     for name in _RANK_VARIABLES.split():
-        rank += os.fsdecode(posix.environ.get(name, b"")) + ","
+        values += posix.environ.get(name, b"") + b","
+    rank = os.fsdecode(values)
     owner, _, claimed = os.environ.get(CLAIM_VARIABLE, "").partition("|")
     if claimed == rank and owner != me and identity(owner.partition(".")[0]) == owner != "":
         return False
@@ -213,7 +216,10 @@ _later = type(os.environ.get)  # type: Any
 def _find_spec(name, _path=None, _target=None):
     # type: (str, Any, Any) -> ModuleSpec | None
     """Find kforge-run's own `kempnerforge` where nobody else has one."""
-    found = load("package").spec_of_package(name) if name == "kempnerforge" else None  # type: ModuleSpec | None
+    if name != "kempnerforge":
+        return None
+    path = sys.modules[BOOTSTRAP_MODULE].path
+    found = load("package").spec_of_package(name, path)  # type: ModuleSpec | None
     return found
 
 

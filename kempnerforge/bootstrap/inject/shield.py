@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FORK_MODULES = ("multiprocessing.popen_fork", "multiprocessing.forkserver")
 
 
-class _Shield:
+class _State:
     #: Who started this process, a fork server maybe, from which its helpers are forked.
     started_by = 0
     #: Who started the fork server that this process was forked from.
@@ -32,15 +32,19 @@ class _Shield:
     is_worker = False
 
 
+#: An object: see notice.py.
+_shield = _State()
+
+
 def ignore(_signum: int, _frame: "FrameType | None") -> None:
     """Let a stray SIGUSR1 pass. Not SIG_IGN, which is inherited across exec, and which bash cannot trap."""
 
 
 def forked_by(module: "str | None") -> None:
     """Be shielded in a forked child if that is a helper."""
-    was_shielded, _Shield.thread = _Shield.thread, 0
-    _Shield.server_started_by = _Shield.started_by if module == "multiprocessing.forkserver" else 0
-    _Shield.is_worker = module in _FORK_MODULES
+    was_shielded, _shield.thread = _shield.thread, 0
+    _shield.server_started_by = _shield.started_by if module == "multiprocessing.forkserver" else 0
+    _shield.is_worker = module in _FORK_MODULES
     if was_shielded:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
     shield_worker()
@@ -48,19 +52,19 @@ def forked_by(module: "str | None") -> None:
 
 def shield_worker() -> None:
     """Shield this process if multiprocessing has forked it."""
-    if _Shield.is_worker:
+    if _shield.is_worker:
         raise_shield()
 
 
 def raise_shield() -> None:
     """Let no SIGTERM end this process but its parent's, unless it has a handler of its own."""
     ignore_strays()
-    _Shield.started_by = os.getppid()
-    if _Shield.thread or process.real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
+    _shield.started_by = os.getppid()
+    if _shield.thread or process.real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
         return
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
     try:
-        _Shield.thread = _thread.start_new_thread(_take_sigterms, ())
+        _shield.thread = _thread.start_new_thread(_take_sigterms, ())
     except RuntimeError:  # no more threads are allowed: SIGTERM ends it, as without us
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     else:
@@ -75,7 +79,7 @@ def ignore_strays() -> None:
 
 def lower_shield() -> None:
     """Let SIGTERM through to the program's own handler, which has just been installed (main thread only)."""
-    thread, _Shield.thread = _Shield.thread, 0
+    thread, _shield.thread = _shield.thread, 0
     if thread:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
         _signal.pthread_kill(thread, _signal.SIGTERM)
@@ -85,9 +89,9 @@ def _take_sigterms() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, notice.all_signals())
     while True:
         sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
-        if sender == os.getpid() and not _Shield.thread:
+        if sender == os.getpid() and not _shield.thread:
             return  # lowered
-        if sender in (os.getpid(), os.getppid(), _Shield.server_started_by):
+        if sender in (os.getpid(), os.getppid(), _shield.server_started_by):
             _end_as_asked()
 
 
@@ -108,7 +112,7 @@ def _start_programs_unblocked() -> None:
     real_fork_exec = _posixsubprocess.fork_exec
 
     def fork_exec(*arguments: "Any") -> "Any":
-        if not _Shield.thread:
+        if not _shield.thread:
             return real_fork_exec(*arguments)
         mask = _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
         try:
@@ -126,7 +130,7 @@ def _unblocking(spawn: "Any") -> "Any":
     """Return `os.posix_spawn()` with a signal mask that is not ours, unless the program gives one."""
 
     def function(*arguments: "Any", **options: "Any") -> "Any":
-        if _Shield.thread and "setsigmask" not in options:
+        if _shield.thread and "setsigmask" not in options:
             options["setsigmask"] = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) - {_signal.SIGTERM}
         return spawn(*arguments, **options)
 

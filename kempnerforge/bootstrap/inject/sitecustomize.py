@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
-CODE_FILES = "code"
-PACKAGE_FILE = "package"
+CODE_FILE = "code"
+LATER_CODE_FILE = "later code"
 
 #: The oldest Python with fork hooks: without them, every forked child would inherit what we install.
 _OLDEST = (3, 7)
@@ -26,7 +26,7 @@ def _start():
     folder = folder_of_launcher()
     if folder is not None and sys.version_info >= _OLDEST:
         package = type(sys)(BOOTSTRAP_MODULE)  # type: Any
-        package.folder = folder
+        package.folder, package.code = folder, {}
         package.sitecustomize = sys.modules[BOOTSTRAP_MODULE + ".sitecustomize"] = sys.modules[__name__]
         sys.modules[BOOTSTRAP_MODULE] = package
         load("process").start()
@@ -70,21 +70,20 @@ def _code_of(name):
     """Return a module's code: what kforge-run has compiled if that is for this Python, else from its source."""
     import marshal
 
-    compiled = _read(CODE_FILES + "." + name)
-    if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
-        return marshal.loads(compiled[4:])  # noqa: S302 - from a folder that only we may enter
-    source = os.path.join(os.fsdecode(_read(PACKAGE_FILE)), "bootstrap", "inject", name + ".py")
-    return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
-
-
-def _read(name):
-    """Return what is in a file of the private folder."""
     package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
-    descriptor = os.open(package.folder + "/" + name, os.O_RDONLY)
-    try:
-        return os.read(descriptor, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
+    if name not in package.code:
+        file = os.open(package.folder + "/" + (CODE_FILE if name == "process" else LATER_CODE_FILE), os.O_RDONLY)
+        try:
+            path, _, compiled = os.read(file, os.fstat(file).st_size).partition(b"\0")
+        finally:
+            os.close(file)
+        package.path = os.fsdecode(path)
+        if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
+            package.code.update(marshal.loads(compiled[4:]))  # noqa: S302 - from a folder that only we may enter
+    if name in package.code:
+        return marshal.loads(package.code[name])  # noqa: S302
+    source = os.path.join(package.path, "bootstrap", "inject", name + ".py")
+    return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
 
 
 def _make_way():
