@@ -195,13 +195,13 @@ def command_line(pid: int) -> list[str]:
 def program(pid: int) -> str:
     """Return what a Python process runs, for the log: its script, its module, or `-c`."""
     arguments = command_line(pid)
-    value_follows = False
-    for argument, following in zip(arguments[1:], [*arguments[2:], ""], strict=True):
-        if argument == "-m":
-            return following
-        if argument == "-c" or not (value_follows or argument.startswith("-")):
+    before = ""
+    for argument in arguments[1:]:
+        if before == "-m" or argument == "-c":
             return argument
-        value_follows = argument in ("-W", "-X")
+        if not argument.startswith("-") and before not in ("-W", "-X"):
+            return argument
+        before = argument
     return arguments[0] if arguments else "?"
 
 

@@ -58,6 +58,7 @@ def names(count: int) -> list[str]:
         "{python} -m pkg",
         "{python} -u -W ignore -X dev train.py",
         "{python} - < train.py",
+        "{python} < train.py",
         "env A=b nice {python} train.py",
         "bash run.sh",
         "bash -c 'true; exec {python} train.py'",
