@@ -38,6 +38,8 @@ NEWS_FIFO = "news"
 #: Before ``PID.START`` in the name of a file for each Python that was started below an armed one, which may do nothing
 #: but wait for it.
 BELOW_PREFIX = "below."
+#: Before ``PID.START`` in the name of a file for each armed process that has noticed the notice.
+SEEN_PREFIX = "seen."
 #: The folder that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
 SITE_FOLDER = "site"
 #: All folders, each after the one that it is in.

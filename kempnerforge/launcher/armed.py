@@ -21,12 +21,14 @@ class ArmedProcess:
 
     Args:
         identity: its file's name.
+        folder: the private folder.
 
     Raises:
         ProcessLookupError: it has ended.
     """
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, folder: str) -> None:
+        self._seen = f"{folder}/{contract.SEEN_PREFIX}{identity}"
         self.pid = int(identity.partition(".")[0])
         self.pidfd = pidfd.open_of(self.pid)
         # The descriptor came first: it cannot mean another process that has the number now.
@@ -51,15 +53,19 @@ class ArmedProcess:
         self.told = True
         caught = tree.signal_set(self.pid, "SigCgt")
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
+        if notice in tree.signal_set(self.pid, "SigBlk"):
+            return pidfd.send(self.pid, self.pidfd, notice)  # another thread may wait for it
         return pidfd.notify(self.pid, self.pidfd, other if notice not in caught and other in caught else notice)
 
     def notify_again(self, notice: int) -> bool:
-        """Signal it once more if it had the notice, and may have missed it; return whether it was there to get it.
+        """Signal it once more if it had the notice, and has not noticed; return whether it was there to get it.
 
         A program that has it blocked waits for it in its own way, and misses nothing.
         """
+        if not self.told or os.path.exists(self._seen):
+            return False
         blocked = notice in tree.signal_set(self.pid, "SigBlk") or tree.waits_for_signals(self.pid)
-        return self.told and not blocked and self.notify(notice)
+        return not blocked and self.notify(notice)
 
     def close(self) -> None:
         if self.pidfd is not None:
@@ -120,7 +126,7 @@ class ArmedProcesses:
         for identity in sorted(listed - self._seen):
             self._seen.add(identity)
             try:
-                process = ArmedProcess(identity)
+                process = ArmedProcess(identity, os.path.dirname(self._folder))
             except (ValueError, OSError):
                 continue  # it has ended, or the file is somebody else's
             if process.pidfd is not None:

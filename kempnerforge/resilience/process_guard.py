@@ -39,8 +39,8 @@ _STOPPED = 0.5
 _guard: ProcessGuard | None = None
 #: What each signal did before it became ours. Outlives the guard: see _on_signal().
 _displaced: dict[int, Displaced] = {}
-#: The signal mask of each thread that is forking.
-_masks: dict[int, set[int | signal.Signals]] = {}
+#: The signal masks of each thread that is forking, the outermost fork first: a signal handler may fork during a fork.
+_masks: dict[int, list[set[int | signal.Signals]]] = {}
 _fork_hooks_installed = False
 
 
@@ -336,13 +336,14 @@ def _before_fork() -> None:
     guard = _guard
     if guard is not None:
         ours = [signum for signum in SIGNALS if signal.getsignal(signum) is _on_signal]
-        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+        _masks.setdefault(threading.get_ident(), []).append(signal.pthread_sigmask(signal.SIG_BLOCK, ours))
         guard.pause(+1)
 
 
 def _after_fork() -> None:
-    mask = _masks.pop(threading.get_ident(), None)
-    if mask is not None:
+    masks = _masks.get(threading.get_ident())
+    if masks:
+        mask = masks.pop()
         try:
             if _guard is not None:
                 _guard.pause(-1)
@@ -352,7 +353,8 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     global _guard
-    mask = _masks.get(threading.get_ident())
+    masks = _masks.get(threading.get_ident())
+    mask = masks[-1] if masks else None
     _masks.clear()
     if _guard is not None:
         guard, _guard = _guard, None

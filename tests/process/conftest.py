@@ -34,8 +34,8 @@ def _open_files() -> dict[int, str]:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check that a launcher test leaves no process and no descriptor behind."""
-    if not request.path.name.startswith("test_launcher_"):
+    """Check that a test of a running kforge-run leaves no process and no descriptor behind."""
+    if not request.path.name.startswith(("test_launcher_", "test_embed_claim", "test_embed_fork", "test_embed_notice")):
         yield
         return
     others, files = set(descendants(os.getpid())), _open_files()

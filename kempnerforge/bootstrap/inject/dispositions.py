@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: The signal masks of threads that are forking.
-_masks = {}  # type: dict[int, Any]
+#: The signal masks of threads that are forking, the outermost fork first: a signal handler may fork during a fork.
+_masks = {}  # type: dict[int, list[Any]]
 
 
 def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
@@ -63,25 +63,32 @@ def rearm(signum: int) -> bool:
 # --- fork --------------------------------------------------------------------------------------------
 # A forked child must not inherit the handlers: it would survive terminate(). Resetting them in the child is not enough,
 # a signal that comes first would be lost. So our signals are blocked from before the fork until the child is clean.
+# When they are unblocked in the parent, their handlers run inside the hook, and Python drops what a hook raises: so a
+# notice waits until that is over.
 
 
 def before_fork() -> None:
     """Block our signals."""
     if process.own:
-        _masks[_thread.get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, tuple(process.own))
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, tuple(process.own))
+        _masks.setdefault(_thread.get_ident(), []).append(mask)
 
 
 def after_fork() -> None:
     """Go on as before, in the parent."""
-    if process.own:
-        mask = _masks.pop(_thread.get_ident(), None)
-        if mask is not None:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    masks = _masks.get(_thread.get_ident())
+    if masks:
+        notice.hold(True)
+        try:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, masks.pop())
+        finally:
+            notice.hold(False)
 
 
 def after_fork_in_child() -> None:
     """Be what the process would be without us, or the shielded worker of one."""
-    mask = _masks.get(_thread.get_ident())
+    masks = _masks.get(_thread.get_ident())
+    mask = masks[-1] if masks else None
     _masks.clear()
     own, process.own = process.own, {}
     notice.forget()

@@ -7,7 +7,7 @@ import sys
 from time import monotonic, sleep
 
 from . import process
-from .process import BELOW_PREFIX, identity
+from .process import ARMED_FOLDER, BELOW_PREFIX, CODE_FILE, identity
 from .sitecustomize import folder_of_launcher
 
 TYPE_CHECKING = False
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 # As in contract.py, which is not there in a process of somebody else's.
 NOTICE_FILE = "notice"
+SEEN_PREFIX = "seen."
 RANKS_TOLD_FILE = "ranks told"
 TERMINATE_FILE = "terminate"
 
 #: Slurm and kforge-run often send the same signal. Closer together than this (s) it is one notice.
 _SAME_NOTICE = 1.0
+#: How long kforge-run may take to give a notice that Slurm gave first (s).
+_KFORGE_RUN_FOLLOWS = 2.0
 #: How often a notice that waits is looked at again (s).
 _REMIND_EVERY = 0.05
 #: When an import has just ended, the next one may come within so long (s).
@@ -44,8 +47,16 @@ class _State:
     imported_at = 0.0
     #: A thread brings it back to mind.
     reminding = False
-    #: It was acted on, and what comes now repeats it.
+    #: kforge-run knows that it got here.
+    acknowledged = False
+    #: What a handler raises now would be dropped.
+    is_held = False
+    #: It was acted on, and what comes now repeats it: when (s, monotonic), and whether kforge-run had given it.
     acted = False
+    acted_at = 0.0
+    acted_in_notice = False
+    #: What was acted on was SIGTERM as kforge-run's last word: all that comes now is SIGKILL.
+    acted_on_last_word = False
     #: A ShutdownHandler was registered, and is not any more.
     has_cooperated = False
 
@@ -62,10 +73,14 @@ _told_at = {}  # type: dict[int, float]
 def on_notice(signum: int, frame: "FrameType | None") -> None:
     """Act on a notice once: Slurm and kforge-run both send it, as different signals too, and Slurm again at the end."""
     own = process.own[signum]
-    if callable(own):
+    _acknowledge()
+    if _notice.is_held:
+        _notice.pending = signum
+        _remind()
+    elif callable(own):
         if not _repeats_at_once(signum):
             own(signum, frame)
-    elif not _notice.acted:
+    elif not _acted_already():
         is_last_word = _is_there(TERMINATE_FILE)
         if is_last_word or any(callable(handler) for handler in process.own.values()):
             _act(is_last_word)
@@ -74,8 +89,33 @@ def on_notice(signum: int, frame: "FrameType | None") -> None:
             _remind()
         elif not _hand_on(frame):
             _act(is_last_word)
-    elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE):
+    elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE) and not _notice.acted_on_last_word:
         die_of(signum)
+
+
+def _acknowledge() -> None:
+    """Tell kforge-run that this program has noticed: it need not signal it once more."""
+    if not _notice.acknowledged and _is_there(NOTICE_FILE):
+        _notice.acknowledged = True
+        try:
+            os.link(f"{process.folder}/{CODE_FILE}", f"{process.folder}/{SEEN_PREFIX}{process.me}")
+        except OSError:
+            pass  # the folder is gone, or the disk is full
+
+
+def _acted_already() -> bool:
+    """Return whether this repeats what was acted on. A signal by hand, without a notice, is over after a while."""
+    if not _notice.acted:
+        return False
+    _notice.acted_in_notice = _notice.acted_in_notice or (
+        _is_there(NOTICE_FILE) and monotonic() - _notice.acted_at < _KFORGE_RUN_FOLLOWS
+    )
+    return _notice.acted_in_notice or monotonic() - _notice.acted_at < _KFORGE_RUN_FOLLOWS
+
+
+def hold(held: bool) -> None:
+    """Let a notice wait, or do not any more: what its handler raises now would be dropped."""
+    _notice.is_held = held
 
 
 def _repeats_at_once(signum: int) -> bool:
@@ -96,6 +136,7 @@ def _act(is_last_word: bool) -> None:
     When SIGTERM is kforge-run's last word, an own handler had its chance.
     """
     _note_acted()
+    _notice.acted_on_last_word = is_last_word
     take_pending()
     for signum in (_signal.SIGUSR1, _signal.SIGTERM):
         if not is_last_word and callable(process.own.get(signum)):
@@ -118,7 +159,10 @@ def _hand_on(frame: "FrameType | None") -> bool:
     else:
         return False
     started = frame.f_locals["self"].pid
-    programs = [pid for pid in _below_somebody() if started in _lineage(pid)]
+    if any(started in _lineage(pid) for pid in _listed("", os.listdir(f"{process.folder}/{ARMED_FOLDER}"))):
+        _note_acted()
+        return True  # kforge-run tells that one itself
+    programs = [pid for pid in _listed(BELOW_PREFIX, os.listdir(process.folder)) if started in _lineage(pid)]
     for pid in programs:
         caught = signals_caught(pid)
         best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
@@ -151,6 +195,8 @@ def signals_caught(pid: "int | str") -> "list[int]":
 
 def _note_acted() -> None:
     """From now on more of the same changes nothing, not even while the interpreter ends and takes all handlers away."""
+    _notice.acted_at = monotonic()
+    _notice.acted_in_notice = _is_there(NOTICE_FILE)
     if not _notice.acted:
         _notice.acted = True
         import atexit
@@ -179,7 +225,8 @@ def _may_cooperate(frame: "FrameType | None") -> bool:
         _notice.patient_until = now + _REGISTERS_WITHIN
     if imports or now < _notice.imported_at + _IMPORTS_FOLLOW:
         return True
-    return (knows_us or "kempnerforge.resilience" in sys.modules) and now < _notice.patient_until
+    # By this module: there are other packages of the name.
+    return (knows_us or "kempnerforge.bootstrap.contract" in sys.modules) and now < _notice.patient_until
 
 
 def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
@@ -187,7 +234,7 @@ def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
     imports = knows_us = False
     while frame is not None:
         imports = imports or frame.f_code.co_filename == "<frozen importlib._bootstrap>"
-        if frame.f_back is None:
+        if frame.f_back is None and "kempnerforge" not in sys.modules:
             knows_us = any(name.startswith("kempnerforge") for name in frame.f_code.co_names)
         frame = frame.f_back
     return imports, knows_us
@@ -293,7 +340,7 @@ def _is_there(name: str) -> bool:
     return os.path.exists(os.path.join(process.folder, name))
 
 
-def _below_somebody() -> "list[int]":
-    """Return the pids of the living Pythons that were started below an armed one."""
-    names = [name[len(BELOW_PREFIX) :] for name in os.listdir(process.folder) if name.startswith(BELOW_PREFIX)]
-    return [int(name.partition(".")[0]) for name in names if identity(name.partition(".")[0]) == name]
+def _listed(prefix: str, names: "list[str]") -> "list[int]":
+    """Return the pids of the living processes that are listed in file names."""
+    identities = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+    return [int(one.partition(".")[0]) for one in identities if identity(one.partition(".")[0]) == one]

@@ -202,11 +202,26 @@ def call(function, *arguments):
     """Call a function of another module (`MODULE.FUNCTION`), which is loaded now if need be."""
     found = _functions.get(function)
     if found is None:
-        for each in _LATER:
-            load(each)
+        try:
+            for each in _LATER:
+                load(each)
+        except OSError:
+            return _without_the_rest(function, arguments)
         module, _, name = function.partition(".")
         found = _functions[function] = getattr(load(module), name)
     return found(*arguments)
+
+
+def _without_the_rest(function, arguments):
+    # type: (str, tuple[Any, ...]) -> Any
+    """Do without the other modules: somebody has tidied the private folder away, or no descriptor is left."""
+    if function == "dispositions.set_disposition":
+        return real_signal(*arguments)
+    if function == "dispositions.get_disposition":
+        return real_getsignal(*arguments)
+    if function == "notice.on_notice":
+        raise KeyboardInterrupt
+    return None
 
 
 #: Makes a callable of `call` and its first argument, as one object where a closure would take four.

@@ -108,6 +108,8 @@ def _start_programs_unblocked() -> None:
 
     for name in ("posix_spawn", "posix_spawnp"):
         setattr(os, name, _unblocking(getattr(os, name)))
+    for name in ("execv", "execve"):
+        setattr(os, name, _lowering(getattr(os, name)))
 
     real_fork_exec = _posixsubprocess.fork_exec
 
@@ -133,5 +135,15 @@ def _unblocking(spawn: "Any") -> "Any":
         if _shield.thread and "setsigmask" not in options:
             options["setsigmask"] = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) - {_signal.SIGTERM}
         return spawn(*arguments, **options)
+
+    return function
+
+
+def _lowering(execute: "Any") -> "Any":
+    """Return `os.execv()` without the shield: what is executed looks after itself."""
+
+    def function(*arguments: "Any") -> "Any":
+        lower_shield()
+        return execute(*arguments)
 
     return function
