@@ -215,3 +215,27 @@ if __name__ == '__main__':
     assert run.rest() == ["True False True"], run.log
     run.ends(0)
     assert run.log.count(" cooperative: ") == 2
+
+
+@pytest.mark.parametrize("kind", HAS)
+def test_a_handler_that_forks_during_a_fork_leaves_no_signal_blocked(launch: Launch, kind: str) -> None:
+    code = """
+import os, signal, time
+started = time.monotonic()
+def start_another(*_):
+    while os.waitpid(-1, os.WNOHANG)[0]:
+        if time.monotonic() < started + 1 and os.fork() == 0:
+            os._exit(0)
+def reap(*_):
+    try:
+        start_another()
+    except ChildProcessError:
+        pass
+signal.signal(signal.SIGCHLD, reap)
+while time.monotonic() < started + 1:
+    if os.fork() == 0:
+        os._exit(0)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    says(launch, HAS[kind] + code, "set()")

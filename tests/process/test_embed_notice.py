@@ -477,3 +477,140 @@ def test_a_program_that_only_waits_for_another_python_hands_the_notice_on(launch
     run.send(signal.SIGUSR1)
     assert run.rest() == ["saved", "ended with 0"]
     run.ends(CHECKPOINTED)
+
+
+# --- found by attacking it ---------------------------------------------------------------------------------
+
+
+def test_asyncio_that_cancels_its_task_on_a_signal_is_not_told_again(launch: Launch) -> None:
+    """It acts on what C writes into the wakeup fd: our holding back a second call would not help."""
+    code = """
+import asyncio, os, signal
+async def main():
+    task = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        os.write(1, b"ready\\n")
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.5)
+        os.write(1, b"saved\\n")
+asyncio.run(main())
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGTERM)
+    run.says("saved")
+    run.process.wait(20)
+
+
+def test_a_handler_that_saves_in_one_long_c_call_is_called_once(launch: Launch) -> None:
+    code = """
+import ctypes, os, signal
+told = []
+def handler(*_):
+    told.append(1)
+    sleep = ctypes.PyDLL(None).usleep
+    for _ in range(15):
+        sleep(100_000)
+signal.signal(signal.SIGTERM, handler)
+os.write(1, b"ready\\n")
+while not told:
+    signal.pause()
+os.write(1, b"told %d times\\n" % len(told))
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGTERM)
+    run.says("told 1 times")
+    run.ends(0)
+
+
+def test_a_thread_that_waits_for_the_signal_gets_it(launch: Launch) -> None:
+    code = """
+import os, signal, threading, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+def wait():
+    os.write(1, b"ready\\n")
+    os.write(1, b"told %d\\n" % signal.sigwait({signal.SIGUSR1, signal.SIGTERM}))
+thread = threading.Thread(target=wait)
+thread.start()
+thread.join()
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("told", int(signal.SIGUSR1))
+    run.ends(CHECKPOINTED)
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_a_notice_that_meets_a_fork_is_not_lost(launch: Launch, chunk: int) -> None:
+    del chunk
+    code = """
+import os
+try:
+    os.write(1, b"ready\\n")
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+except KeyboardInterrupt:
+    os.write(1, b"saved\\n")
+"""
+    runs = [launch(*python(code), options=OPTIONS) for _ in range(4)]
+    for run in runs:
+        run.says("ready")
+        run.send(signal.SIGUSR1)
+    for run in runs:
+        assert run.rest() == ["saved"], run.log
+        run.ends(CHECKPOINTED)
+        assert "ignored" not in run.log
+
+
+def test_a_folder_that_has_vanished_costs_only_the_manners(launch: Launch) -> None:
+    code = """
+import os, shutil, signal, time
+shutil.rmtree(os.environ["KFORGE_CONTROL"].rpartition(":")[2])
+signal.signal(signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+try:
+    os.write(1, b"ready\\n")
+    time.sleep(60)
+except KeyboardInterrupt:
+    os.write(1, b"saved\\n")
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    assert run.rest() == ["saved"], run.log
+    run.ends(CHECKPOINTED)
+
+
+def test_what_the_last_word_interrupts_may_save(launch: Launch) -> None:
+    """The shell around it dies of the same SIGTERM, and what is left is asked to end once more."""
+    (launch.folder / "first.py").write_text("import os, time\nos.write(1, b'first\\n')\ntime.sleep(60)\n")
+    (launch.folder / "second.py").write_text(INTERRUPTED.replace("0.3", "1"))
+    run = launch("bash", "-c", f"{sys.executable} first.py; {sys.executable} second.py", options=("--timeout", "9"))
+    run.says("first")
+    run.send(signal.SIGUSR1)
+    run.says("ready")
+    run.says("saved")
+    run.process.wait(20)
+
+
+def test_a_rank_that_a_program_waits_for_is_told_by_kforge_run_alone(launch: Launch) -> None:
+    (launch.folder / "train.py").write_text(INTERRUPTED.replace("0.3", "1"))
+    starter = launch.folder / "starter.py"
+    starter.write_text(
+        "import os, subprocess, sys\nsubprocess.run([sys.executable, 'train.py'], env={**os.environ, 'RANK': '0'})\n"
+    )
+    run = launch(sys.executable, str(starter), options=OPTIONS)
+    run.says("ready")
+    run.armed(2)
+    run.send(signal.SIGUSR1)
+    assert run.rest() == ["saved"], run.log
+    run.ends(CHECKPOINTED)

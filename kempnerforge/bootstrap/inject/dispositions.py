@@ -63,8 +63,7 @@ def rearm(signum: int) -> bool:
 # --- fork --------------------------------------------------------------------------------------------
 # A forked child must not inherit the handlers: it would survive terminate(). Resetting them in the child is not enough,
 # a signal that comes first would be lost. So our signals are blocked from before the fork until the child is clean.
-# When they are unblocked in the parent, their handlers run inside the hook, and Python drops what a hook raises: so a
-# notice waits until that is over.
+# In the parent, handlers may run inside a hook, and Python drops what that raises: so a notice waits until it is over.
 
 
 def before_fork() -> None:
@@ -78,11 +77,7 @@ def after_fork() -> None:
     """Go on as before, in the parent."""
     masks = _masks.get(_thread.get_ident())
     if masks:
-        notice.hold(True)
-        try:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, masks.pop())
-        finally:
-            notice.hold(False)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, masks.pop())
 
 
 def after_fork_in_child() -> None:

@@ -21,6 +21,9 @@ SEEN_PREFIX = "seen."
 RANKS_TOLD_FILE = "ranks told"
 TERMINATE_FILE = "terminate"
 
+#: What Python calls before and after a fork.
+_FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
+
 #: Slurm and kforge-run often send the same signal. Closer together than this (s) it is one notice.
 _SAME_NOTICE = 1.0
 #: How long kforge-run may take to give a notice that Slurm gave first (s).
@@ -49,8 +52,6 @@ class _State:
     reminding = False
     #: kforge-run knows that it got here.
     acknowledged = False
-    #: What a handler raises now would be dropped.
-    is_held = False
     #: It was acted on, and what comes now repeats it: when (s, monotonic), and whether kforge-run had given it.
     acted = False
     acted_at = 0.0
@@ -74,7 +75,7 @@ def on_notice(signum: int, frame: "FrameType | None") -> None:
     """Act on a notice once: Slurm and kforge-run both send it, as different signals too, and Slurm again at the end."""
     own = process.own[signum]
     _acknowledge()
-    if _notice.is_held:
+    if _is_in_fork_hook(frame):
         _notice.pending = signum
         _remind()
     elif callable(own):
@@ -86,7 +87,8 @@ def on_notice(signum: int, frame: "FrameType | None") -> None:
             _act(is_last_word)
         elif _may_cooperate(frame):
             _notice.pending = signum
-            _remind()
+            if not _notice.has_cooperated:
+                _remind()
         elif not _hand_on(frame):
             _act(is_last_word)
     elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE) and not _notice.acted_on_last_word:
@@ -113,9 +115,13 @@ def _acted_already() -> bool:
     return _notice.acted_in_notice or monotonic() - _notice.acted_at < _KFORGE_RUN_FOLLOWS
 
 
-def hold(held: bool) -> None:
-    """Let a notice wait, or do not any more: what its handler raises now would be dropped."""
-    _notice.is_held = held
+def _is_in_fork_hook(frame: "FrameType | None") -> bool:
+    """Return whether a hook of ours is interrupted: what a handler raises now would be dropped."""
+    while frame is not None:
+        if frame.f_code is process.call.__code__ and frame.f_locals.get("function") in _FORK_HOOKS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _repeats_at_once(signum: int) -> bool:
@@ -242,7 +248,7 @@ def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
 
 def _remind() -> None:
     """Have the notice come again and again until it can be acted on."""
-    if not _notice.reminding and not _notice.has_cooperated:
+    if not _notice.reminding:
         _notice.reminding = True
         _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
 
