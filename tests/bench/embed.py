@@ -96,7 +96,11 @@ def _imports(environments: dict[str, dict[str, str]], count: int) -> list[rows.R
     found = [rows.ratio("import torch, armed", median["armed"], median["bare"], "bare", "ms")]
     if not shutil.which("strace"):
         return [*found, rows.absent("import torch, armed: system calls", "strace")]
-    calls = {kind: min(_calls(command, environments[kind]) for _ in range(3)) for kind in times}
+    start = [sys.executable, "-c", ""]
+    calls = {
+        kind: min(_calls(command, environments[kind]) - _calls(start, environments[kind]) for _ in range(3))
+        for kind in times
+    }
     what = "import torch, armed: system calls of the main thread"
     return [*found, rows.extra(what, calls["armed"], calls["bare"], "bare", "", CALLS_LIMIT)]
 
