@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,13 @@ def launch(_default_signals: None, tmp_path: Path) -> Iterator[Launch]:
     yield launch
     launch.close()
     assert not list(launch.leftover_folders())
+
+
+@pytest.fixture
+def short_tmpdir() -> Iterator[dict[str, str]]:
+    """A TMPDIR that may be left in disorder, as variables: multiprocessing's fork server has a socket in it.
+
+    The address of a socket is limited to 107 bytes (unix(7)), which pytest's own folders leave too little of.
+    """
+    with tempfile.TemporaryDirectory(prefix="k", ignore_cleanup_errors=True) as folder:
+        yield {"TMPDIR": folder}

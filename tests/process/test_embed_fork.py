@@ -101,7 +101,7 @@ if __name__ == '__main__':
 
 @pytest.mark.parametrize("kind", HAS)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_only_its_parent_ends_a_worker(launch: Launch, kind: str, method: str) -> None:
+def test_only_its_parent_ends_a_worker(launch: Launch, short_tmpdir: dict[str, str], kind: str, method: str) -> None:
     code = """
     started = context.Event()
     worker = context.Process(target=work, args=(started,), daemon=True)
@@ -116,7 +116,7 @@ def test_only_its_parent_ends_a_worker(launch: Launch, kind: str, method: str) -
     print(worker.exitcode)
 """
     (launch.folder / "program.py").write_text(HAS[kind] + WORKERS % code)
-    run = launch(sys.executable, "program.py", method)
+    run = launch(sys.executable, "program.py", method, variables=short_tmpdir)
     assert run.rest() == ["lives True", "-15"], run.log
     run.ends(0)
 

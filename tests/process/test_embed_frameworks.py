@@ -202,16 +202,6 @@ methods = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 both_kinds = pytest.mark.parametrize("kind", ["cooperative", "ctrl_c"])
 
 
-def temporary_folder(launch: Launch) -> dict[str, str]:
-    """Return a TMPDIR that may be left in disorder: a worker that is terminated does not tidy up, with or without us.
-
-    Its name is short, because a fork server has a socket there.
-    """
-    folder = launch.folder / "t"
-    folder.mkdir()
-    return {"TMPDIR": str(folder)}
-
-
 def saves_once(run: Launched) -> None:
     """Check that the run is told, and comes to its end by itself."""
     line_of(run, "told")
@@ -224,9 +214,9 @@ def saves_once(run: Launched) -> None:
 @both_kinds
 @methods
 def test_a_sigterm_to_every_process_does_not_come_between_a_dataloader_and_its_checkpoint(
-    launch: Launch, method: str, kind: str
+    launch: Launch, short_tmpdir: dict[str, str], method: str, kind: str
 ) -> None:
-    run = launch(*python("dataloader.py", kind, method), options=OPTIONS, variables=temporary_folder(launch))
+    run = launch(*python("dataloader.py", kind, method), options=OPTIONS, variables=short_tmpdir)
     line_of(run, "ready")
     processes = descendants(run.pid)
     assert len(processes) >= 3
@@ -239,8 +229,10 @@ def test_a_sigterm_to_every_process_does_not_come_between_a_dataloader_and_its_c
 
 @needs("torch")
 @methods
-def test_training_goes_on_when_workers_of_a_dataloader_get_stray_signals(launch: Launch, method: str) -> None:
-    run = launch(*python("dataloader.py", "ctrl_c", method), options=OPTIONS, variables=temporary_folder(launch))
+def test_training_goes_on_when_workers_of_a_dataloader_get_stray_signals(
+    launch: Launch, short_tmpdir: dict[str, str], method: str
+) -> None:
+    run = launch(*python("dataloader.py", "ctrl_c", method), options=OPTIONS, variables=short_tmpdir)
     line_of(run, "ready")
     (main,) = pids_of(run, "armed")
     for pid in descendants(main):
@@ -275,9 +267,10 @@ def test_training_goes_on_when_workers_of_a_dataloader_get_stray_signals(launch:
         pytest.param("dataloader", "forkserver", 2, marks=needs("torch")),
     ],
 )
-def test_whoever_starts_a_worker_can_terminate_it_at_once(launch: Launch, kind: str, method: str, count: int) -> None:
-    command = python("terminate_workers.py", kind, method, count)
-    variables = temporary_folder(launch)
+def test_whoever_starts_a_worker_can_terminate_it_at_once(
+    launch: Launch, short_tmpdir: dict[str, str], kind: str, method: str, count: int
+) -> None:
+    command, variables = python("terminate_workers.py", kind, method, count), short_tmpdir
     run, without_us = launch(*command, options=OPTIONS, variables=variables), launch.start(command, variables=variables)
     # 255: the executor's other thread was quicker to ask, with or without us.
     said, expected = ([line.removesuffix(" 255") for line in one.rest()] for one in (run, without_us))
@@ -288,8 +281,10 @@ def test_whoever_starts_a_worker_can_terminate_it_at_once(launch: Launch, kind: 
 
 @pytest.mark.parametrize("closing", ["close", "keep"])
 @methods
-def test_a_program_that_a_worker_starts_has_no_signal_blocked(launch: Launch, method: str, closing: str) -> None:
-    run = launch(*python("run_from_worker.py", method, closing), options=OPTIONS)
+def test_a_program_that_a_worker_starts_has_no_signal_blocked(
+    launch: Launch, short_tmpdir: dict[str, str], method: str, closing: str
+) -> None:
+    run = launch(*python("run_from_worker.py", method, closing), options=OPTIONS, variables=short_tmpdir)
     assert run.rest() == ["SigBlk:\t" + "0" * 16, "exit code 0"], run.log
     run.ends(0)
 

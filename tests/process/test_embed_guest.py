@@ -88,7 +88,9 @@ def test_nothing_is_imported_for_it(launch: Launch) -> None:
     run.ends(0)
 
 
-def test_spawned_and_forked_processes_pickle_and_import_as_without_us(launch: Launch) -> None:
+def test_spawned_and_forked_processes_pickle_and_import_as_without_us(
+    launch: Launch, short_tmpdir: dict[str, str]
+) -> None:
     (launch.folder / "train.py").write_text(
         "import multiprocessing as mp, os, sys\n"
         "def work(number): return number * 2, __name__, [p for p in sys.path if 'kforge' in p], len(sys.path)\n"
@@ -97,7 +99,7 @@ def test_spawned_and_forked_processes_pickle_and_import_as_without_us(launch: La
         "        with mp.get_context(method).Pool(1) as pool:\n"
         "            print(pool.map(work, [1, 2]))\n"
     )
-    compare(launch, sys.executable, "train.py")
+    compare(launch, sys.executable, "train.py", variables=short_tmpdir)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
