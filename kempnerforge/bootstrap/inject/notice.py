@@ -165,10 +165,10 @@ def _hand_on(frame: "FrameType | None") -> bool:
     else:
         return False
     started = frame.f_locals["self"].pid
-    if any(started in _lineage(pid) for pid in _listed("", os.listdir(f"{process.folder}/{ARMED_FOLDER}"))):
+    if any(started in _lineage(pid) for pid in _listed(ARMED_FOLDER, "")):
         _note_acted()
         return True  # kforge-run tells that one itself
-    programs = [pid for pid in _listed(BELOW_PREFIX, os.listdir(process.folder)) if started in _lineage(pid)]
+    programs = [pid for pid in _listed("", BELOW_PREFIX) if started in _lineage(pid)]
     for pid in programs:
         caught = signals_caught(pid)
         best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
@@ -346,7 +346,11 @@ def _is_there(name: str) -> bool:
     return os.path.exists(os.path.join(process.folder, name))
 
 
-def _listed(prefix: str, names: "list[str]") -> "list[int]":
-    """Return the pids of the living processes that are listed in file names."""
+def _listed(folder: str, prefix: str) -> "list[int]":
+    """Return the pids of the living processes that are listed in the names of files."""
+    try:
+        names = os.listdir(os.path.join(process.folder, folder))
+    except OSError:
+        return []  # somebody has tidied the private folder away
     identities = [name[len(prefix) :] for name in names if name.startswith(prefix)]
     return [int(one.partition(".")[0]) for one in identities if identity(one.partition(".")[0]) == one]
