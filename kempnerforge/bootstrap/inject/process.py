@@ -108,13 +108,15 @@ def start():
     if is_one_of(kind, program, *LAUNCHERS):
         _take_signals("notice.spare_launcher")
         return
-    me = identity(os.getpid())
-    listed_as = f"{BELOW_PREFIX}{me}" if kind != "-c" else ""
+    listed_as = ""
     is_armed = False
     if _claim():
         _take_signals("notice.on_notice")
         is_armed = bool(own)
         listed_as = f"{ARMED_FOLDER}/{me}" if is_armed else ""
+    elif kind != "-c":
+        me = identity(os.getpid())
+        listed_as = f"{BELOW_PREFIX}{me}"
     if listed_as:
         # A file that is there already, under one more name: a new one takes three times as long.
         os.link(f"{folder}/{CODE_FILE}", f"{folder}/{listed_as}")
@@ -182,14 +184,24 @@ def _claim():
     The claim names its owner and is handed down in the environment. No helper is who has other rank variables, whose
     owner is dead, and the owner itself after an execv.
     """
+    global me
     # Not os.environ, which takes ten times as long for what is not there.
     values = b""
     for name in _RANK_VARIABLES.split():
         values += posix.environ.get(name, b"") + b","
     rank = os.fsdecode(values)
     owner, _, claimed = os.environ.get(CLAIM_VARIABLE, "").partition("|")
-    if claimed == rank and owner != me and identity(owner.partition(".")[0]) == owner != "":
-        return False
+    pid = owner.partition(".")[0]
+    if claimed == rank and pid.isdigit() and int(pid) != os.getpid():
+        try:
+            os.kill(
+                int(pid), 0
+            )  # whether it has another owner now is not looked for: /proc costs as much as all else here
+        except OSError:
+            pass  # it is dead
+        else:
+            return False
+    me = identity(os.getpid())
     os.environ[CLAIM_VARIABLE] = f"{me}|{rank}"
     return True
 
