@@ -60,12 +60,15 @@ class ArmedProcess:
     def notify_again(self, notice: int) -> bool:
         """Signal it once more if it had the notice, and has not noticed; return whether it was there to get it.
 
-        A program that has it blocked waits for it in its own way, and misses nothing.
+        Only who sleeps may miss it, and not who waits for signals itself: it has them blocked, but while it is in
+        sigwaitinfo(2).
         """
         if not self.told or os.path.exists(self._seen):
             return False
-        blocked = notice in tree.signal_set(self.pid, "SigBlk") or tree.waits_for_signals(self.pid)
-        return not blocked and self.notify(notice)
+        asleep = tree.sleeps_in(self.pid)
+        if not asleep or "sigtimedwait" in asleep or notice in tree.signal_set(self.pid, "SigBlk"):
+            return False
+        return self.notify(notice)
 
     def close(self) -> None:
         if self.pidfd is not None:

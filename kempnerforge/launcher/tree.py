@@ -165,9 +165,9 @@ def signal_set(pid: int, field: str) -> set[int]:
     return {signum for signum in range(1, signal.NSIG) if bits >> (signum - 1) & 1}
 
 
-def waits_for_signals(pid: int) -> bool:
-    """Return whether the main thread is in sigwaitinfo(2): only then what it waits for does not count as blocked."""
-    return "sigtimedwait" in _read(f"/proc/{pid}/wchan")
+def sleeps_in(pid: int) -> str:
+    """Return the kernel's function in which the main thread sleeps (proc_pid_wchan(5)); empty: it runs, or hides it."""
+    return _read(f"/proc/{pid}/wchan").removeprefix("0")
 
 
 def executable(pid: int) -> str:
