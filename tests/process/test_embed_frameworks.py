@@ -272,9 +272,9 @@ def test_whoever_starts_a_worker_can_terminate_it_at_once(
 ) -> None:
     command, variables = python("terminate_workers.py", kind, method, count), short_tmpdir
     run, without_us = launch(*command, options=OPTIONS, variables=variables), launch.start(command, variables=variables)
-    # 255: the executor's other thread was quicker to ask, with or without us.
-    said, expected = ([line.removesuffix(" 255") for line in one.rest()] for one in (run, without_us))
-    assert said == expected, run.log
+    # 255: the executor's other thread was quicker to ask. 0: a pool's worker saw first that its queue was closed.
+    said, expected = ([set(line.split()) - {"0", "255"} for line in one.rest()] for one in (run, without_us))
+    assert said == expected != [], run.log
     run.ends(0)
     without_us.ends(0)
 
