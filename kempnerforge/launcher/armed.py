@@ -41,6 +41,11 @@ class ArmedProcess:
         self.told = False
 
     @property
+    def name(self) -> str:
+        """What it is called in the log, where somebody is told."""
+        return f"{self.program} (pid {self.pid}, armed)"
+
+    @property
     def lives(self) -> bool:
         return tree.identity(self.pid) == self._identity
 

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Iterable
 
-from . import tree
+from . import pidfd, tree
 from .armed import ArmedProcess
 from .child import Child
 from .control import Peer
@@ -38,7 +38,7 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[Ar
         return Delivered(_listed(told), started, ranks_told=ranks_told)
     acting = [process for process in armed if process.notify(signum)]
     if acting or child.status is not None:
-        told = [f"{process.program} (pid {process.pid}, armed)" for process in acting]
+        told = [process.name for process in acting]
         return Delivered(_listed(told), None, tuple(process.pid for process in acting), bool(acting))
     wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
     child.send(wanted)
@@ -49,7 +49,7 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[Ar
 def deliver_again(signum: int, child: Child, armed: Iterable[ArmedProcess], now: float) -> Delivered:
     """Signal every srun so young that it may have swallowed the first SIGUSR1, and every armed process that had it."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    told = [f"{process.program} (pid {process.pid}, armed)" for process in armed if process.notify_again(signum)]
+    told = [process.name for process in armed if process.notify_again(signum)]
     return Delivered(_listed(_signal_sruns(young) + told), max((process.started for process in young), default=None))
 
 
@@ -64,7 +64,9 @@ def _sruns(child: Child) -> list[tree.Process]:
 
 
 def _signal_sruns(sruns: list[tree.Process]) -> list[str]:
-    return [f"srun (pid {process.pid}) as SIGUSR1" for process in sruns if _send(process.pid, signal.SIGUSR1)]
+    return [
+        f"srun (pid {process.pid}) as SIGUSR1" for process in sruns if pidfd.send(process.pid, None, signal.SIGUSR1)
+    ]
 
 
 def launches_ranks(arguments: list[str]) -> bool:
@@ -72,11 +74,3 @@ def launches_ranks(arguments: list[str]) -> bool:
     names = {os.path.basename(argument) for argument in arguments[:2]}
     module = arguments[arguments.index("-m") + 1 : arguments.index("-m") + 2] if "-m" in arguments else []
     return bool(names & _RANK_LAUNCHERS) or bool(_RANK_LAUNCHER_MODULES.intersection(module))
-
-
-def _send(pid: int, signum: int) -> bool:
-    try:
-        os.kill(pid, signum)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True

@@ -103,7 +103,8 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
         return None  # its tasks are on other nodes
     if any(tree.program(process.pid).endswith(("kforge-run", "kempnerforge.launcher")) for process in below):
         return None  # that one looks after what is below it
-    if not tree.executable(child):
+    name = tree.executable(child)
+    if not name:
         return None  # it has ended, just now
     if any({signal.SIGUSR1, signal.SIGTERM} & tree.signal_set(process.pid, "SigCgt") for process in below):
         return None  # somebody knows what to do
@@ -115,9 +116,9 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     if pythons:
         # It is too old a Python, or has not come so far.
         return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) is not armed") if last_look else None
-    if not last_look and (tree.executable(child) in _SHELLS or len(below) > 1):
+    if not last_look and (name in _SHELLS or len(below) > 1):
         return None
-    return _means(f"nothing is armed: no Python runs in {tree.executable(child) or 'the child'} (pid {child})")
+    return _means(f"nothing is armed: no Python runs in {name} (pid {child})")
 
 
 def _means(finding: str) -> str:

@@ -86,7 +86,7 @@ def after_fork_in_child() -> None:
     mask = masks[-1] if masks else None
     _masks.clear()
     own, process.own = process.own, {}
-    notice.forget()
+    notice.take_pending()  # it is the parent's
     for signum, disposition in own.items():
         if process.real_getsignal(signum) is process.handler:
             stray = signum == _signal.SIGUSR1 and not callable(disposition)

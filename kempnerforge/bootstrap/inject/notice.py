@@ -285,11 +285,6 @@ def note_cooperation(signum: int) -> None:
     _told_at.pop(signum, None)
 
 
-def forget() -> None:
-    """In a forked child: the notice is its parent's."""
-    take_pending()
-
-
 # --- a launcher of ranks -----------------------------------------------------------------------------
 
 
