@@ -22,6 +22,8 @@ _NOT_FOUND = 127
 
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _Parameter = click.ParamType[float]
 else:
     _Parameter = click.ParamType  # it is generic since click 8.4 only
@@ -40,6 +42,12 @@ class _Seconds(_Parameter):
         if not (math.isfinite(seconds) and seconds >= 0):
             self.fail(f"{value!r} is not a number of seconds (0 or more), like 90 or 2.5", param, ctx)
         return seconds
+
+
+def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from .completion import complete_command
+
+    return complete_command(context, incomplete)
 
 
 _EPILOG = (
@@ -106,7 +114,7 @@ _EPILOG = (
     prog_name="kforge-run",
     allow_from_autoenv=False,  # KFORGE_VERSION is what a `module load kforge` may set
 )
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...", shell_complete=_complete)
 def kforge_run(
     timeout: float | None,
     term_grace: float,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .. import __about__
+from ..bootstrap import contract
 from . import child, inject, libc, place, reaping, slurm, surroundings
 from .armed import ArmedProcesses
 from .control import Control
@@ -138,7 +139,7 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
         policy,
         facts,
     )
-    _tell(attempt)
+    _tell(attempt, environment)
     return attempt
 
 
@@ -211,10 +212,19 @@ def _register_above(where: place.Whereabouts) -> Outer | None:
         return None  # it is on another node, where srun hands its signals on
 
 
-def _tell(attempt: Attempt) -> None:
+def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
     """Say what was started, and what around it would lose the run."""
     report, where, command = attempt.report, attempt.where, attempt.settings.command
-    report.record("start", {"command": command, "version": __about__.__version__, "place": where.place})
+    report.record(
+        "start",
+        {
+            "command": command,
+            "version": __about__.__version__,
+            "place": where.place,
+            "name": environment.get("SLURM_JOB_NAME", ""),
+            "node": contract.node_name(),
+        },
+    )
     report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
     report.warn(where.trouble)
     if where.place == "batch" and (warning := surroundings.batch_shell_warning()):

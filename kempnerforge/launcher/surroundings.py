@@ -9,13 +9,14 @@ import signal
 from ..bootstrap import contract
 from . import slurm, tree
 from .delivery import launches_ranks
+from .policy import tables
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
 _SIGNAL_OPTION = re.compile(r"^#SBATCH\s+--signal[=\s]+(?:[RB]+:)?\w+(?:@(\d+))?", re.MULTILINE)
 _DEFAULT_LEAD = 60.0
 #: What torchrun's agent gives the other ranks when one has ended with an error (s), and what changes that.
-_AGENT_PATIENCE = 30.0
-_AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+AGENT_PATIENCE = 30.0
+AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 #: Programs below which others may come that are not there yet.
 _SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"})
 #: Python's options with which it does not read PYTHONPATH, or no sitecustomize (python(1)).
@@ -68,7 +69,7 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
         return None
     without = f"the batch script has no --signal, and unless sbatch was given one Slurm gives {kill_wait:.0f} s"
     gives = f"the batch script's --signal gives {lead:.0f} s" if option else without
-    cure = f"#SBATCH --signal=B:USR1@{time_to_stop + 60:.0f}"
+    cure = f"#SBATCH --signal=B:USR1@{tables.recommended_lead(time_to_stop)}"
     return f"stopping may take {time_to_stop:.0f} s, but {gives}: ask for `{cure}`"
 
 
@@ -79,14 +80,14 @@ def agent_warning(child: int, time_to_stop: float) -> str | None:
         child: pid of the direct child.
         time_to_stop: what ``--timeout`` allows, or the last attempt took (s).
     """
-    if time_to_stop <= _AGENT_PATIENCE:
+    if time_to_stop <= AGENT_PATIENCE:
         return None
     for process in tree.walk(child, past=("srun",)):
         arguments = tree.command_line(process.pid)
-        if launches_ranks(arguments) and tree.was_given(process.pid, _AGENT_PATIENCE_VARIABLE) is False:
+        if launches_ranks(arguments) and tree.was_given(process.pid, AGENT_PATIENCE_VARIABLE) is False:
             agent = f"{os.path.basename(tree.program(process.pid))} (pid {process.pid})"
-            kills = f"kills all ranks {_AGENT_PATIENCE:.0f} s after one has ended with an error"
-            cure = f"set {_AGENT_PATIENCE_VARIABLE}={time_to_stop + 60:.0f}"
+            kills = f"kills all ranks {AGENT_PATIENCE:.0f} s after one has ended with an error"
+            cure = f"set {AGENT_PATIENCE_VARIABLE}={tables.recommended_lead(time_to_stop)}"
             return f"stopping may take {time_to_stop:.0f} s, but {agent} {kills}: {cure}"
     return None
 

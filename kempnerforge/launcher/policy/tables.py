@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ CLOCK_SLACK = 2.0
 FORCED_EXIT_GAP = 2.0
 #: From SIGKILL to the deadline: reap, read the job once more, requeue (s), when time is plenty.
 REQUEUE_GAP = 5.0
+#: What a lead should have beside the time to stop: all that escalation and a requeue with a few tries may need (s).
+LEAD_RESERVE = 60.0
 #: The largest part of a shutdown's window that escalation may take from the save.
 ESCALATION_SHARE = 1 / 3
 
@@ -41,6 +44,11 @@ ENDED_BY_A_PERSON = frozenset({"cancelled", "manual", "interrupt"})
 RUNNING_STATES = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT"})
 #: States of a job that waits to be started again.
 WAITING_STATES = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+
+
+def recommended_lead(time_to_stop: float) -> int:
+    """Return the N of ``--signal=B:USR1@N`` (s) for a run that needs so long to stop (s)."""
+    return math.ceil(time_to_stop + LEAD_RESERVE)
 
 
 def reason_without_slurm(signum: int, place: Place, end: float | None, now: float) -> Reason:

@@ -1,0 +1,86 @@
+"""`kforge`: its commands in one group, and the one place where errors become lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from .. import __about__
+from ..launcher.output import keep_standard_descriptors, one_line
+from .completion import completion
+from .doctor import doctor
+from .submit import submit
+from .template import template
+from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
+
+_EPILOG = f"""\b
+Exit status:
+  0    done; doctor: nothing would lose a run; drill: PASS
+  {FOUND}    doctor: something would lose a run; drill: FAIL
+  {BAD_INPUT}    usage error, or input that cannot be right
+  {FAILED}  it could not be done here: no Slurm, a full disk …
+
+\b
+Examples:
+  kforge template single-process --time=24:00:00 -- python train.py
+  kforge submit torchrun-one-node --gpus=4 -- train.py --lr 1e-4
+  kforge doctor my-script.sbatch
+  kforge drill -- python train.py
+  kforge report
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__about__.__version__, prog_name="kforge")
+def kforge() -> None:
+    """Write the sbatch script, check it, rehearse it, read what happened.
+
+    What runs inside the job is kforge-run.
+    """
+
+
+for command in (template, submit, doctor, completion):
+    kforge.add_command(command)
+
+
+def _complain(text: str) -> None:
+    try:
+        os.write(2, f"kforge: error: {one_line(text)}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody to tell; the exit status says it
+
+
+def main() -> NoReturn:
+    """Run as the program `kforge`."""
+    keep_standard_descriptors()
+    for stream in (sys.stdout, sys.stderr):
+        # Journals and scripts hold what the terminal's encoding may not have.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    status = FAILED
+    try:
+        status = kforge.main(prog_name="kforge", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except Trouble as trouble:
+        _complain(str(trouble))
+        status = trouble.status
+    except click.ClickException as error:
+        _complain(error.format_message())
+        status = error.exit_code
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.Abort:
+        status = 130  # Ctrl-C, as a shell says it
+    except BrokenPipeError:
+        # `kforge report | head`: whoever read it has seen enough, and the interpreter shall not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 0
+    except OSError as error:
+        _complain(str(error))
+    except Exception:  # noqa: BLE001 - the one boundary: a bug in kforge has an exit status of its own
+        import traceback
+
+        traceback.print_exc()
+    sys.exit(status)

@@ -1,0 +1,200 @@
+"""`kforge doctor`: what each event would mean for a job here, and what in a batch script would lose a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+import click
+
+from ..launcher.journal import default_folder
+from . import cluster as clusters
+from . import findings, journals, slurm_commands
+from .batch_script import BatchScript
+from .cluster import Cluster, Event
+from .findings import Finding, Past
+from .sbatch_arguments import Given, SbatchOptionsCommand
+from .trouble import FOUND, Trouble
+
+#: The lead of the three lines (s).
+_USUAL_LEAD = 120
+#: How many journals are looked through for earlier attempts of a job of the same name: a folder may hold thousands.
+_JOURNALS = 100
+#: Larger than any script that sbatch takes (bytes).
+_MOST = 64 << 20
+
+_EPILOG = """\b
+Examples:
+  kforge doctor
+  kforge doctor job.sbatch
+  kforge doctor job.sbatch --signal=B:USR1@300 && sbatch --signal=B:USR1@300 job.sbatch
+
+Options of sbatch can be given as sbatch will be given them.
+
+Exit status: 1 if something would lose a run.
+"""
+
+
+@click.command(cls=SbatchOptionsCommand, epilog=_EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--journal", type=click.Path(), metavar="DIR", envvar="KFORGE_JOURNAL", help="Folder of the journals.")
+@click.argument("script", required=False, type=click.Path())
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool, journal: str | None, script: str | None) -> int:
+    """Say what in the batch script SCRIPT would lose a run, with the cure.
+
+    Without SCRIPT: what each event would mean for a job on this cluster.
+    """
+    if script is None:
+        _show_cluster(clusters.read(), as_json=as_json)
+        return 0
+    content = _read(script)
+    cluster, unknown = _cluster_if_any()
+    given = Given.of(ctx).options
+    past = _past(script, content, given, journal or default_folder(os.environ))
+    found = findings.find(content, cluster=cluster, past=past, environment=os.environ, given=given)
+    if as_json:
+        click.echo(json.dumps({"script": script, "findings": [finding._asdict() for finding in found]}, indent=2))
+    else:
+        _show_findings(script, found, unknown)
+    return FOUND if any(finding.loses for finding in found) else 0
+
+
+# --- a script ------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> bytes:
+    try:
+        # Not a FIFO or a device, which might never end.
+        if not os.path.isfile(path):
+            raise Trouble(f"{path} is no file" if os.path.exists(path) else f"there is no file {path}")
+        with open(path, "rb") as file:
+            content = file.read(_MOST)
+    except OSError as error:
+        raise Trouble(f"cannot read {path}: {error.strerror}") from None
+    if b"\0" in content:
+        raise Trouble(f"{path} is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
+    return content
+
+
+def _cluster_if_any() -> tuple[Cluster | None, str]:
+    """Return the cluster, and why it is not known."""
+    if not slurm_commands.have("scontrol"):
+        return None, "there is no Slurm here"
+    try:
+        return clusters.read(), ""
+    except Trouble as trouble:
+        return None, str(trouble)
+
+
+def _past(script: str, content: bytes, given: list[Any], folder: str) -> Past | None:
+    """Return what the slowest of the earlier attempts of a job of this name has shown; None: there are none."""
+    parsed = BatchScript(content[: 1 << 20].decode("utf-8", "surrogateescape"))
+    options = findings.options_of(parsed, os.environ, given)
+    name = options["job-name"].option.value if "job-name" in options else os.path.basename(script)
+    slowest: Past | None = None
+    for path in journals.latest(folder, _JOURNALS):
+        for attempt in _attempts(path):
+            if attempt.name != name or attempt.place != "batch" or attempt.notice is None:
+                continue
+            was_killed = attempt.outcome == "forced"
+            end = attempt.exit_time if attempt.shutdown is None else attempt.notice.time + attempt.shutdown
+            if end is not None and (slowest is None or end - attempt.notice.time > slowest.stop):
+                slowest = Past(attempt.job, end - attempt.notice.time, was_killed)
+    return slowest
+
+
+def _attempts(path: Any) -> tuple[journals.Attempt, ...]:
+    try:
+        return journals.read(path).attempts
+    except Trouble:
+        return ()  # a journal that cannot be read tells nothing
+
+
+def _show_findings(script: str, found: list[Finding], unknown: str) -> None:
+    for finding in found:
+        where = f"{script}:{finding.line}" if finding.line else script
+        weight = "would lose a run" if finding.loses else "good to know"
+        click.echo(f"{where}: {click.style(weight, fg='red' if finding.loses else 'yellow')}: {finding.what}")
+        click.echo(f"    cure: {finding.cure}")
+    count = sum(finding.loses for finding in found)
+    if count:
+        click.echo(f"\n{count} {'finding' if count == 1 else 'findings'} would lose a run")
+    else:
+        click.echo(f"{script}: nothing found that would lose a run")
+    if unknown:
+        click.echo(f"looked at without the cluster's settings: {unknown}", err=True)
+
+
+# --- a cluster -----------------------------------------------------------------------------------
+
+
+def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_as_json(cluster), indent=2))
+        return
+    click.echo(f"cluster {cluster.name}, Slurm {cluster.version}: what happens to a job with these lines\n")
+    click.echo(
+        f"    #SBATCH --signal=B:USR1@{_USUAL_LEAD}\n    #SBATCH --requeue\n    exec kforge-run python train.py\n"
+    )
+    rows = [("in every partition", "notice", "kill after", "back by")]
+    rows += [_row(event) for event in clusters.events_everywhere(cluster, _USUAL_LEAD)]
+    for partition in cluster.partitions:
+        marks = "".join([" (default)" if partition.is_default else "", "" if partition.is_up else " (down)"])
+        limits = f"limit {partition.longest.lower()}, usually {partition.usual.lower()}"
+        rows += [("", "", "", ""), (f"in partition {partition.name}{marks}", limits, "", "")]
+        rows += [_row(event) for event in clusters.preemption_in(cluster, partition)] or [
+            ("  never preempted", "", "", "")
+        ]
+    for row in rows:
+        click.echo(f"{row[0]:<34}{row[1]:<23}{row[2]:<11}{row[3]}".rstrip())
+    click.echo()
+    for remark in _remarks(cluster):
+        click.echo(f"- {remark}")
+
+
+def _row(event: Event) -> tuple[str, str, str, str]:
+    if event.seconds is None:
+        until = "-"
+    elif math.isinf(event.seconds):
+        until = "never"
+    else:
+        until = f"{event.seconds:.0f} s"
+    return f"  {event.event}", event.notice, until, event.requeued_by or "nobody"
+
+
+def _remarks(cluster: Cluster) -> list[str]:
+    remarks = [
+        f"A requeued job waits {cluster.requeue_wait:.0f} s or more before it starts again.",
+        "Slurm may send the notice up to a minute early.",
+    ]
+    if not cluster.requeues:
+        remarks.append("Without --requeue a job is not requeued here (JobRequeue=0).")
+    if not cluster.appends:
+        remarks.append("Without --open-mode=append each attempt empties the log (JobFileAppend=0).")
+    if cluster.kills_on_bad_exit:
+        remarks.append("srun kills all tasks when one ends with an error (KillOnBadExit=1).")
+    if cluster.preemption == "qos":
+        remarks.append("Who is preempted, and with what grace, is up to the QOS: sacctmgr show qos.")
+    if cluster.requeue_exits:
+        remarks.append(f"Slurm requeues by itself after these exit statuses: {cluster.requeue_exits}.")
+    return remarks
+
+
+def _as_json(cluster: Cluster) -> dict[str, Any]:
+    def finite(event: Event) -> dict[str, Any]:
+        never = event.seconds is not None and math.isinf(event.seconds)
+        return {**event._asdict(), "seconds": None if never else event.seconds}
+
+    settings = cluster._asdict()
+    settings["over_time"] = None if math.isinf(cluster.over_time) else cluster.over_time
+    return {
+        **settings,
+        "events": [finite(event) for event in clusters.events_everywhere(cluster, _USUAL_LEAD)],
+        "partitions": [
+            {**partition._asdict(), "events": [finite(event) for event in clusters.preemption_in(cluster, partition)]}
+            for partition in cluster.partitions
+        ],
+    }

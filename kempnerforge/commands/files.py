@@ -1,0 +1,82 @@
+"""Files for the user: whole or not at all, and never over one that is there unless asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+
+from .trouble import FAILED, Trouble
+
+
+def write_new(path: str, content: bytes, *, force: bool, mode: int = 0o666) -> None:
+    """Write a file that appears at its place in one move, with all of its content.
+
+    Args:
+        path: where; a link is followed.
+        content: all of it.
+        force: replace a file that is there.
+        mode: its permissions, less the umask.
+
+    Raises:
+        Trouble: there is one, and it is not to be replaced; or it cannot be written, and nothing of it is left.
+    """
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+            return _write_through(path, content)  # /dev/stdout, a FIFO: nothing there that could be replaced
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    try:
+        if os.path.isdir(path):
+            raise Trouble(f"{path} is a folder", f"name a file in it, like {os.path.join(path, 'job.sbatch')}")
+        if os.path.lexists(path) and not force:
+            raise _exists(path)
+        # Not named after the file: the name may be as long as a name can be.
+        descriptor, partial = tempfile.mkstemp(prefix=".kforge-", dir=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+                os.fchmod(descriptor, mode & ~_umask())
+            if force:
+                os.replace(partial, path)
+            else:
+                _move_beside_nothing(partial, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        raise Trouble(
+            f"cannot write {path}: {error.strerror}", "nothing was written; choose another place", status=FAILED
+        ) from None
+
+
+def _move_beside_nothing(partial: str, path: str) -> None:
+    try:
+        os.link(partial, path)  # unlike a rename, it fails if somebody else was quicker
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError from None
+        os.replace(partial, path)
+
+
+def _exists(path: str) -> Trouble:
+    return Trouble(f"{path} is there already", "choose another name, or replace it with --force")
+
+
+def _write_through(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def _umask() -> int:
+    """Return the umask, which can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

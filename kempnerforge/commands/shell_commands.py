@@ -1,0 +1,263 @@
+"""The simple commands of a shell script, with their lines: enough of the shell's grammar to see what a job runs.
+
+It expands nothing and never fails: what it cannot follow is read as words (POSIX, Shell Command Language, 2.9; bash(1)).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+#: Words that open and close what they enclose, where a command could begin.
+_OPENING = frozenset({"if", "for", "while", "until", "case", "select", "{"})
+_CLOSING = frozenset({"fi", "done", "esac", "}"})
+#: Words before a command.
+_LEADING = frozenset({"then", "else", "elif", "do", "!", "time"})
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
+_OPERATOR = re.compile(r"&&|\|\||;;&|;&|;;|\|&|[;&|()]")
+_REDIRECTION = re.compile(r"(?:\d+|\{\w+\})?(?:&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<|>)")
+
+
+class Redirection(NamedTuple):
+    """A redirection, like `>` and `train.log`."""
+
+    operator: str
+    target: str
+
+
+class Command(NamedTuple):
+    """One simple command.
+
+    Attributes:
+        line: of its first word, from 1.
+        words: without their quotes; expansions as they were written.
+        assignments: what stands before it, by name.
+        redirections: of its input and output.
+        before: the operator before it; empty: a line's beginning.
+        after: the operator behind it; empty: the line's end.
+        in_subshell: it runs in a process of its own, between parentheses.
+        is_certain: neither a condition nor a loop nor a function is around it.
+    """
+
+    line: int
+    words: tuple[str, ...]
+    assignments: dict[str, str]
+    redirections: tuple[Redirection, ...]
+    before: str
+    after: str
+    in_subshell: bool
+    is_certain: bool
+
+    @property
+    def in_pipeline(self) -> bool:
+        """Whether it is connected with another command, and so runs in a process of its own."""
+        return self.before in ("|", "|&") or self.after in ("|", "|&")
+
+
+def read(text: str) -> list[Command]:
+    """Return the simple commands of a script, in their order."""
+    return _Reader(text).commands
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.commands: list[Command] = []
+        self._text = text
+        self._at = 0
+        self._line = 1
+        self._depth: list[str] = []
+        self._here_documents: list[tuple[str, bool]] = []
+        self._before = ""
+        self._start_command()
+        try:
+            self._read()
+        except RecursionError:
+            pass  # expansions in expansions, a thousand deep: what came before is known
+
+    def _start_command(self) -> None:
+        self._first_line = self._line
+        self._words: list[str] = []
+        self._assignments: dict[str, str] = {}
+        self._redirections: list[Redirection] = []
+
+    def _read(self) -> None:
+        while self._at < len(self._text):
+            letter = self._text[self._at]
+            if letter == "\n":
+                self._end_command("")
+                self._advance(1)
+                self._skip_here_documents()
+            elif letter.isspace() or self._text.startswith("\\\n", self._at):
+                self._advance(2 if letter == "\\" else 1)
+            elif letter == "#":
+                end = self._text.find("\n", self._at)
+                self._at = len(self._text) if end < 0 else end
+            elif redirection := _REDIRECTION.match(self._text, self._at):
+                self._advance(len(redirection[0]))
+                self._redirect(redirection[0])
+            elif operator := _OPERATOR.match(self._text, self._at):
+                self._operator(operator[0])
+                self._advance(len(operator[0]))
+            else:
+                self._take(self._word())
+        self._end_command("")
+
+    def _advance(self, count: int) -> None:
+        self._line += self._text.count("\n", self._at, self._at + count)
+        self._at += count
+
+    # --- commands ----------------------------------------------------------------------------------
+
+    def _take(self, word: str) -> None:
+        if not self._words and not self._assignments:
+            self._first_line = self._line
+            if word in _OPENING:
+                self._depth.append(word)
+                # `for x in a b` and `case x in` are read as a command of that name: nothing below looks for them.
+                if word in ("if", "while", "until", "{"):
+                    return
+            elif word in _CLOSING:
+                if self._depth:
+                    self._depth.pop()
+                return
+            elif word in _LEADING:
+                return
+        if not self._words and (assignment := _ASSIGNMENT.fullmatch(word)):
+            self._assignments[assignment[1]] = assignment[2]
+            return
+        if word == "{" and self._words[:1] == ["function"]:
+            self._start_command()
+            self._depth.append("{")
+            return
+        self._words.append(word)
+
+    def _operator(self, operator: str) -> None:
+        if operator == "(":
+            # `name()` opens no subshell; its body does not run here, and is in braces.
+            if len(self._words) == 1 and self._text[self._at : self._at + 2] == "()":
+                self._start_command()
+                self._advance(1)
+                return
+            self._end_command("(")
+            self._depth.append("(")
+        elif operator == ")":
+            self._end_command("")
+            if "(" in self._depth:
+                while self._depth.pop() != "(":
+                    pass
+        else:
+            self._end_command(operator)
+
+    def _end_command(self, operator: str) -> None:
+        if self._words or self._assignments:
+            self.commands.append(
+                Command(
+                    self._first_line,
+                    tuple(self._words),
+                    self._assignments,
+                    tuple(self._redirections),
+                    self._before,
+                    operator,
+                    "(" in self._depth,
+                    not self._depth and self._before not in ("&&", "||"),
+                )
+            )
+        # Behind `|` and a line's end the pipeline goes on.
+        if self._words or self._assignments or operator:
+            self._before = operator
+        self._start_command()
+
+    def _redirect(self, operator: str) -> None:
+        while self._at < len(self._text) and self._text[self._at] in " \t":
+            self._advance(1)
+        plain = operator.lstrip("0123456789")
+        target = self._word() if self._at < len(self._text) and self._text[self._at] not in "\n;|()" else ""
+        if plain in ("<<", "<<-"):
+            self._here_documents.append((target, plain == "<<-"))
+        self._redirections.append(Redirection(operator, target))
+
+    def _skip_here_documents(self) -> None:
+        for end, indented in self._here_documents:
+            while self._at < len(self._text):
+                stop = self._text.find("\n", self._at)
+                stop = len(self._text) if stop < 0 else stop
+                line = self._text[self._at : stop]
+                self._advance(stop - self._at + 1)
+                if (line.lstrip("\t") if indented else line) == end:
+                    break
+        self._here_documents = []
+
+    # --- words -------------------------------------------------------------------------------------
+
+    def _word(self) -> str:
+        word = []
+        while self._at < len(self._text):
+            letter = self._text[self._at]
+            if letter in " \t\n;&|()<>":
+                break
+            if letter == "\\":
+                escaped = self._text[self._at + 1 : self._at + 2]
+                word.append("" if escaped == "\n" else escaped)
+                self._advance(2)
+            elif letter in "'\"":
+                word.append(self._quoted(letter))
+            elif letter == "$" and self._text[self._at + 1 : self._at + 2] in ("'", '"'):
+                self._advance(1)
+                word.append(self._quoted(self._text[self._at], escapes=True))
+            elif letter == "`" or self._text.startswith(("$(", "${"), self._at):
+                word.append(self._expansion())
+            else:
+                word.append(letter)
+                self._advance(1)
+        return "".join(word)
+
+    def _quoted(self, quote: str, *, escapes: bool = False) -> str:
+        self._advance(1)
+        word = []
+        while self._at < len(self._text):
+            letter = self._text[self._at]
+            if letter == quote:
+                self._advance(1)
+                break
+            if letter == "\\" and (escapes or quote == '"'):
+                word.append(self._text[self._at + 1 : self._at + 2])
+                self._advance(2)
+            elif quote == '"' and (letter == "`" or self._text.startswith(("$(", "${"), self._at)):
+                word.append(self._expansion())
+            else:
+                word.append(letter)
+                self._advance(1)
+        return "".join(word)
+
+    def _expansion(self) -> str:
+        """Return `$(…)`, `${…}` or what is in backquotes, as it was written."""
+        start = self._at
+        if self._text[self._at] == "`":
+            self._quoted("`", escapes=True)
+            return self._text[start : self._at]
+        opening = self._text[self._at + 1]
+        closing = {"(": ")", "{": "}"}[opening]
+        self._advance(2)
+        while self._at < len(self._text):
+            letter = self._text[self._at]
+            if letter == closing:
+                self._advance(1)
+                break
+            if letter in "'\"":
+                self._quoted(letter)
+            elif letter == "`" or self._text.startswith(("$(", "${"), self._at):
+                self._expansion()
+            elif letter == opening:
+                self._nested(opening, closing)
+            else:
+                self._advance(2 if letter == "\\" else 1)
+        return self._text[start : self._at]
+
+    def _nested(self, opening: str, closing: str) -> None:
+        depth = 0
+        while self._at < len(self._text):
+            letter = self._text[self._at]
+            self._advance(1)
+            depth += (letter == opening) - (letter == closing)
+            if depth == 0:
+                return

@@ -1,0 +1,130 @@
+"""Slurm's own commands, run and waited for: sbatch and scontrol, each for a bounded time."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .trouble import FAILED, Trouble
+
+#: What a controller is given to answer (s). Slurm's commands try for minutes when it is down.
+PATIENCE = 20.0
+#: What sbatch is given to take a job (s): it may wait for a busy controller, and must not be killed half-way.
+_SUBMIT_PATIENCE = 120.0
+#: What an array that has not started has for a task's number: NO_VAL in slurm.h.
+_NO_TASK = "4294967294"
+#: How Slurm's commands say that nobody answers: what they were asked may be right.
+_NO_CONTROLLER = (
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "configuration source",
+)
+
+
+class Answer(NamedTuple):
+    """What a command of Slurm's said.
+
+    Attributes:
+        status: its exit status.
+        output: its standard output.
+        errors: its standard error, in one line and without the command's name.
+    """
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def controller_is_away(self) -> bool:
+        """Whether it failed because Slurm's controller did not answer."""
+        return self.status != 0 and any(text in self.errors for text in _NO_CONTROLLER)
+
+
+def have(command: str) -> bool:
+    """Return whether a command of Slurm's is here."""
+    return shutil.which(command) is not None
+
+
+def need(command: str) -> None:
+    """Require a command of Slurm's.
+
+    Raises:
+        Trouble: it is not here.
+    """
+    if not have(command):
+        raise Trouble(
+            f"there is no {command} here", "run this where Slurm is, on a login node for instance", status=FAILED
+        )
+
+
+def run(command: Sequence[str], standard_input: bytes = b"", patience: float = PATIENCE) -> Answer:
+    """Run a command of Slurm's, in the language and with the times that are understood here.
+
+    Raises:
+        Trouble: it cannot be executed, or does not come to an end.
+    """
+    environment = {**os.environ, "LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
+    try:
+        done = subprocess.run(
+            command, input=standard_input, capture_output=True, env=environment, timeout=patience, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Trouble(
+            f"{command[0]} did not answer within {patience:.0f} s",
+            "is Slurm's controller up? scontrol ping",
+            status=FAILED,
+        ) from None
+    except OSError as error:
+        raise Trouble(f"cannot execute {command[0]}: {error.strerror}", status=FAILED) from None
+    lines = re.sub(rf"^{command[0]}: (error|fatal): ", "", done.stderr.decode("utf-8", "replace"), flags=re.MULTILINE)
+    errors = "; ".join(line.strip() for line in lines.splitlines() if line.strip())
+    return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), errors)
+
+
+def ask(*arguments: str) -> str:
+    """Return what scontrol says.
+
+    Raises:
+        Trouble: it is not here, or fails.
+    """
+    need("scontrol")
+    answer = run(["scontrol", *arguments])
+    if answer.status != 0:
+        raise Trouble(f"scontrol {' '.join(arguments)}: {answer.errors or answer.output.strip()}", status=FAILED)
+    return answer.output
+
+
+def why_not_accepted(script: bytes) -> str | None:
+    """Return why sbatch would not take a script; None: it would.
+
+    Raises:
+        Trouble: it cannot be asked.
+    """
+    answer = run(["sbatch", "--test-only"], script)
+    if answer.controller_is_away:
+        raise Trouble(answer.errors, status=FAILED)
+    return None if answer.status == 0 else answer.errors
+
+
+def submit(script: bytes) -> str:
+    """Submit a job, and return its id, with `;CLUSTER` behind it as sbatch --parsable has it.
+
+    Raises:
+        Trouble: sbatch did not take it.
+    """
+    need("sbatch")
+    answer = run(["sbatch", "--parsable"], script, _SUBMIT_PATIENCE)
+    if answer.status != 0:
+        raise Trouble(f"not submitted: {answer.errors}", status=FAILED)
+    return answer.output.strip()
+
+
+def log_of(job: str) -> str:
+    """Return where a job's log will be, with `%a` for the number of an array's task."""
+    path = re.search(r"^\s*StdOut=(.*)$", ask("show", "job", job), re.MULTILINE)
+    return path[1].replace(_NO_TASK, "%a") if path else "scontrol does not say where"

@@ -1,0 +1,117 @@
+"""`kforge template`: write a batch script."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+import click
+
+from . import files, sbatch_arguments, slurm_commands, templates
+from .sbatch_arguments import Given, SbatchCommand
+from .trouble import Trouble
+
+_EPILOG = """\b
+Examples:
+  kforge template --list
+  kforge template single-process --time=24:00:00 -- python train.py
+  kforge template torchrun-one-node --gpus-per-node=8 -p gpu -o job.sbatch \\
+      -- python train.py --name "run 1"
+
+Every other option of sbatch can be given too, as --key=value. A value given
+here replaces the template's own.
+"""
+
+
+class Made(NamedTuple):
+    """A script, and what kept sbatch from being asked about it."""
+
+    content: bytes
+    #: None: sbatch takes it.
+    not_checked: str | None
+
+
+def make(words: list[str], given: Given, *, check: bool) -> Made:
+    """Make the script that the command line asks for, and have sbatch check it where there is one.
+
+    Raises:
+        Trouble: it cannot be right, or sbatch would not take it.
+    """
+    if not words:
+        raise Trouble("no template", "kforge template --list shows them")
+    if len(words) > 1:
+        raise Trouble(f"{words[1]!r} is too much", "the command comes behind --, and values as --key=value")
+    if not given.command:
+        raise Trouble("no command", f"kforge template {words[0]} -- python train.py")
+    content = templates.script(words[0], given.options, given.command).text.encode("utf-8", "surrogateescape")
+    return Made(content, _why_not_checked(content) if check else None)
+
+
+def _why_not_checked(content: bytes) -> str | None:
+    if not slurm_commands.have("sbatch"):
+        return "there is no sbatch here"
+    try:
+        refusal = slurm_commands.why_not_accepted(content)
+    except Trouble as trouble:
+        return str(trouble)
+    if refusal is not None:
+        raise Trouble(f"sbatch would not take this job: {refusal}", "--no-check writes it all the same")
+    return None
+
+
+def tell_not_checked(made: Made) -> None:
+    """Say on standard error that nobody has checked the script."""
+    if made.not_checked is not None:
+        click.echo(f"not checked with sbatch --test-only: {made.not_checked}", err=True)
+
+
+def write(made: Made, destination: str | None, *, force: bool) -> None:
+    """Write a script to a file or to standard output."""
+    if destination is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(made.content)
+    else:
+        files.write_new(destination, made.content, force=force, mode=0o777)
+        click.echo(f"written: {os.path.abspath(destination)}", err=True)
+
+
+words_argument = click.argument(
+    "words",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="NAME",
+    callback=sbatch_arguments.take_words,
+    shell_complete=sbatch_arguments.complete_template,
+)
+destination_option = click.option(
+    "-o", "--script", "destination", type=click.Path(), metavar="FILE", help="Write the script to FILE."
+)
+force_option = click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+check_option = click.option(
+    "--check/--no-check", default=True, show_default=True, help="Have sbatch --test-only check the script."
+)
+
+
+@click.command(cls=SbatchCommand, epilog=_EPILOG)
+@click.option("--list", "list_them", is_flag=True, help="Show the templates and what each is for.")
+@destination_option
+@force_option
+@check_option
+@words_argument
+@click.pass_context
+def template(
+    ctx: click.Context, list_them: bool, destination: str | None, force: bool, check: bool, words: list[str]
+) -> None:
+    """Write a batch script for COMMAND, made from the template NAME.
+
+    It goes to standard output, or with -o to a file.
+    """
+    if list_them:
+        width = max(map(len, templates.names()))
+        for name in templates.names():
+            click.echo(f"{name:<{width}}  {templates.description(name)}")
+        return
+    made = make(words, Given.of(ctx), check=check)
+    tell_not_checked(made)
+    write(made, destination, force=force)

@@ -1,0 +1,81 @@
+"""The sbatch templates, and a batch script made from one: its `#SBATCH` lines set, a command put in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from . import consistency
+from .batch_script import BatchScript
+from .sbatch_options import NOT_IN_A_SCRIPT, Option
+from .trouble import Trouble
+
+FOLDER = Path(__file__).parents[1] / "slurm_templates"
+_ENDING = ".sbatch"
+#: How a template is used as it stands: no longer true of what is made from it.
+_USAGE = re.compile(r"#\n#\s+sbatch .*\n")
+#: Where a template has as many of the one as of the other, so has what is made from it.
+_TASKS_AND_GPUS = ("ntasks-per-node", "gpus-per-node")
+
+
+def names() -> list[str]:
+    """Return the names of all templates."""
+    return sorted(path.name.removesuffix(_ENDING) for path in FOLDER.glob(f"*{_ENDING}"))
+
+
+def description(name: str) -> str:
+    """Return what a template is for, in one line."""
+    return _read(name).lines[1].lstrip("# ").rstrip(":.")
+
+
+def script(name: str, options: list[Option], command: list[str]) -> BatchScript:
+    """Return a batch script made from a template.
+
+    Args:
+        name: of the template.
+        options: of sbatch, in the order in which they were given.
+        command: what the job runs, as in sys.argv.
+
+    Raises:
+        Trouble: there is no such template, or the options cannot be right.
+    """
+    made = _read(name)
+    for option in [*options, *_following(made, options)]:
+        _check_that_it_can_be_said(option)
+        made.set(option)
+    consistency.check(_options(made))
+    made = BatchScript(_USAGE.sub("", made.text))
+    made.put_command(command)
+    return made
+
+
+def _following(template: BatchScript, given: list[Option]) -> list[Option]:
+    """Return what follows from the options that were given: one task per GPU stays one task per GPU."""
+    own = _options(template)
+    values = {option.name: option.value for option in given}
+    for name, other in (_TASKS_AND_GPUS, _TASKS_AND_GPUS[::-1]):
+        is_alone = name in values and other not in values and not {"ntasks", "gpus", "gres"} & set(values)
+        if is_alone and own.get(name) == own.get(other) and (values[name] or "").rpartition(":")[2] != "0":
+            return [Option(other, (values[name] or "").rpartition(":")[2])]
+    return []
+
+
+def _options(script: BatchScript) -> dict[str, str | None]:
+    return {directive.option.name: directive.option.value for directive in script.directives()[0]}
+
+
+def _check_that_it_can_be_said(option: Option) -> None:
+    if option.name in NOT_IN_A_SCRIPT:
+        raise Trouble(f"--{option.name} cannot be said in a batch script", "give it to sbatch itself")
+    if option.value is not None and not option.value.isprintable() and "\n" in option.value:
+        raise Trouble(f"--{option.name}: a #SBATCH line cannot hold a line end")
+
+
+def _read(name: str) -> BatchScript:
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+        raise Trouble(
+            f"there is no template {name!r}", f"did you mean {close[0]}?" if close else "kforge template --list"
+        )
+    return BatchScript((FOLDER / f"{name}{_ENDING}").read_text(encoding="utf-8"))

@@ -1,0 +1,22 @@
+"""What a shell offers behind `kforge-run`: programs for the first word, files for all others."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from click.shell_completion import CompletionItem
+
+
+def complete_command(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Return completions of a word of the command."""
+    if context.params.get("command") or "/" in incomplete:
+        return [CompletionItem(incomplete, type="file")]
+    found: set[str] = set()
+    for folder in os.get_exec_path():
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        found.update(name for name in names if name.startswith(incomplete) and os.access(f"{folder}/{name}", os.X_OK))
+    return [CompletionItem(name) for name in sorted(found)]
