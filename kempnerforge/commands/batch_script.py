@@ -122,36 +122,31 @@ def split_directive(text: str) -> list[str] | None:
     """Return the words behind `#SBATCH` as sbatch splits them; None: a quote is not closed (seen on 22.05).
 
     Both kinds of quotes join, in both a backslash keeps the next character, and an unquoted `#` ends the line, also in
-    the middle of a word. Outside quotes no backslash keeps a space.
+    the middle of a word. Outside quotes no backslash keeps a space. An empty word ends the line, too.
     """
     words: list[str] = []
     word, in_word, quote = "", False, ""
     rest = iter(text)
     for letter in rest:
-        if letter == "\\":
-            escaped = next(rest, "")
-            if escaped.isspace() and not quote:
-                words, word, in_word = [*words, word], "", False
-            else:
-                word, in_word = word + escaped, True
-        elif quote:
-            if letter == quote:
-                quote = ""
-            else:
-                word += letter
+        kept = next(rest, "") if letter == "\\" else ""
+        if kept and not (kept.isspace() and not quote):
+            word, in_word = word + kept, True
+        elif quote and letter != quote:
+            word += letter
         elif letter in "\"'":
-            quote, in_word = letter, True
+            quote, in_word = ("" if quote else letter), True
         elif letter == "#":
             break
-        elif letter.isspace():
-            if in_word:
-                words.append(word)
+        elif letter.isspace() or kept:
+            if in_word and not word:
+                return words
+            words += [word] if in_word else []
             word, in_word = "", False
-        else:
+        elif letter != "\\":
             word, in_word = word + letter, True
     if quote:
         return None
-    return [*words, word] if in_word else words
+    return [*words, word] if word else words
 
 
 # --- quoting for the shell -----------------------------------------------------------------------

@@ -73,9 +73,8 @@ def main() -> NoReturn:
         status = stop.exit_code
     except click.Abort:
         status = 130  # Ctrl-C, as a shell says it
-    except BrokenPipeError:
-        # `kforge report | head`: whoever read it has seen enough, and the interpreter shall not try to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except SystemExit:
+        # `kforge report | head`: whoever read it has seen enough, and click ends so that nothing is flushed again.
         status = 0
     except OSError as error:
         _complain(str(error))

@@ -44,7 +44,7 @@ def _check_lead(options: Options) -> None:
 
 def _check_array(options: Options) -> None:
     value = options.get("array")
-    if value is not None and not re.fullmatch(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?", value):
+    if value is not None and not re.fullmatch(r"\[?\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?\]?", value):
         raise Trouble(f"--array={value} is no list of task numbers", "like 0-15, 1,3,7 or 0-99%10")
 
 

@@ -29,7 +29,8 @@ _EPILOG = """\b
 Examples:
   kforge doctor
   kforge doctor job.sbatch
-  kforge doctor job.sbatch --signal=B:USR1@300 && sbatch --signal=B:USR1@300 job.sbatch
+  kforge doctor job.sbatch && sbatch job.sbatch
+  kforge doctor job.sbatch --signal=B:USR1@300
 
 Options of sbatch can be given as sbatch will be given them.
 

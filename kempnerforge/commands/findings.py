@@ -140,7 +140,7 @@ def find(
                 f"a shell script with: exec kforge-run {script.interpreter} …",
             )
         )
-    return sorted(findings)
+    return sorted(findings, key=lambda finding: (finding.line, not finding.loses))
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -161,11 +161,12 @@ def _of_the_file(content: bytes, script: BatchScript) -> Iterator[Finding]:
 def _of_directives(script: BatchScript) -> Iterator[Finding]:
     for bad in script.directives()[1]:
         yield Finding(bad.line, True, f"sbatch stops here: {bad.text}", "an option as --key=value, or a # before it")
+    header = script.header
     for number, line in enumerate(script.lines, 1):
-        if number > script.header and line.startswith("#SBATCH"):
-            cure = f"move it above line {script.header + 1}"
+        if number > header and line.startswith("#SBATCH"):
+            cure = f"move it above line {header + 1}"
             yield Finding(number, True, "sbatch reads no #SBATCH line behind the first command", cure)
-        elif number <= script.header and re.match(r"\s+#\s*SBATCH\b|#\s+SBATCH\s+-|#(?i:sbatch)(?<!#SBATCH)\s", line):
+        elif number <= header and re.match(r"\s+#\s*SBATCH\b|#\s+SBATCH\s+-|#(?i:sbatch)(?<!#SBATCH)\s", line):
             yield Finding(number, False, "sbatch does not read this line", "#SBATCH, from the very first column")
 
 

@@ -69,6 +69,8 @@ NOT_IN_A_SCRIPT = frozenset({"help", "parsable", "quiet", "test-only", "usage", 
 _WITH_VALUE = LONG_ONLY | set(SHORT.values())
 KNOWN = _WITH_VALUE | FLAGS | OPTIONAL_VALUE | set(SHORT_FLAGS.values()) | set(SYNONYMS)
 
+#: The signals that sbatch knows by their names.
+_SIGNALS = _names("HUP INT QUIT ABRT KILL ALRM TERM USR1 USR2 URG CONT STOP TSTP TTIN TTOU")
 #: What ``--signal`` gives where it names no seconds (s).
 DEFAULT_LEAD = 60
 #: The largest lead that sbatch takes (s).
@@ -191,10 +193,10 @@ def lead(value: str) -> Lead:
     Raises:
         Trouble: sbatch would not take it.
     """
-    found = re.fullmatch(r"(?:([RB]{1,2}):)?([A-Z]+[A-Z0-9+]*|\d+)(?:@(\d+))?", value.strip().upper())
-    if found is None:
+    found = re.fullmatch(r"(?:([RB]{1,2}):)?(?:SIG)?(\w+)(?:@(\d+))?", value.strip().upper())
+    if found is None or not (found[2] in _SIGNALS or found[2].isdecimal()):
         raise Trouble(f"--signal={value} cannot be understood", "like --signal=B:USR1@120")
     seconds = int(found[3]) if found[3] else DEFAULT_LEAD
     if seconds > LONGEST_LEAD:
         raise Trouble(f"--signal={value}: sbatch takes {LONGEST_LEAD} s at most", "like --signal=B:USR1@120")
-    return Lead("B" in (found[1] or ""), found[2].removeprefix("SIG"), seconds)
+    return Lead("B" in (found[1] or ""), found[2], seconds)

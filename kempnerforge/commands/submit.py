@@ -32,9 +32,9 @@ def submit(
     if not dry_run:
         slurm_commands.need("sbatch")
     made = template.make(words, Given.of(ctx), check=dry_run)
-    template.tell_not_checked(made)
     if dry_run or destination is not None:
         template.write(made, destination, force=force)
+    template.tell_not_checked(made)
     if dry_run:
         return
     submitted = slurm_commands.submit(made.content)

@@ -33,7 +33,12 @@ class Made(NamedTuple):
 
 
 def make(words: list[str], given: Given, *, check: bool) -> Made:
-    """Make the script that the command line asks for, and have sbatch check it where there is one.
+    """Make the script that the command line asks for.
+
+    Args:
+        words: the name of a template.
+        given: options of sbatch, and the command.
+        check: have sbatch --test-only check it, where there is one.
 
     Raises:
         Trouble: it cannot be right, or sbatch would not take it.
@@ -56,7 +61,7 @@ def _why_not_checked(content: bytes) -> str | None:
     except Trouble as trouble:
         return str(trouble)
     if refusal is not None:
-        raise Trouble(f"sbatch would not take this job: {refusal}", "--no-check writes it all the same")
+        raise Trouble(f"sbatch would not take this job: {refusal}")
     return None
 
 
@@ -89,7 +94,10 @@ destination_option = click.option(
 )
 force_option = click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 check_option = click.option(
-    "--check/--no-check", default=True, show_default=True, help="Have sbatch --test-only check the script."
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Have sbatch --test-only check the script, if there is one.",
 )
 
 
@@ -113,5 +121,5 @@ def template(
             click.echo(f"{name:<{width}}  {templates.description(name)}")
         return
     made = make(words, Given.of(ctx), check=check)
-    tell_not_checked(made)
     write(made, destination, force=force)
+    tell_not_checked(made)

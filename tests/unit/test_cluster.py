@@ -1,0 +1,106 @@
+"""What a cluster's settings mean for a job. tests/slurm/test_doctor.py reads those of a real one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kempnerforge.commands import cluster
+from kempnerforge.commands.cluster import Cluster, Event
+
+#: The lines of scontrol's that count, as 22.05 prints them.
+CONFIG = """Configuration data as of 2026-01-01T00:00:00
+AuthInfo                = {auth}
+ClusterName             = alpha
+JobFileAppend           = 0
+JobRequeue              = 1
+KillOnBadExit           = 0
+KillWait                = 30 sec
+OverTimeLimit           = {over} min
+PreemptMode             = REQUEUE
+PreemptType             = preempt/{preemption}
+RequeueExit             = {exits}
+RequeueExitHold         = (null)
+SchedulerParameters     = {parameters}
+SLURM_VERSION           = 22.05.8
+"""
+PARTITION = (
+    "PartitionName=gpu Default=YES GraceTime={grace} MaxTime=2-00:00:00 DefaultTime=NONE State=UP PreemptMode={mode}"
+)
+
+
+def parse(grace: int = 0, mode: str = "REQUEUE", **settings: str) -> Cluster:
+    usual = {"auth": "(null)", "over": "0", "preemption": "partition_prio", "exits": "(null)", "parameters": "(null)"}
+    return cluster.parse(CONFIG.format(**{**usual, **settings}), PARTITION.format(grace=grace, mode=mode))
+
+
+def preemption(here: Cluster) -> list[Event]:
+    return cluster.preemption_in(here, here.partitions[0])
+
+
+def test_the_settings_that_count() -> None:
+    here = parse()
+    assert (here.name, here.version, here.kill_wait, here.requeue_wait) == ("alpha", "22.05.8", 30, 120)
+    assert (here.requeues, here.appends, here.kills_on_bad_exit) == (True, False, False)
+    (partition,) = here.partitions
+    assert (partition.name, partition.is_default, partition.is_up) == ("gpu", True, True)
+    assert (partition.longest, partition.usual) == ("2-00:00:00", "NONE")
+
+
+@pytest.mark.parametrize(
+    ("auth", "parameters", "wait"),
+    [("(null)", "(null)", 120), ("socket=/x,cred_expire=5", "(null)", 5), ("(null)", "a=1,requeue_delay=40", 40)],
+)
+def test_how_long_a_requeued_job_waits(auth: str, parameters: str, wait: float) -> None:
+    assert parse(auth=auth, parameters=parameters).requeue_wait == wait
+
+
+@pytest.mark.parametrize("over", ["UNLIMITED", "2"])
+def test_the_time_beyond_the_limit(over: str) -> None:
+    limit = cluster.events_everywhere(parse(over=over), 120)[0]
+    assert limit.seconds == (math.inf if over == "UNLIMITED" else 120 + 120 + 30)
+    assert limit.requeued_by == "kforge-run"
+
+
+def test_who_requeues_after_each_event() -> None:
+    by = {event.event: event.requeued_by for event in cluster.events_everywhere(parse(), 120)}
+    assert by["scancel JOB"] == by["scancel -s USR1 JOB (no -b)"] == ""
+    assert by["scontrol requeue JOB"] == by["a node fails"] == "Slurm"
+    assert by["time limit, no --signal"] == by["scancel -b -s USR1 JOB"] == "kforge-run"
+
+
+def test_a_preemption_with_a_grace() -> None:
+    batch, tasks = preemption(parse(grace=60))
+    assert batch == Event("preempted", "SIGTERM, after 60 s", 30, "Slurm")
+    assert (tasks.notice, tasks.seconds) == ("SIGTERM at once", 90)
+
+
+def test_a_preemption_without_a_grace() -> None:
+    assert preemption(parse(mode="CANCEL")) == [Event("preempted", "SIGTERM", 30, "kforge-run")]
+
+
+@pytest.mark.parametrize("parameter", ["preempt_send_user_signal", "a=b,send_user_signal"])
+def test_a_preemption_that_sends_the_user_signal(parameter: str) -> None:
+    batch = preemption(parse(grace=60, parameters=parameter))[0]
+    assert (batch.notice, batch.seconds) == ("SIGUSR1 at once", 90)
+
+
+def test_a_preemption_that_only_suspends() -> None:
+    (event,) = preemption(parse(mode="GANG,SUSPEND"))
+    assert event.requeued_by == "goes on later" and event.seconds is None
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("OFF", "partition_prio"), ("REQUEUE", "none")])
+def test_no_preemption(mode: str, kind: str) -> None:
+    assert preemption(parse(mode=mode, preemption=kind)) == []
+
+
+def test_a_preemption_by_qos_follows_the_cluster() -> None:
+    assert preemption(parse(mode="OFF", preemption="qos"))[0].requeued_by == "Slurm"
+
+
+def test_answers_of_an_unknown_slurm_give_its_defaults() -> None:
+    here = cluster.parse("", "PartitionName=x\nnonsense")
+    assert here.kill_wait == 30 and here.preemption == "none"
+    assert [partition.name for partition in here.partitions] == ["x"]

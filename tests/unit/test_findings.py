@@ -1,0 +1,209 @@
+"""What the doctor finds: each thing that would lose a run, put alone into a script that would not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kempnerforge.commands import cluster, findings, templates
+from kempnerforge.commands.findings import Past
+from kempnerforge.commands.sbatch_options import Option
+from kempnerforge.commands.trouble import Trouble
+
+GOOD = """#!/bin/bash
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+module load python
+exec kforge-run python train.py
+"""
+#: The same with srun's tasks, and with torchrun.
+RANKS = GOOD.replace("python train.py", "srun kforge-run python train.py")
+TORCHRUN = GOOD.replace("python train.py", "torchrun train.py").replace(
+    "module load", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180; module load"
+)
+THREE_LINES = "#!/bin/bash\n#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\nexec kforge-run python train.py\n"
+
+
+def find(script: str, **about: object) -> list[findings.Finding]:
+    return findings.find(script.encode("utf-8", "surrogateescape"), **about)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("script", [GOOD, RANKS, TORCHRUN], ids=["one process", "srun", "torchrun"])
+def test_nothing_is_found_where_nothing_is_wrong(script: str) -> None:
+    assert find(script) == []
+
+
+def test_the_three_lines_lose_no_run() -> None:
+    assert [finding for finding in find(THREE_LINES) if finding.loses] == []
+
+
+@pytest.mark.parametrize("name", templates.names())
+def test_nothing_is_found_in_a_template(name: str) -> None:
+    assert find((templates.FOLDER / f"{name}.sbatch").read_text()) == []
+
+
+#: What is replaced in GOOD, by what, on which line that is found, and what the finding and its cure say.
+LOSES: dict[str, tuple[str, str, int, str, str]] = {
+    "no exec": ("exec kforge-run", "kforge-run", 7, "no exec", "exec kforge-run python train.py"),
+    "in a pipeline": ("train.py", "train.py | tee log", 7, "in a pipeline", "--output"),
+    "in the background": ("train.py", "train.py & wait", 7, "in the background", "exec kforge-run"),
+    "in a subshell": ("exec kforge-run python train.py", "( exec kforge-run x )", 7, "in a subshell", "exec"),
+    "behind conda run": ("exec kforge-run", "exec conda run kforge-run", 7, "conda stands between", "exec"),
+    "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nobody requeues", "exec kforge-run srun -n4"),
+    "not at all": ("exec kforge-run python", "python", 7, "does not run under", "exec kforge-run python"),
+    "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
+    "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
+    "TERM": ("B:USR1@120", "B:TERM@120", 3, "does not requeue after TERM", "#SBATCH --signal=B:USR1@120"),
+    "too short": ("@120", "@15", 3, "too short", "#SBATCH --signal=B:USR1@120"),
+    "longer than the job": ("@120", "@40000\n#SBATCH -t 60", 3, "as soon as the run starts", "longer --time"),
+    "no signal at all": ("B:USR1@120", "B:NONSENSE", 3, "cannot be understood", "#SBATCH --signal=B:USR1@120"),
+    "no --requeue": ("#SBATCH --requeue\n", "", 0, "no --requeue", "#SBATCH --requeue"),
+    "--no-requeue": ("#SBATCH --requeue", "#SBATCH --no-requeue", 4, "--no-requeue", "#SBATCH --requeue"),
+    "kforge-run --no-requeue": ("kforge-run", "kforge-run -v --no-requeue", 7, "never brings", "leave it out"),
+    "truncated": ("=append", "=truncate", 5, "empties the log", "#SBATCH --open-mode=append"),
+    "redirected": ("train.py", "train.py > train.log", 7, "empties train.log", ">>train.log"),
+    "a folder that is not there": ("=append", "=append -o nowhere/%j.log", 5, "no folder nowhere", "mkdir -p nowhere"),
+    "a late directive": ("exec", "#SBATCH --mem=9G\nexec", 7, "behind the first command", "above line 6"),
+    "a bad directive": ("=append", "=append extra", 5, "'extra' is no option", "--key=value"),
+    "an open quote": ("=append", '="append', 5, "quote", "--key=value"),
+    "Windows": ("\n", "\r\n", 1, "Windows", "sed -i"),
+    "no #!": ("#!/bin/bash\n", "\n", 1, "does not begin with #!", "#!/bin/bash"),
+    "scancel": ("exec", "scancel -s USR1 $JOB\nexec", 7, "without -b", "scancel -b -s USR1"),
+    "--kill-on-bad-exit": ("python train", "srun --kill-on-bad-exit=1 python train", 7, "--kill-on-bad-exit", "=0"),
+    "-K": ("python train", "srun -K python train", 7, "--kill-on-bad-exit", "=0"),
+    "torchrun": ("python train", "torchrun train", 7, "30 s", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180"),
+    "torch.distributed.run": ("python train", "python -m torch.distributed.run train", 7, "30 s", "TORCH_ELASTIC"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "line", "what", "cure"), LOSES.values(), ids=LOSES)
+def test_what_would_lose_a_run_is_found(old: str, new: str, line: int, what: str, cure: str) -> None:
+    script = GOOD.replace(old, new)
+    assert script != GOOD
+    losing = [finding for finding in find(script) if finding.loses]
+    assert len(losing) == 1
+    assert (losing[0].line, what in losing[0].what, cure in losing[0].cure) == (line, True, True), losing[0]
+
+
+def test_a_trap_swallows_the_signal_where_the_shell_stays() -> None:
+    for trap, does in {"trap '' USR1": "ignores", "trap 'echo saving' SIGUSR1 TERM": "has ended"}.items():
+        script = GOOD.replace("module load", f"{trap}\nmodule load").replace("exec ", "")
+        assert any(finding.line == 6 and does in finding.what for finding in find(script) if finding.loses)
+
+
+def test_a_trap_before_exec_is_only_worth_knowing() -> None:
+    (finding,) = find(GOOD.replace("module load", "trap '' USR1\nmodule load"))
+    assert (finding.line, finding.loses) == (6, False)
+    assert find(GOOD.replace("module load", "trap 'rm -rf x' EXIT; trap - USR1; module load")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("#SBATCH --open-mode=append\n", "", "no --open-mode"),
+        ("#SBATCH --open", "# SBATCH --mem=1\n#SBATCH --open", "does not read this line"),
+        ("=append", "=append --array=0-3 --output=x-%x.log", "one log"),
+        ("exec", "scontrol requeue 5\nexec", "what its owner has cancelled"),
+        ("python train.py", "srun -K kforge-run python train.py", "--kill-on-bad-exit"),
+    ],
+)
+def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str) -> None:
+    (finding,) = find(GOOD.replace(old, new))
+    assert what in finding.what and not finding.loses
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "exec nice -n 5 kforge-run python train.py",
+        "exec env A=1 numactl kforge-run python train.py",
+        "exec uv run kforge-run python train.py",
+        "exec python -m kempnerforge.launcher python train.py",
+        "exec /opt/env/bin/kforge-run --timeout 90 python train.py",
+        "if true; then\n  exec kforge-run \\\n    python train.py\nfi",
+        "echo 'no kforge-run here'\nexec kforge-run python train.py 2>>errors.log",
+    ],
+)
+def test_a_launch_that_keeps_the_notice_is_left_alone(launch: str) -> None:
+    assert find(GOOD.replace("exec kforge-run python train.py", launch)) == []
+
+
+# --- what is known besides the script ------------------------------------------------------------------
+
+
+def test_options_and_variables_of_sbatch_count_more_than_the_script() -> None:
+    script = GOOD.replace("B:USR1@120", "USR1@120")
+    assert find(script, given=[Option("signal", "B:USR1@120")]) == []
+    assert find(script, environment={"SBATCH_SIGNAL": "B:USR1@120"}) == []
+    (finding,) = find(GOOD, environment={"SBATCH_NO_REQUEUE": ""})
+    assert (finding.line, finding.loses) == (0, True)
+
+
+def test_a_lead_that_past_attempts_have_shown_to_be_too_short() -> None:
+    (finding,) = find(GOOD, past=Past("4711", 110.0, was_killed=False))
+    assert finding.loses and finding.line == 3
+    assert "job 4711 took 110 s to stop" in finding.what
+    assert finding.cure == "#SBATCH --signal=B:USR1@170"
+    assert find(GOOD, past=Past("4711", 100.0, was_killed=False)) == []
+    (killed,) = find(GOOD, past=Past("4711", 110.0, was_killed=True))
+    assert "was killed after 110 s" in killed.what
+
+
+def test_a_short_lead_is_long_enough_where_past_attempts_have_shown_it() -> None:
+    assert find(GOOD.replace("@120", "@30"), past=Past("4711", 5.0, was_killed=False)) == []
+    assert find(TORCHRUN.replace("export TORCH", "export NO"), past=Past("4711", 5.0, was_killed=False)) == []
+
+
+CONFIG = "KillWait = 30 sec\nJobRequeue = 1\nJobFileAppend = 1\nKillOnBadExit = {bad_exit}\n"
+
+
+def test_what_the_cluster_does_by_itself() -> None:
+    here = cluster.parse(CONFIG.format(bad_exit=0), "")
+    assert find(GOOD.replace("#SBATCH --open-mode=append\n", ""), cluster=here) == []
+    without_lead = GOOD.replace("#SBATCH --signal=B:USR1@120\n", "")
+    (finding,) = find(without_lead, cluster=here)
+    assert finding.loses and "30 s (KillWait)" in finding.what
+    (finding,) = find(without_lead, cluster=here, past=Past("1", 4.0, was_killed=False))
+    assert not finding.loses
+    (finding,) = find(RANKS, cluster=cluster.parse(CONFIG.format(bad_exit=1), ""))
+    assert "--kill-on-bad-exit" in finding.what
+
+
+# --- scripts that are none of bash's ---------------------------------------------------------------------
+
+
+def test_a_python_script_is_the_batch_process_itself() -> None:
+    script = GOOD.replace("/bin/bash", "/usr/bin/env python3").replace("exec kforge-run python train.py", "train()")
+    (finding,) = (finding for finding in find(script) if finding.loses)
+    assert finding.line == 1 and "python3 is the batch process" in finding.what
+
+
+def test_a_csh_script_is_read_too() -> None:
+    csh = GOOD.replace("/bin/bash", "/bin/csh").replace("module load", "setenv A 1\nmodule load")
+    assert find(csh) == []
+    assert [finding.what[:7] for finding in find(csh.replace("exec ", ""))] == ["no exec"]
+
+
+def test_ten_megabytes_are_refused_by_sbatch_and_read_in_part() -> None:
+    found = find(GOOD + "# filler\n" * (10 << 17))
+    assert [finding.loses for finding in found] == [True, False]
+    assert "sbatch takes 4 MB" in found[0].what
+
+
+def test_a_binary_is_no_script() -> None:
+    with pytest.raises(Trouble, match="no script"):
+        findings.find(b"\x7fELF\0\0")
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_whatever_a_script_holds_it_is_read(content: bytes, in_a_script: bool) -> None:
+    whole = THREE_LINES.encode() + content if in_a_script else content
+    try:
+        found = findings.find(whole)
+    except Trouble:
+        assert b"\0" in whole
+    else:
+        assert all(0 <= finding.line <= whole.count(b"\n") + 1 for finding in found)
