@@ -11,7 +11,12 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kempnerforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 THIRD_PARTY = {
-    "click": {"launcher/cli.py"},
+    "click": {
+        "launcher/cli.py",
+        "launcher/completion.py",
+        *(f"commands/{name}.py" for name in ("cli", "completion", "sbatch_arguments")),
+        *(f"commands/{name}.py" for name in ("doctor", "drill", "report", "submit", "template")),
+    },
     "psutil": {"launcher/tree.py"},
     "sitecustomize": {"bootstrap/inject/sitecustomize.py"},  # the user's own, behind ours
 }
@@ -45,7 +50,7 @@ def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_child_side_never_imports_the_launcher(path: Path) -> None:
     if name_of(path).startswith(("resilience/", "bootstrap/", "examples/")):
-        assert not any(name.startswith("kempnerforge.launcher") for name in imports(path))
+        assert not any(name.startswith(("kempnerforge.launcher", "kempnerforge.commands")) for name in imports(path))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -54,6 +59,12 @@ def test_the_launcher_knows_of_the_child_side_only_the_contract(path: Path) -> N
         child_side = ("kempnerforge.resilience", "kempnerforge.bootstrap")
         ours = {name for name in imports(path) if name.startswith(child_side)}
         assert ours <= {"kempnerforge.bootstrap", "kempnerforge.bootstrap.contract"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_launcher_knows_nothing_of_the_companion(path: Path) -> None:
+    if name_of(path).startswith("launcher/"):
+        assert not any(name.startswith("kempnerforge.commands") for name in imports(path))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
