@@ -1,4 +1,4 @@
-"""kforge-run as the batch script itself, from an installation and from a checkout, and the templates."""
+"""kforge-run as the batch script itself, from an installation and from a checkout."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ def submit(slurm: Sandbox, script: Path) -> Run:
     return run.says("step 3 ")
 
 
-@pytest.mark.parametrize(
-    "script",
-    [BIN / "kforge-run", CHECKOUT / "bin" / "kforge-run", CHECKOUT / "slurm_templates" / "single-process.sbatch"],
-    ids=["installed", "checkout", "template"],
-)
+@pytest.mark.parametrize("script", [BIN / "kforge-run", CHECKOUT / "bin" / "kforge-run"], ids=["installed", "checkout"])
 def test_a_run_survives_as_its_own_batch_script(slurm: Sandbox, script: Path) -> None:
     run = submit(slurm, script)
     assert run.record["Requeue"] == "1"
