@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import textwrap
 from typing import Any
 
 import click
@@ -24,6 +25,9 @@ _USUAL_LEAD = 120
 _JOURNALS = 100
 #: Larger than any script that sbatch takes (bytes).
 _MOST = 64 << 20
+
+_WIDTH, _INDENT = 80, "    "
+_WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 _EPILOG = """\b
 Examples:
@@ -118,8 +122,9 @@ def _show_findings(script: str, found: list[Finding], unknown: str) -> None:
     for finding in found:
         where = f"{script}:{finding.line}" if finding.line else script
         weight = "would lose a run" if finding.loses else "good to know"
-        click.echo(f"{where}: {click.style(weight, fg='red' if finding.loses else 'yellow')}: {finding.what}")
-        click.echo(f"    cure: {finding.cure}")
+        text = textwrap.fill(f"{where}: {weight}: {finding.what}", _WIDTH, subsequent_indent=_INDENT, **_WHOLE_WORDS)
+        click.echo(text.replace(weight, click.style(weight, fg="red" if finding.loses else "yellow"), 1))
+        click.echo(f"{_INDENT}cure: {finding.cure}")
     count = sum(finding.loses for finding in found)
     if count:
         click.echo(f"\n{count} {'finding' if count == 1 else 'findings'} would lose a run")

@@ -434,7 +434,9 @@ def _of_an_agent(
     needed = lead if past is None else past.stop
     if needed <= AGENT_PATIENCE:
         return
-    name = os.path.basename(command.words[starts[0]])
+    name = next(
+        (os.path.basename(word) for word in command.words[starts[-1] :] if not word.startswith("-")), "torchrun"
+    )
     yield Finding(
         command.line,
         True,

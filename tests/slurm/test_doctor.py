@@ -21,6 +21,11 @@ def doctor(slurm: Sandbox, *arguments: str | Path) -> subprocess.CompletedProces
     )
 
 
+def joined(text: str) -> str:
+    """The text without its line ends."""
+    return " ".join(text.split())
+
+
 def test_what_each_event_means_on_this_cluster(slurm: Sandbox) -> None:
     answer = doctor(slurm)
     assert answer.returncode == 0, answer.stderr
@@ -52,11 +57,11 @@ def test_a_lead_that_the_last_job_has_shown_to_be_too_short(slurm: Sandbox, tmp_
         + kforge_run(training(steps=60, save_seconds=5), "--no-requeue").partition("--open-mode=append\n")[2]
     )
     before = doctor(slurm, "--journal", slurm.work / "state" / "kforge", script)
-    assert "20 s are too short: 13 s of it are left" in before.stdout
+    assert "20 s are too short: 13 s of it are left" in joined(before.stdout)
     run = Run.of(slurm, slurm.sbatch("--time=10", str(script))).says("step 3 ").signal("USR1").ends("FAILED")
     after = doctor(slurm, "--journal", slurm.work / "state" / "kforge", script)
     assert after.returncode == 1
-    assert f"{script}:2: would lose a run: 20 s are too short: job {run.job} took 5 s to stop" in after.stdout
+    assert f"{script}:2: would lose a run: 20 s are too short: job {run.job} took 5 s to stop" in joined(after.stdout)
 
 
 def test_a_controller_that_does_not_answer_keeps_nobody_from_looking_at_a_script(tmp_path: Path) -> None:
@@ -65,7 +70,7 @@ def test_a_controller_that_does_not_answer_keeps_nobody_from_looking_at_a_script
         script = tmp_path / "job.sbatch"
         script.write_text(kforge_run("python train.py"))
         answer = doctor(slurm, script)
-        assert "no --signal" in answer.stdout and answer.returncode == 1
+        assert "no --signal" in joined(answer.stdout) and answer.returncode == 1
         assert "looked at without the cluster's settings" in answer.stderr
         alone = doctor(slurm)
         assert (alone.returncode, alone.stdout) == (125, "") and alone.stderr.startswith("kforge: error: scontrol")

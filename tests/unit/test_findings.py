@@ -74,8 +74,8 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "scancel": ("exec", "scancel -s USR1 $JOB\nexec", 7, "without -b", "scancel -b -s USR1"),
     "--kill-on-bad-exit": ("python train", "srun --kill-on-bad-exit=1 python train", 7, "--kill-on-bad-exit", "=0"),
     "-K": ("python train", "srun -K python train", 7, "--kill-on-bad-exit", "=0"),
-    "torchrun": ("python train", "torchrun train", 7, "30 s", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180"),
-    "torch.distributed.run": ("python train", "python -m torch.distributed.run train", 7, "30 s", "TORCH_ELASTIC"),
+    "torchrun": ("python train", "torchrun train", 7, "torchrun kills", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180"),
+    "torch.distributed.run": ("python train", "python -m torch.distributed.run train", 7, "run kills", "TORCH"),
 }  # fmt: skip
 
 
