@@ -12,6 +12,7 @@ from .. import __about__
 from ..launcher.output import keep_standard_descriptors, one_line
 from .completion import completion
 from .doctor import doctor
+from .drill import drill
 from .submit import submit
 from .template import template
 from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
@@ -42,7 +43,7 @@ def kforge() -> None:
     """
 
 
-for command in (template, submit, doctor, completion):
+for command in (template, submit, doctor, drill, completion):
     kforge.add_command(command)
 
 

@@ -94,12 +94,19 @@ def take_words(ctx: click.Context, _parameter: click.Parameter, words: tuple[str
     return [word for word in words if not word.startswith("-")]
 
 
+def complete_file(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete a file (click's shell_complete)."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def complete_template(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Complete the name of a template, and behind `--` a file (click's shell_complete)."""
     from click.shell_completion import CompletionItem
 
     if Given.of(ctx).command is not None:
-        return [CompletionItem(incomplete, type="file")]
+        return complete_file(ctx, _parameter, incomplete)
     return [
         CompletionItem(name, help=templates.description(name))
         for name in templates.names()

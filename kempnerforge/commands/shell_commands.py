@@ -1,6 +1,6 @@
 """The simple commands of a shell script, with their lines: enough of the shell's grammar to see what a job runs.
 
-It expands nothing and never fails: what it cannot follow is read as words (POSIX, Shell Command Language, 2.9; bash(1)).
+It expands nothing and never fails: what it cannot follow is read as words (POSIX Shell Command Language, 2.9).
 """
 
 from __future__ import annotations

@@ -29,12 +29,13 @@ else:
     _Parameter = click.ParamType  # it is generic since click 8.4 only
 
 
-class _Seconds(_Parameter):
+class Seconds(_Parameter):
     """A finite number of seconds, not negative."""
 
     name = "seconds"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number (click.ParamType)."""
         try:
             seconds = float(str(value))
         except ValueError:
@@ -71,11 +72,11 @@ _EPILOG = (
     },
 )
 @click.option(
-    "--timeout", type=_Seconds(), metavar="SECONDS", help="Longest shutdown allowed; default: all that Slurm gives."
+    "--timeout", type=Seconds(), metavar="SECONDS", help="Longest shutdown allowed; default: all that Slurm gives."
 )
 @click.option(
     "--term-grace",
-    type=_Seconds(),
+    type=Seconds(),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -33,10 +33,14 @@ def _open_files() -> dict[int, str]:
     return found
 
 
+#: Names of test files, as they begin.
+_OF_RUNNING_PROGRAMS = ("test_drill", "test_launcher_", "test_embed_claim", "test_embed_fork", "test_embed_notice")
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     """Check that a test of a running kforge-run leaves no process and no descriptor behind."""
-    if not request.path.name.startswith(("test_launcher_", "test_embed_claim", "test_embed_fork", "test_embed_notice")):
+    if not request.path.name.startswith(_OF_RUNNING_PROGRAMS):
         yield
         return
     others, files = set(descendants(os.getpid())), _open_files()

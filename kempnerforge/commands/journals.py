@@ -1,0 +1,475 @@
+"""What the journals tell, read back: the attempts of a job, one by one.
+
+Nothing in a journal is relied on. A line may be cut short (a full disk, a node that died), be written by a newer
+version, or be no line of a journal at all: it is passed over and counted, and the others still tell what they tell.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from .trouble import FAILED, Trouble
+
+Entry = dict[str, Any]
+
+#: Longer than any line of ours: a command line has at most 2 MiB (execve(2)), which JSON may make six times as long.
+_LONGEST_LINE = 16 << 20  # bytes
+#: What a process says of its own state is kept as far as a person may want to read it.
+_MOST_STATUSES = 20
+#: The last second of the year 9999, which is all that a date can show (s, epoch).
+_LAST_MOMENT = 253_402_300_799.0
+#: More than any number in a journal: counts, statuses, seconds.
+_LARGEST = 1e15
+
+_NAME = re.compile(r"(?P<cluster>.+)-(?P<job>\d+)(?:\.(?P<task>[^.]+\.[^.]+))?\.jsonl")
+#: kforge-run outside Slurm: when it started, and its pid.
+_LOCAL_NAME = re.compile(r"local-\d{9,}-\d+\.jsonl")
+_ARRAY_TASK = re.compile(r"(\d+)_\d+")
+#: How a line begins. Inside a JSON string its quotes would be escaped, so this finds the line behind a broken one.
+_LINE_BEGINS = b'{"time": '
+
+
+class Notice(NamedTuple):
+    """What told the run to stop."""
+
+    #: Epoch (s), like all times here.
+    time: float
+    signal: str
+    sender: str
+
+
+class Stage(NamedTuple):
+    """A stage of the escalation: `terminate` or `kill`."""
+
+    time: float
+    stage: str
+
+
+class Status(NamedTuple):
+    """What a process said of itself."""
+
+    time: float
+    pid: int | None
+    text: str
+
+
+class Attempt(NamedTuple):
+    """One attempt, as far as its lines tell: what they do not is None, False or empty."""
+
+    #: The field `attempt` of all its lines.
+    key: str
+    #: Counted from 1, by the job's Restarts where they were read.
+    number: int
+    #: By its start, or else by the first line there is.
+    started: float
+    #: Of its last line.
+    last_time: float
+    job: str = ""
+    name: str = ""
+    node: str = ""
+    command: list[str] = []  # noqa: RUF012 - nobody changes it
+    version: str = ""
+    place: str = ""
+    armed: bool = False
+    registered: bool = False
+    #: The first poll that said "go on": the run had come as far as its loop.
+    first_ready_poll: float | None = None
+    #: The one that counts: any other signal counts instead of an earlier Ctrl-C.
+    notice: Notice | None = None
+    reason: str | None = None
+    #: The first poll that said "stop".
+    first_poll: float | None = None
+    #: The first `finish()`, and the last one of several ranks.
+    finished: float | None = None
+    last_finished: float | None = None
+    stages: tuple[Stage, ...] = ()
+    exit_time: float | None = None
+    #: The child's exit status, or minus the signal it died of.
+    exit_status: int | None = None
+    #: When kforge-run asked for the requeue, why, and by which id.
+    requeue_time: float | None = None
+    requeue_because: str = ""
+    requeue_job: str = ""
+    #: When kforge-run ended; None: it still runs, or was killed.
+    end_time: float | None = None
+    outcome: str | None = None
+    because: str = ""
+    requeued: bool = False
+    #: kforge-run's own exit status.
+    status: int | None = None
+    #: The job's Restarts while it ran.
+    restarts: int | None = None
+    #: It completed a step; None: unknown.
+    progress: bool | None = None
+    #: It was requeued by `--retry-failures`.
+    retried: bool = False
+    #: From the notice to the child's end, without suspensions (s); None: no notice, or it had to be killed.
+    shutdown: float | None = None
+    #: From the end of it all to the deadline (s).
+    slack: float | None = None
+    #: The latest ones.
+    statuses: tuple[Status, ...] = ()
+    #: How long it was suspended (s), and how much of that after the notice: (when it went on, for how long).
+    suspended: float = 0.0
+    pauses: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def runs_again(self) -> bool:
+        """Whether the job was to run again, by kforge-run's doing or by Slurm's own."""
+        return self.requeued or self.reason == "requeued"
+
+    def after_notice(self, moment: float) -> float | None:
+        """Return how long after the notice that was, not counting suspensions (s); None: there was no notice.
+
+        Slurm may have told the program a moment before kforge-run, and clocks are set back: never less than 0.
+        """
+        if self.notice is None:
+            return None
+        paused = sum(seconds for resumed, seconds in self.pauses if resumed <= moment)
+        return max(moment - self.notice.time - paused, 0.0)
+
+
+class Journal(NamedTuple):
+    """One file: what one kforge-run of a job wrote, over all attempts."""
+
+    path: Path
+    cluster: str
+    #: Empty outside Slurm.
+    job: str
+    #: Empty for the job's own; STEP.TASK for one of a step's tasks.
+    task: str
+    #: In the order in which they began.
+    attempts: tuple[Attempt, ...]
+    #: Lines passed over because they cannot be read.
+    unreadable: int = 0
+    #: Lines of kinds that this version does not know.
+    unknown: int = 0
+
+    @property
+    def newer(self) -> bool:
+        """Whether a newer version wrote some of it."""
+        return self.unknown > 0
+
+    @property
+    def label(self) -> str:
+        """What `find` finds it by."""
+        return label_of(self.path)
+
+    @property
+    def of_this_job(self) -> tuple[Attempt, ...]:
+        """The attempts without those of an older job: job numbers come round again, and Restarts falls there."""
+        latest: int | None = None
+        for index in range(len(self.attempts) - 1, -1, -1):
+            restarts = self.attempts[index].restarts
+            if restarts is not None and latest is not None and restarts > latest:
+                return self.attempts[index + 1 :]
+            latest = latest if restarts is None else restarts
+        return self.attempts
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+class _Name(NamedTuple):
+    """What a journal's file name tells."""
+
+    #: CLUSTER-JOB, or local-TIME-PID.
+    stem: str
+    #: Empty outside Slurm.
+    job: str = ""
+    #: STEP.TASK, or empty.
+    task: str = ""
+
+    @property
+    def answers_to(self) -> set[str]:
+        suffix = f".{self.task}" if self.task else ""
+        return {self.stem, self.job, self.stem + suffix, self.job + suffix} - {""}
+
+
+def find(folder: str | Path, job: str) -> list[Path]:
+    """Return the journals of a job: its own first, then its steps' tasks, in their order.
+
+    Args:
+        folder: where journals are.
+        job: its number; an array's task as ARRAY_TASK; a journal's name with or without its ending, or its path.
+
+    Raises:
+        Trouble: the folder cannot be read.
+    """
+    if os.sep in job or job.endswith(".jsonl"):
+        return [path for path in (Path(job), Path(folder, job)) if path.exists()][:1]
+    journals = _journals(folder)
+    found = [Path(entry) for entry, name in journals if job in name.answers_to]
+    if not found and (array := _ARRAY_TASK.fullmatch(job)):
+        # A task has a job number of its own, not below its array's. Its requeue tells both.
+        later = (Path(entry) for entry, name in journals if name.job and int(name.job) >= int(array[1]))
+        found = [path for path in later if _mentions(path, f'"job": "{job}"'.encode())]
+    return sorted(found, key=_order)
+
+
+def latest(folder: str | Path, most: int) -> list[Path]:
+    """Return the journals of the jobs that wrote last, latest first: for each job one, its own if there is one.
+
+    Raises:
+        Trouble: the folder cannot be read.
+    """
+    newest: dict[tuple[str, bool], tuple[int, str]] = {}
+    for entry, name in _journals(folder):
+        try:
+            written = entry.stat().st_mtime_ns
+        except OSError:
+            continue  # somebody tidies up, just now
+        kind = (name.stem, name.task == "")
+        newest[kind] = max(newest.get(kind, (0, "")), (written, entry.path))
+    ours = (found for (stem, own), found in newest.items() if own or (stem, True) not in newest)
+    return [Path(path) for _written, path in heapq.nlargest(most, ours)]
+
+
+def label_of(path: Path) -> str:
+    """Return what a user calls a journal: the job's number, for one of its tasks with STEP.TASK, or else its name."""
+    name = _named(path.name)
+    if name is None or not name.job:
+        return path.name.removesuffix(".jsonl")
+    return f"{name.job}.{name.task}" if name.task else name.job
+
+
+def task_of(path: Path) -> str:
+    """Return which task of a job's steps a journal is from, as STEP.TASK; empty: it is the job's own."""
+    return (_named(path.name) or _Name("")).task
+
+
+def _journals(folder: str | Path) -> list[tuple[os.DirEntry[str], _Name]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry, name) for entry in entries if (name := _named(entry.name)) is not None]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Trouble(f"cannot read {folder}: {error.strerror}", status=FAILED) from None
+
+
+def _named(file: str) -> _Name | None:
+    """Return what a file's name tells; None: it is none of ours."""
+    if _LOCAL_NAME.fullmatch(file):
+        return _Name(file.removesuffix(".jsonl"))
+    if (name := _NAME.fullmatch(file)) is None:
+        return None
+    return _Name(f"{name['cluster']}-{name['job']}", name["job"], name["task"] or "")
+
+
+def _order(path: Path) -> list[tuple[int, int, str]]:
+    """Sort 2.10 behind 2.9."""
+    parts = re.split(r"(\d+)", path.name.removesuffix(".jsonl"))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def _mentions(path: Path, text: bytes) -> bool:
+    try:
+        with _open(path) as file:
+            return any(text in line for line in _lines(file) if line is not None)
+    except Trouble:
+        return False  # it is somebody else's
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read(path: str | Path) -> Journal:
+    """Read a journal, as far as it can be read.
+
+    Raises:
+        Trouble: it is no file, is not there, or may not be read.
+    """
+    path = Path(path)
+    attempts: dict[str, Attempt] = {}
+    unreadable = unknown = 0
+    with _open(path) as file:
+        for line in _lines(file):
+            entry, whole = _entry(line)
+            if not whole:
+                unreadable += 1
+            if entry is None:
+                continue
+            key, time = entry["attempt"], entry["time"]
+            attempt = attempts.get(key) or Attempt(key, 0, time, time, _text(entry, "job"))
+            told = _told(attempt, time, entry)
+            unknown += told is None
+            attempts[key] = attempt._replace(last_time=time, **(told or {}))
+    name = _named(path.name) or _Name("")
+    cluster = name.stem.removesuffix(f"-{name.job}") if name.job else ""
+    numbered = tuple(_numbered(attempts.values()))
+    job = name.job or next((attempt.job for attempt in numbered if attempt.job), "")
+    return Journal(path, cluster, job, name.task, numbered, unreadable, unknown)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        # O_NONBLOCK: never wait for a writer, whatever somebody put there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise Trouble(f"cannot read {path}: {why}", status=FAILED) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Trouble(f"cannot read {path}: it is not a regular file", "give a job's number, or a journal's file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """Yield the lines that are not empty; None for one that is too long to be ours."""
+    try:
+        while line := file.readline(_LONGEST_LINE):
+            if len(line) == _LONGEST_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(_LONGEST_LINE)
+                yield None
+            elif line != b"\n":
+                yield line
+    except OSError as error:
+        raise Trouble(f"cannot read {file.name}: {error.strerror}", status=FAILED) from None
+
+
+def _entry(line: bytes | None) -> tuple[Entry | None, bool]:
+    """Return what a line says, None if nothing, and whether that is all that is in it."""
+    if line is None:
+        return None, False
+    if (entry := _parse(line)) is not None:
+        return entry, True
+    # What was cut short has no line end, and the next line was put behind it.
+    begin = line.rfind(_LINE_BEGINS)
+    return (_parse(line[begin:]) if begin > 0 else None), False
+
+
+def _parse(text: bytes) -> Entry | None:
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    time = _number(entry, "time")
+    if time is None or not 0 <= time <= _LAST_MOMENT or not _text(entry, "attempt") or not _text(entry, "event"):
+        return None
+    entry["time"] = time
+    return entry
+
+
+def _numbered(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
+    number = 0
+    for attempt in attempts:
+        number = number + 1 if attempt.restarts is None else attempt.restarts + 1
+        yield attempt._replace(number=number)
+
+
+# --- what each event tells -----------------------------------------------------------------------
+
+
+def _told(attempt: Attempt, time: float, entry: Entry) -> Entry | None:
+    """Return what a line changes in what is known of its attempt; None: this version does not know such lines."""
+    match entry["event"]:
+        case "start":
+            return {"started": time, "command": _texts(entry, "command"), **_origin(entry)}
+        case "armed":
+            return {"armed": True}
+        case "registered":
+            return {"registered": True}
+        case "polled":
+            return _polled(attempt, time, _flag(entry, "stop"))
+        case "notice":
+            notice = Notice(time, _text(entry, "signal"), _text(entry, "sender"))
+            return {"notice": notice, "pauses": ()}
+        case "reason":
+            return {"reason": _text(entry, "reason") or attempt.reason}
+        case "stage":
+            return _staged(attempt, Stage(time, _text(entry, "stage")))
+        case "finished":
+            return {"finished": time if attempt.finished is None else attempt.finished, "last_finished": time}
+        case "exit":
+            return {"exit_time": time, "exit_status": _whole(entry, "status")}
+        case "requeue":
+            because, job = _text(entry, "because"), _text(entry, "job")
+            return {"requeue_time": time, "requeue_because": because, "requeue_job": job}
+        case "continued":
+            return _continued(attempt, time, max(_number(entry, "stopped_for") or 0.0, 0.0))
+        case "status":
+            status = Status(time, _whole(entry, "pid"), _text(entry, "text"))
+            return {"statuses": (*attempt.statuses[1 - _MOST_STATUSES :], status)}
+        case "end":
+            return _ended(attempt, time, entry)
+    return None
+
+
+def _origin(entry: Entry) -> Entry:
+    return {name: _text(entry, name) for name in ("name", "node", "version", "place")}
+
+
+def _polled(attempt: Attempt, time: float, stop: bool | None) -> Entry:
+    if stop and attempt.first_poll is None:
+        return {"first_poll": time}
+    if stop is False and attempt.first_ready_poll is None:
+        return {"first_ready_poll": time}
+    return {}
+
+
+def _staged(attempt: Attempt, stage: Stage) -> Entry:
+    new = stage.stage in ("terminate", "kill") and stage.stage not in (seen.stage for seen in attempt.stages)
+    return {"stages": (*attempt.stages, stage)} if new else {}
+
+
+def _continued(attempt: Attempt, time: float, seconds: float) -> Entry:
+    pauses = () if attempt.notice is None else (*attempt.pauses, (time, seconds))
+    return {"suspended": attempt.suspended + seconds, "pauses": pauses}
+
+
+def _ended(attempt: Attempt, time: float, entry: Entry) -> Entry:
+    restarts = _whole(entry, "restarts")
+    return {
+        "end_time": time,
+        "outcome": _text(entry, "outcome") or None,
+        "reason": _text(entry, "reason") or attempt.reason,
+        "because": _text(entry, "because"),
+        "requeued": _flag(entry, "requeued") is True,
+        "status": _whole(entry, "status"),
+        "restarts": restarts if restarts is not None and restarts >= 0 else None,
+        "progress": _flag(entry, "progress"),
+        "retried": _flag(entry, "retried") is True,
+        "shutdown": _number(entry, "shutdown"),
+        "slack": _number(entry, "slack"),
+    }
+
+
+# --- what each field tells -----------------------------------------------------------------------
+
+
+def _text(entry: Entry, name: str) -> str:
+    value = entry.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(entry: Entry, name: str) -> float | None:
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if -_LARGEST <= value <= _LARGEST else None  # not one of NaN, Infinity, 10**400
+
+
+def _whole(entry: Entry, name: str) -> int | None:
+    value = _number(entry, name)
+    return None if value is None or value != int(value) else int(value)
+
+
+def _texts(entry: Entry, name: str) -> list[str]:
+    value = entry.get(name)
+    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
+
+
+def _flag(entry: Entry, name: str) -> bool | None:
+    value = entry.get(name)
+    return value if isinstance(value, bool) else None
