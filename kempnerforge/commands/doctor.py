@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from ..launcher.journal import default_folder
-from . import cluster as clusters
-from . import findings, journals, slurm_commands
-from .batch_script import BatchScript
-from .cluster import Cluster, Event
-from .findings import Finding, Past
+from . import journals, slurm_commands
+from .batch.batch_script import BatchScript
+from .diagnosis import cluster as clusters
+from .diagnosis import findings
+from .diagnosis.cluster import Cluster, Event
+from .diagnosis.findings import Finding, Past
 from .sbatch_arguments import Given, SbatchOptionsCommand
 from .trouble import FOUND, Trouble
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from . import sbatch_options, templates
-from .sbatch_options import Option
+from .batch import sbatch_options, templates
+from .batch.sbatch_options import Option
 from .trouble import Trouble
 
 #: What `--help` shows, of all that sbatch takes.

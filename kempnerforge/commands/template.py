@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import click
 
-from . import files, sbatch_arguments, slurm_commands, templates
+from . import files, sbatch_arguments, slurm_commands
+from .batch import templates
 from .sbatch_arguments import Given, SbatchCommand
 from .trouble import Trouble
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.commands import templates
-from kempnerforge.commands.batch_script import directive_line
-from kempnerforge.commands.sbatch_options import Option
+from kempnerforge.commands.batch import templates
+from kempnerforge.commands.batch.batch_script import directive_line
+from kempnerforge.commands.batch.sbatch_options import Option
 from tests.slurm.runs import BIN, Run, training
 from tests.slurm.sandbox import Sandbox
 from tests.unit.test_batch_script import SPLIT

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.commands.batch_script import BatchScript, Directive, directive_line, split_directive
-from kempnerforge.commands.sbatch_options import Option
+from kempnerforge.commands.batch.batch_script import BatchScript, Directive, directive_line, split_directive
+from kempnerforge.commands.batch.sbatch_options import Option
 
 #: Lines behind #SBATCH, and the words that sbatch makes of them (seen on 22.05; None: it stops).
 SPLIT = [

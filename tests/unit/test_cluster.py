@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from kempnerforge.commands import cluster
-from kempnerforge.commands.cluster import Cluster, Event
+from kempnerforge.commands.diagnosis import cluster
+from kempnerforge.commands.diagnosis.cluster import Cluster, Event
 
 #: The lines of scontrol's that count, as 22.05 prints them.
 CONFIG = """Configuration data as of 2026-01-01T00:00:00

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kempnerforge.commands import consistency, sbatch_options
+from kempnerforge.commands.batch import consistency, sbatch_options
 from kempnerforge.commands.trouble import Trouble
 
 FINE = [

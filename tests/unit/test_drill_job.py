@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kempnerforge.commands.batch.sbatch_options import Option
 from kempnerforge.commands.rehearsal import as_job
 from kempnerforge.commands.rehearsal.here import kforge_run
 from kempnerforge.commands.rehearsal.rehearse import Plan
 from kempnerforge.commands.rehearsal.verdict import notice_due, seen_of
-from kempnerforge.commands.sbatch_options import Option
 from kempnerforge.commands.trouble import Trouble
 
 COMMAND = ["python", "my train.py", "--name", "a 'b' \"c\" $HOME `id` \\", "*", "", "two\nlines", "ünï", "-x"]

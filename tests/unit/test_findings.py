@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.commands import cluster, findings, templates
-from kempnerforge.commands.findings import Past
-from kempnerforge.commands.sbatch_options import Option
+from kempnerforge.commands.batch import templates
+from kempnerforge.commands.batch.sbatch_options import Option
+from kempnerforge.commands.diagnosis import cluster, findings
+from kempnerforge.commands.diagnosis.findings import Past
 from kempnerforge.commands.trouble import Trouble
 
 GOOD = """#!/bin/bash

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from kempnerforge.commands import sbatch_options
-from kempnerforge.commands.sbatch_options import Lead, Option
+from kempnerforge.commands.batch import sbatch_options
+from kempnerforge.commands.batch.sbatch_options import Lead, Option
 from kempnerforge.commands.trouble import Trouble
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.commands.shell_commands import Redirection, read
+from kempnerforge.commands.diagnosis.shell_commands import Redirection, read
 
 
 def words(text: str) -> list[list[str]]:

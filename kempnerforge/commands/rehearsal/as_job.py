@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from ...launcher.policy import tables
-from .. import sbatch_options, slurm_commands
-from ..batch_script import quote_word
+from .. import slurm_commands
+from ..batch import sbatch_options
+from ..batch.batch_script import quote_word
+from ..batch.sbatch_options import Option
 from ..interrupts import Interrupts
-from ..sbatch_options import Option
 from ..trouble import FAILED, Trouble
 from .here import kforge_run
 from .rehearse import Plan

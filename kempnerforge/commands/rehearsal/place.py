@@ -7,9 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..batch.sbatch_options import Option
 from ..interrupts import Interrupted, Interrupts
 from ..progress import Progress
-from ..sbatch_options import Option
 from ..trouble import FAILED, Trouble
 from .as_job import AsJob
 from .here import Here

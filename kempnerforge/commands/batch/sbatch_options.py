@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .trouble import Trouble
+from ..trouble import Trouble
 
 
 def _names(text: str) -> frozenset[str]:

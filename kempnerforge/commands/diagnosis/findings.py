@@ -8,17 +8,18 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..launcher import slurm
-from ..launcher.delivery import launches_ranks
-from ..launcher.policy.tables import FORCED_EXIT_GAP, REQUEUE_GAP, recommended_lead
-from ..launcher.settings import Settings
-from ..launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE
-from . import sbatch_options, shell_commands
-from .batch_script import BatchScript, Directive
+from ...launcher import slurm
+from ...launcher.delivery import launches_ranks
+from ...launcher.policy.tables import FORCED_EXIT_GAP, REQUEUE_GAP, recommended_lead
+from ...launcher.settings import Settings
+from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE
+from ..batch import sbatch_options
+from ..batch.batch_script import BatchScript, Directive
+from ..batch.sbatch_options import Lead, Option
+from ..trouble import Trouble
+from . import shell_commands
 from .cluster import Cluster
-from .sbatch_options import Lead, Option
 from .shell_commands import Command
-from .trouble import Trouble
 
 #: What escalation takes off the end of a lead, when time is plenty (s).
 _ESCALATION = FORCED_EXIT_GAP + Settings([]).term_grace + REQUEUE_GAP

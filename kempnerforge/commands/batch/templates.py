@@ -6,12 +6,12 @@ import difflib
 import re
 from pathlib import Path
 
+from ..trouble import Trouble
 from . import consistency
 from .batch_script import BatchScript
 from .sbatch_options import NOT_IN_A_SCRIPT, Option
-from .trouble import Trouble
 
-FOLDER = Path(__file__).parents[1] / "slurm_templates"
+FOLDER = Path(__file__).parents[2] / "slurm_templates"
 _ENDING = ".sbatch"
 #: How a template is used as it stands: no longer true of what is made from it.
 _USAGE = re.compile(r"#\n#\s+sbatch .*\n")

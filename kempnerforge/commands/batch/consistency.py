@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..trouble import Trouble
 from . import sbatch_options
-from .trouble import Trouble
 
 #: Options by name, as the job will have them; None: one without a value.
 Options = Mapping[str, str | None]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..launcher import slurm
-from ..launcher.policy.tables import MANUAL_WINDOW
-from . import slurm_commands
+from ...launcher import slurm
+from ...launcher.policy.tables import MANUAL_WINDOW
+from .. import slurm_commands
 
 #: After a requeue a job waits for its old credential to expire: AuthInfo=cred_expire, 120 s unless set (s).
 _CREDENTIAL_EXPIRES = 120.0
