@@ -23,7 +23,7 @@ from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
 _EPILOG = f"""\b
 Examples:
   kforge drill -- python train.py
-  kforge drill --checkpoint 'runs/*.pt' --resume -- python train.py --steps 500
+  kforge drill --checkpoint 'runs/*.pt' --resume -- python train.py
   kforge drill --after 60 -- ./simulate          # it does not poll
   kforge drill --slurm --partition=gpu --gpus=1 -- python train.py
 

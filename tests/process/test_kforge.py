@@ -81,6 +81,17 @@ def test_one_task_per_gpu_stays_one_task_per_gpu() -> None:
     assert "#SBATCH --gpus-per-node=a100:8" in lines and "#SBATCH --ntasks-per-node=8" in lines
 
 
+def test_torchrun_waits_as_long_as_slurm_does() -> None:
+    arguments = ("template", "torchrun-one-node", "--signal=B:USR1@600", *COMMAND)
+    assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=660" in kforge(*arguments).stdout.splitlines()
+
+
+def test_how_a_template_is_used_is_not_said_in_what_is_made_from_it() -> None:
+    lines = kforge(*TEMPLATE, *COMMAND).stdout.splitlines()
+    assert not any("sbatch single-process.sbatch" in line for line in lines)
+    assert lines[2] == "#" and lines[3] != "#"
+
+
 def test_bytes_that_are_no_text_arrive_unchanged(tmp_path: Path) -> None:
     words = [b"\xff\xfe", "“é”".encode(), b"a\nb", b"'", b"$HOME", b"*", b""]
     script = kforge("template", "single-process", "--job-name", b"\xfftrain", "--", *words).stdout

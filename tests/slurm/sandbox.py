@@ -65,6 +65,7 @@ class Sandbox:
     Args:
         nodes: How many; they are called n1, n2, ….
         cpus: How many CPUs Slurm believes each node to have.
+        gpus: How many GPUs Slurm believes each node to have. They are empty files: nothing can be computed on them.
         kill_wait: Slurm's KillWait in seconds: from SIGTERM to SIGKILL.
         grace: The preemptible partitions' GraceTime in seconds.
         scheduler_parameters: Added to SchedulerParameters.
@@ -94,7 +95,8 @@ class Sandbox:
         self,
         nodes: int = 2,
         *,
-        cpus: int = 16,
+        cpus: int = 32,
+        gpus: int = 8,
         kill_wait: int = 8,
         grace: int = 20,
         scheduler_parameters: Iterable[str] = (),
@@ -105,6 +107,7 @@ class Sandbox:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.submitted: list[int] = []
         self._cpus = cpus
+        self._gpus = gpus
         self._kill_wait = kill_wait
         self._grace = grace
         self._scheduler_parameters = list(scheduler_parameters)
@@ -204,6 +207,7 @@ class Sandbox:
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
         # Slurm looks for it beside slurm.conf, and falls back on nothing.
         (self.root / "cgroup.conf").touch()
+        (self.root / "gres.conf").write_text(self._devices())
         facts = {"nodes": self.nodes, "guardian": self.guardian, "private": self.private}
         (self.root / "facts.json").write_text(json.dumps(facts))
 
@@ -257,6 +261,7 @@ class Sandbox:
             # Tests look at jobs that have ended.
             "MinJobAge": "3600",
             "ReturnToService": "2",
+            "GresTypes": "gpu" if self._gpus else "",
             "SelectType": "select/cons_tres",
             "SelectTypeParameters": "CR_CPU",
             "SchedulerType": "sched/backfill",
@@ -264,8 +269,9 @@ class Sandbox:
             "PreemptType": "preempt/partition_prio",
             "PreemptMode": "REQUEUE",
         }
+        has = f"CPUs={self._cpus} RealMemory=65536" + (f" Gres=gpu:{self._gpus}" if self._gpus else "")
         entities = [
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self._cpus} RealMemory=65536"
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {has}"
             for node, port in zip(self.nodes, node_ports, strict=True)
         ]
         # A job to be preempted, and the one it makes way for, have their nodes to themselves, so that no other job
@@ -288,6 +294,12 @@ class Sandbox:
             elif name:
                 settings[name] = value
         return "\n".join([*(f"{name}={value}" for name, value in settings.items() if value), *entities, ""])
+
+    def _devices(self) -> str:
+        """Make the GPUs, and return gres.conf: slurmd believes in one only if it has a file."""
+        for number in range(self._gpus):
+            (self.root / f"gpu{number}").touch()
+        return f"Name=gpu File={self.root}/gpu[0-{self._gpus - 1}]\n" if self._gpus else ""
 
     def node_folder(self, node: str, folder: str | Path) -> Path:
         """Where a node's own /tmp, /var/tmp or /dev/shm is, seen from outside (if the nodes are private)."""

@@ -46,6 +46,7 @@ def test_nothing_is_found_in_a_template(name: str) -> None:
     assert find((templates.FOLDER / f"{name}.sbatch").read_text()) == []
 
 
+PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 #: What is replaced in GOOD, by what, on which line that is found, and what the finding and its cure say.
 LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "no exec": ("exec kforge-run", "kforge-run", 7, "no exec", "exec kforge-run python train.py"),
@@ -76,6 +77,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "--kill-on-bad-exit": ("python train", "srun --kill-on-bad-exit=1 python train", 7, "--kill-on-bad-exit", "=0"),
     "-K": ("python train", "srun -K python train", 7, "--kill-on-bad-exit", "=0"),
     "torchrun": ("python train", "torchrun train", 7, "torchrun kills", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180"),
+    "impatient": ("exec kforge-run python", f"export {PATIENCE}=60; exec kforge-run torchrun", 7, "60 s after", "=180"),
     "torch.distributed.run": ("python train", "python -m torch.distributed.run train", 7, "run kills", "TORCH"),
 }  # fmt: skip
 

@@ -6,8 +6,10 @@ import difflib
 import re
 from pathlib import Path
 
+from ...launcher.policy.tables import recommended_lead
+from ...launcher.surroundings import AGENT_PATIENCE_VARIABLE
 from ..trouble import Trouble
-from . import consistency
+from . import consistency, sbatch_options
 from .batch_script import BatchScript
 from .sbatch_options import NOT_IN_A_SCRIPT, Option
 
@@ -15,6 +17,7 @@ FOLDER = Path(__file__).parents[2] / "slurm_templates"
 _ENDING = ".sbatch"
 #: How a template is used as it stands: no longer true of what is made from it.
 _USAGE = re.compile(r"#\n#\s+sbatch .*\n")
+_AGENT_PATIENCE = re.compile(rf"(export {AGENT_PATIENCE_VARIABLE}=)(\d+)")
 #: Where a template has as many of the one as of the other, so has what is made from it.
 _TASKS_AND_GPUS = ("ntasks-per-node", "gpus-per-node")
 
@@ -46,6 +49,7 @@ def script(name: str, options: list[Option], command: list[str]) -> BatchScript:
         made.set(option)
     consistency.check(_options(made))
     made = BatchScript(_USAGE.sub("", made.text))
+    _give_the_agent_as_long(made)
     made.put_command(command)
     return made
 
@@ -59,6 +63,15 @@ def _following(template: BatchScript, given: list[Option]) -> list[Option]:
         if is_alone and own.get(name) == own.get(other) and (values[name] or "").rpartition(":")[2] != "0":
             return [Option(other, (values[name] or "").rpartition(":")[2])]
     return []
+
+
+def _give_the_agent_as_long(script: BatchScript) -> None:
+    """Have torchrun wait for ranks that save at least as long as Slurm does, and kforge-run."""
+    lead = sbatch_options.lead(_options(script).get("signal") or "").seconds
+    for number, line in enumerate(script.lines):
+        found = _AGENT_PATIENCE.fullmatch(line)
+        if found and int(found[2]) < recommended_lead(lead):
+            script.lines[number] = f"{found[1]}{recommended_lead(lead)}"
 
 
 def _options(script: BatchScript) -> dict[str, str | None]:

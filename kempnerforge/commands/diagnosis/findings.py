@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -426,14 +427,17 @@ def _of_an_agent(
     command: Command, exported: Mapping[str, str], options: Mapping[str, Directive], past: Past | None
 ) -> Iterator[Finding]:
     starts = [index for index in range(len(command.words)) if launches_ranks(list(command.words[index : index + 3]))]
-    if not starts or AGENT_PATIENCE_VARIABLE in _environment_of(command, exported):
+    if not starts:
         return
+    given = _environment_of(command, exported).get(AGENT_PATIENCE_VARIABLE)
+    # What cannot be read, an expansion for instance, is taken to be right.
+    patience = AGENT_PATIENCE if given is None else float(given) if given.isdecimal() else math.inf
     try:
         lead = sbatch_options.lead(options["signal"].option.value or "").seconds if "signal" in options else 0
     except Trouble:
         lead = 0
     needed = lead if past is None else past.stop
-    if needed <= AGENT_PATIENCE:
+    if needed <= patience:
         return
     name = next(
         (os.path.basename(word) for word in command.words[starts[-1] :] if not word.startswith("-")), "torchrun"
@@ -441,6 +445,6 @@ def _of_an_agent(
     yield Finding(
         command.line,
         True,
-        f"{name} kills the other ranks {AGENT_PATIENCE:.0f} s after one has ended with an error, also those that save",
+        f"{name} kills the other ranks {patience:.0f} s after one has ended with an error, also those that save",
         f"export {AGENT_PATIENCE_VARIABLE}={recommended_lead(needed)}",
     )

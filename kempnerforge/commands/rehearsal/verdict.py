@@ -141,6 +141,7 @@ class Lead(NamedTuple):
 
 def lead_for(measured: float) -> Lead:
     """Return the lead for a run that took so long from the notice to its end (s)."""
+    measured = round(measured, 1)  # as it is shown, so that the arithmetic shown is right
     slower = measured * SLOWER_DAY
     return Lead(measured, slower + tables.LEAD_RESERVE, tables.recommended_lead(slower))
 
