@@ -13,6 +13,7 @@ from ..launcher.output import keep_standard_descriptors, one_line
 from .completion import completion
 from .doctor import doctor
 from .drill import drill
+from .report import report
 from .submit import submit
 from .template import template
 from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
@@ -43,7 +44,7 @@ def kforge() -> None:
     """
 
 
-for command in (template, submit, doctor, drill, completion):
+for command in (template, submit, doctor, drill, report, completion):
     kforge.add_command(command)
 
 

@@ -149,7 +149,7 @@ def test_the_leads_arithmetic() -> None:
     assert lead.seconds == 64
 
 
-@given(st.floats(0, 1e5))
+@given(st.integers(0, 10**6).map(lambda tenths: tenths / 10))
 def test_a_lead_is_a_slower_day_and_what_kforge_run_keeps(measured: float) -> None:
     lead = lead_for(measured)
     assert lead.seconds == math.ceil(lead.needed) == tables.recommended_lead(1.5 * measured)
