@@ -31,7 +31,10 @@ _LARGEST = 1e15
 _NAME = re.compile(r"(?P<cluster>.+)-(?P<job>\d+)(?:\.(?P<task>[^.]+\.[^.]+))?\.jsonl")
 #: kforge-run outside Slurm: when it started, and its pid.
 _LOCAL_NAME = re.compile(r"local-\d{9,}-\d+\.jsonl")
-_ARRAY_TASK = re.compile(r"(\d+)_\d+")
+_ARRAY = re.compile(r"(\d+)(?:_(\d+))?")
+_ARRAY_TASK = re.compile(rb'"array_task": "(\d+_\d+)"')
+#: Within so many bytes a journal tells of which array it is: on its first line.
+_HEAD = 1 << 16
 #: How a line begins. Inside a JSON string its quotes would be escaped, so this finds the line behind a broken one.
 _LINE_BEGINS = b'{"time": '
 
@@ -73,6 +76,8 @@ class Attempt(NamedTuple):
     last_time: float
     job: str = ""
     name: str = ""
+    #: What Slurm calls an array's task, ARRAY_TASK; empty: it is none.
+    array_task: str = ""
     node: str = ""
     command: list[str] = []  # noqa: RUF012 - nobody changes it
     version: str = ""
@@ -198,7 +203,8 @@ def find(folder: str | Path, job: str) -> list[Path]:
 
     Args:
         folder: where journals are.
-        job: its number; an array's task as ARRAY_TASK; a journal's name with or without its ending, or its path.
+        job: its number, or an array's for all its tasks; a task as ARRAY_TASK; a journal's name with or without its
+            ending, or its path.
 
     Raises:
         Trouble: the folder cannot be read.
@@ -206,11 +212,11 @@ def find(folder: str | Path, job: str) -> list[Path]:
     if os.sep in job or job.endswith(".jsonl"):
         return [path for path in (Path(job), Path(folder, job)) if path.exists()][:1]
     journals = _journals(folder)
-    found = [Path(entry) for entry, name in journals if job in name.answers_to]
-    if not found and (array := _ARRAY_TASK.fullmatch(job)):
-        # A task has a job number of its own, not below its array's. Its requeue tells both.
+    found = {Path(entry) for entry, name in journals if job in name.answers_to}
+    if array := _ARRAY.fullmatch(job):
+        # A task has a job number of its own, not below its array's.
         later = (Path(entry) for entry, name in journals if name.job and int(name.job) >= int(array[1]))
-        found = [path for path in later if _mentions(path, f'"job": "{job}"'.encode())]
+        found.update(path for path in later if _is_task_of(job, _array_task(path)))
     return sorted(found, key=_order)
 
 
@@ -270,12 +276,18 @@ def _order(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _mentions(path: Path, text: bytes) -> bool:
+def _is_task_of(job: str, array_task: str) -> bool:
+    return array_task == job or array_task.startswith(f"{job}_")
+
+
+def _array_task(path: Path) -> str:
+    """Return which task of an array wrote a journal, as ARRAY_TASK; empty: none did."""
     try:
         with _open(path) as file:
-            return any(text in line for line in _lines(file) if line is not None)
-    except Trouble:
-        return False  # it is somebody else's
+            told = _ARRAY_TASK.search(file.read(_HEAD))
+    except (Trouble, OSError):
+        return ""  # it is somebody else's
+    return "" if told is None else told[1].decode()
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -407,7 +419,7 @@ def _told(attempt: Attempt, time: float, entry: Entry) -> Entry | None:
 
 
 def _origin(entry: Entry) -> Entry:
-    return {name: _text(entry, name) for name in ("name", "node", "version", "place")}
+    return {name: _text(entry, name) for name in ("name", "array_task", "node", "version", "place")}
 
 
 def _polled(attempt: Attempt, time: float, stop: bool | None) -> Entry:

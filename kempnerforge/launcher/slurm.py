@@ -352,8 +352,13 @@ def _requeue_id(identity: Mapping[str, str], job_id: str) -> str:
 
 def requeue_id_by_environment(environment: Mapping[str, str]) -> str:
     """Return the job's id for `scontrol requeue`, good enough for a hint while its record is unread."""
+    return array_task(environment) or environment.get("SLURM_JOB_ID", "")
+
+
+def array_task(environment: Mapping[str, str]) -> str:
+    """Return what Slurm calls an array's task, ARRAY_TASK; empty: this is none."""
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
+    return f"{array}_{task}" if array and task else ""
 
 
 def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], configured: bool) -> bool:

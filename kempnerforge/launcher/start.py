@@ -222,6 +222,7 @@ def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
             "version": __about__.__version__,
             "place": where.place,
             "name": environment.get("SLURM_JOB_NAME", ""),
+            "array_task": slurm.array_task(environment),
             "node": contract.node_name(),
         },
     )

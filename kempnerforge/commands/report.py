@@ -1,0 +1,181 @@
+"""`kforge report`: what happened to a run, over all its attempts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from ..launcher.journal import default_folder
+from ..launcher.policy.tables import RUNNING_STATES
+from . import files, job_state, journals
+from .journals import Journal
+from .timeline import answer, page, story, text, wording
+from .timeline.story import Story
+from .trouble import Trouble
+
+#: Lines longer than this are hard to read, however wide the terminal is (columns).
+_WIDEST = 120
+
+#: Of the latest jobs a shell offers so many to choose from.
+_MOST_OFFERED = 200
+
+_EPILOG = """\b
+Examples:
+  kforge report                           the latest jobs
+  kforge report 4242                      one job, attempt by attempt
+  kforge report 4242_7                    a task of an array
+  kforge report 4242 --html report.html   the same as a page with a timeline
+  kforge report 4242 --json | jq '.jobs[0].totals'
+"""
+
+
+def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the jobs that the shell may offer, latest first."""
+    folder = ctx.params.get("folder") or os.environ.get("KFORGE_JOURNAL") or default_folder(os.environ)
+    labels = (journals.label_of(path) for path in journals.latest(folder, _MOST_OFFERED))
+    return [label for label in labels if label.startswith(incomplete)]
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("job", required=False, shell_complete=_complete_job)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, times in epoch seconds.")
+@click.option("--html", "page_file", metavar="FILE", help="Write one self-contained page, with a timeline chart.")
+@click.option("--force", is_flag=True, help="Replace FILE.")
+@click.option("--all", "everything", is_flag=True, help="Show all attempts, however many.")
+@click.option("--tasks", "with_tasks", is_flag=True, help="Show the tasks of the job's steps, too.")
+@click.option(
+    "-n", "--latest", type=click.IntRange(1), default=20, show_default=True, help="Without JOB: so many jobs."
+)
+@click.option("--journal", "folder", metavar="DIR", envvar="KFORGE_JOURNAL", help="Folder of the journals.")
+def report(
+    job: str | None,
+    as_json: bool,
+    page_file: str | None,
+    force: bool,
+    everything: bool,
+    with_tasks: bool,
+    latest: int,
+    folder: str | None,
+) -> None:
+    """Tell what happened to a run: its attempts, and why each ended.
+
+    JOB is a job's number, an array's, one of its tasks (ARRAY_TASK), or a journal's file. Without it the latest jobs
+    are shown.
+    """
+    place = folder or default_folder(os.environ)
+    told = _latest(place, latest, with_tasks) if job is None else _of_job(place, job, with_tasks)
+    if page_file is not None:
+        content = page.render(told.jobs, told.tasks, time.time())
+        files.write_new(page_file, content.encode("utf-8", "backslashreplace"), force=force)
+        click.echo(f"written: {os.path.abspath(page_file)}", err=True)
+    if as_json:
+        click.echo(json.dumps(answer.answer(told.jobs, told.tasks), indent=2))
+    elif page_file is None:
+        _print(told, place, one_by_one=job is not None, everything=everything)
+
+
+class Told(NamedTuple):
+    """What there is to show."""
+
+    jobs: list[Story]
+    #: Of some of the jobs, by their place in `jobs`.
+    tasks: dict[int, list[Story]]
+    #: How many journals of tasks there are that nobody asked for.
+    untold: int
+
+
+# --- gathering -----------------------------------------------------------------------------------
+
+
+def _latest(folder: str, most: int, with_tasks: bool) -> Told:
+    own = _read_what_can_be(journals.latest(folder, most))
+    tasks = [path for journal in own for path in _tasks_beside(folder, journal)] if with_tasks else []
+    return _tell(own, _read_what_can_be(tasks), 0)
+
+
+def _tasks_beside(folder: str, journal: Journal) -> list[Path]:
+    job = f"{journal.cluster}-{journal.job}"
+    return [path for path in journals.find(folder, job) if journals.task_of(path)] if journal.job else []
+
+
+def _of_job(folder: str, job: str, with_tasks: bool) -> Told:
+    paths = journals.find(folder, job)
+    if not paths:
+        hint = "kforge report shows the jobs that have one; --journal DIR looks elsewhere"
+        raise Trouble(f"no journal of job {job} in {folder}", hint)
+    tasks = [path for path in paths if journals.task_of(path)]
+    # Where no kforge-run was around the steps, a task has to stand for the job.
+    own = [path for path in paths if not journals.task_of(path)] or tasks[:1]
+    below = _read_what_can_be(tasks) if with_tasks else []
+    told = _tell([journals.read(path) for path in own], below, 0 if with_tasks else len(tasks))
+    if not told.jobs:
+        raise Trouble(f"{own[0]} tells of no attempt: it is empty, or no journal of kforge-run")
+    return told
+
+
+def _read_what_can_be(paths: Sequence[Path]) -> list[Journal]:
+    found = []
+    for path in paths:
+        try:
+            found.append(journals.read(path))
+        except Trouble as trouble:
+            click.echo(f"left out: {trouble}", err=True)
+    return found
+
+
+def _tell(own: Sequence[Journal], tasks: Sequence[Journal], untold: int) -> Told:
+    now = time.time()
+    states = job_state.states(journal for journal in own if story.may_go_on(journal))
+    jobs: list[Story] = []
+    by_job: dict[int, list[Story]] = {}
+    for journal in own:
+        told = story.tell(journal, now, states.get(journal.job))
+        if told is None:
+            click.echo(f"left out: {journal.path} tells of no attempt", err=True)
+            continue
+        # That the job runs does not tell whether this task does.
+        state = None if told.slurm_state in RUNNING_STATES else told.slurm_state
+        beside = (task for task in tasks if (task.cluster, task.job) == (journal.cluster, journal.job))
+        below = [below for task in beside if (below := story.tell(task, now, state)) is not None]
+        if below:
+            by_job[len(jobs)] = below
+        jobs.append(told)
+    return Told(jobs, by_job, untold)
+
+
+# --- printing ------------------------------------------------------------------------------------
+
+
+def _print(told: Told, folder: str, *, one_by_one: bool, everything: bool) -> None:
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    if not told.jobs:
+        click.echo(f"no journals in {folder}")
+        click.echo("hint: kforge-run keeps one for each job in Slurm, and elsewhere with --journal DIR")
+        return
+    lines: list[str] = []
+    if not one_by_one:
+        lines += text.jobs(told.jobs, width, _paint)
+    for index, job in enumerate(told.jobs):
+        if one_by_one:
+            lines += [""] if index else []
+            lines += text.job(job, width, _paint, everything=everything)
+        if index in told.tasks:
+            lines += ["", *text.tasks(told.tasks[index], width, _paint)]
+    if told.untold:
+        tasks = wording.plural(told.untold, "task")
+        lines.append(f"{tasks} of its steps wrote journals, too (--tasks shows them)")
+    # In one piece: ten thousand attempts are as many lines.
+    click.echo("\n".join(lines))
+
+
+def _paint(content: str, style: str) -> str:
+    if os.environ.get("NO_COLOR"):
+        return content
+    return click.style(content, bold=True) if style == "bold" else click.style(content, fg=style)
