@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -129,6 +130,21 @@ def test_an_editable_installs_script_starts_and_finds_the_templates_at_the_top(e
     assert_starts("kforge-run", path=editable)
     code = "import importlib.resources as r; print(r.files('kempnerforge').joinpath('slurm_templates').resolve())"
     assert run(editable / "python", "-c", code).stdout.strip() == str(CHECKOUT / "slurm_templates")
+
+
+@pytest.mark.parametrize("environment", ["installed", "editable"])
+def test_the_companion_is_installed_with_all_that_it_needs(
+    environment: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bin_folder = request.getfixturevalue(environment)
+    script = run(bin_folder / "kforge", "template", "single-process", "--no-check", "--", "true").stdout
+    assert script.endswith("exec kforge-run true\n")
+    start = {"time": 1, "event": "start", "job": "7", "attempt": "1-1", "command": ["true"], "place": "batch"}
+    (tmp_path / "slurm-7.jsonl").write_text(f"{json.dumps(start)}\n")
+    run(bin_folder / "kforge", "report", "7", "--journal", tmp_path, "--html", tmp_path / "page.html")
+    assert "<style>" in (tmp_path / "page.html").read_text()
+    drill = run(bin_folder / "kforge", "drill", "--", "true", status=1)
+    assert "too short to rehearse" in " ".join(drill.stdout.split())
 
 
 @pytest.mark.parametrize("environment", ["installed", "editable"])
