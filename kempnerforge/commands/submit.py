@@ -34,7 +34,7 @@ def submit(
     made = template.make(words, Given.of(ctx), check=dry_run)
     if dry_run or destination is not None:
         template.write(made, destination, force=force)
-    template.tell_not_checked(made)
+    template.tell(made)
     if dry_run:
         return
     submitted = slurm_commands.submit(made.content)

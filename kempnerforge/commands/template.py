@@ -10,6 +10,8 @@ import click
 
 from . import files, sbatch_arguments, slurm_commands
 from .batch import templates
+from .diagnosis import findings
+from .diagnosis.findings import Finding
 from .sbatch_arguments import Given, SbatchCommand
 from .trouble import Trouble
 
@@ -26,10 +28,12 @@ here replaces the template's own.
 
 
 class Made(NamedTuple):
-    """A script, and what kept sbatch from being asked about it."""
+    """A script, and what is to be said about it."""
 
     content: bytes
-    #: None: sbatch takes it.
+    #: What in it would lose a run, or is good to know: the options that were given can do that.
+    found: list[Finding]
+    #: What kept sbatch from being asked about it; None: sbatch takes it.
     not_checked: str | None
 
 
@@ -51,7 +55,8 @@ def make(words: list[str], given: Given, *, check: bool) -> Made:
     if not given.command:
         raise Trouble("no command", f"kforge template {words[0]} -- python train.py")
     content = templates.script(words[0], given.options, given.command).text.encode("utf-8", "surrogateescape")
-    return Made(content, _why_not_checked(content) if check else None)
+    found = findings.find(content, environment=os.environ)
+    return Made(content, found, _why_not_checked(content) if check else None)
 
 
 def _why_not_checked(content: bytes) -> str | None:
@@ -66,8 +71,10 @@ def _why_not_checked(content: bytes) -> str | None:
     return None
 
 
-def tell_not_checked(made: Made) -> None:
-    """Say on standard error that nobody has checked the script."""
+def tell(made: Made) -> None:
+    """Say on standard error what is to be said about a script."""
+    for finding in made.found:
+        click.echo(f"warning: {finding.what} (cure: {finding.cure})", err=True)
     if made.not_checked is not None:
         click.echo(f"not checked with sbatch --test-only: {made.not_checked}", err=True)
 
@@ -123,4 +130,4 @@ def template(
         return
     made = make(words, Given.of(ctx), check=check)
     write(made, destination, force=force)
-    tell_not_checked(made)
+    tell(made)

@@ -81,6 +81,14 @@ def test_one_task_per_gpu_stays_one_task_per_gpu() -> None:
     assert "#SBATCH --gpus-per-node=a100:8" in lines and "#SBATCH --ntasks-per-node=8" in lines
 
 
+def test_what_the_options_would_lose_is_said(tmp_path: Path) -> None:
+    options = ("--no-requeue", "--output=logs/%j.log")
+    answer = kforge(*TEMPLATE, *options, "-o", "job.sbatch", *COMMAND, cwd=tmp_path)
+    assert answer.returncode == 0 and (tmp_path / "job.sbatch").exists()
+    assert "warning: --no-requeue: Slurm refuses to start this job again" in answer.stderr
+    assert "warning: there is no folder logs" in answer.stderr and "mkdir -p logs" in answer.stderr
+
+
 def test_torchrun_waits_as_long_as_slurm_does() -> None:
     arguments = ("template", "torchrun-one-node", "--signal=B:USR1@600", *COMMAND)
     assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=660" in kforge(*arguments).stdout.splitlines()

@@ -9,6 +9,8 @@ from . import sbatch_options
 from .sbatch_options import OPPOSITES, Option
 
 _DIRECTIVE = "#SBATCH"
+#: What isspace(3) takes for a space.
+_SPACES = " \t\n\v\f\r"
 
 
 class Directive(NamedTuple):
@@ -129,7 +131,7 @@ def split_directive(text: str) -> list[str] | None:
     rest = iter(text)
     for letter in rest:
         kept = next(rest, "") if letter == "\\" else ""
-        if kept and not (kept.isspace() and not quote):
+        if kept and not (kept in _SPACES and not quote):
             word, in_word = word + kept, True
         elif quote and letter != quote:
             word += letter
@@ -137,7 +139,7 @@ def split_directive(text: str) -> list[str] | None:
             quote, in_word = ("" if quote else letter), True
         elif letter == "#":
             break
-        elif letter.isspace() or kept:
+        elif letter in _SPACES or kept:
             if in_word and not word:
                 return words
             words += [word] if in_word else []

@@ -81,7 +81,7 @@ def _options(script: BatchScript) -> dict[str, str | None]:
 def _check_that_it_can_be_said(option: Option) -> None:
     if option.name in NOT_IN_A_SCRIPT:
         raise Trouble(f"--{option.name} cannot be said in a batch script", "give it to sbatch itself")
-    if option.value is not None and not option.value.isprintable() and "\n" in option.value:
+    if option.value is not None and "\n" in option.value:
         raise Trouble(f"--{option.name}: a #SBATCH line cannot hold a line end")
 
 
