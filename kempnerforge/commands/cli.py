@@ -28,20 +28,24 @@ Exit status:
 \b
 Examples:
   kforge template single-process --time=24:00:00 -- python train.py
-  kforge submit torchrun-one-node --gpus=4 -- train.py --lr 1e-4
+  kforge submit torchrun-one-node --gpus-per-node=4 -- train.py --lr 1e-4
   kforge doctor my-script.sbatch
   kforge drill -- python train.py
   kforge report
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__about__.__version__, prog_name="kforge")
-def kforge() -> None:
+@click.pass_context
+def kforge(ctx: click.Context) -> None:
     """Write the sbatch script, check it, rehearse it, read what happened.
 
     What runs inside the job is kforge-run.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(BAD_INPUT)
 
 
 for command in (template, submit, doctor, drill, report, completion):
@@ -50,7 +54,7 @@ for command in (template, submit, doctor, drill, report, completion):
 
 def _complain(text: str) -> None:
     try:
-        os.write(2, f"kforge: error: {one_line(text)}\n".encode("utf-8", "backslashreplace"))
+        os.write(2, f"kforge: error: {one_line(' '.join(text.split()))}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # nobody to tell; the exit status says it
 

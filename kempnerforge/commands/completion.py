@@ -19,7 +19,7 @@ Put one of these into your shell's start-up file:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion of kforge and kforge-run for SHELL."""
+    """Print what completes command lines in a shell."""
     kind = get_completion_class(shell)
     assert kind is not None
     for command, name in ((ctx.find_root().command, "kforge"), (kforge_run, "kforge-run")):

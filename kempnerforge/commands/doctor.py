@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from ..launcher.journal import default_folder
-from . import journals, slurm_commands
+from . import journals, sbatch_arguments, slurm_commands
 from .batch.batch_script import BatchScript
+from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters
 from .diagnosis import findings
-from .diagnosis.cluster import Cluster, Event
+from .diagnosis.cluster import Cluster, Event, Partition
 from .diagnosis.findings import Finding, Past
 from .sbatch_arguments import Given, SbatchOptionsCommand
 from .trouble import FOUND, Trouble
@@ -46,19 +47,31 @@ Exit status: 1 if something would lose a run.
 @click.command(cls=SbatchOptionsCommand, epilog=_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--journal", type=click.Path(), metavar="DIR", envvar="KFORGE_JOURNAL", help="Folder of the journals.")
-@click.argument("script", required=False, type=click.Path())
+@click.argument(
+    "words",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[SCRIPT]",
+    callback=sbatch_arguments.take_words,
+    shell_complete=sbatch_arguments.complete_file,
+)
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool, journal: str | None, script: str | None) -> int:
-    """Say what in the batch script SCRIPT would lose a run, with the cure.
+def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[str]) -> int:
+    """Find what would lose a run, on this cluster or in a script.
 
-    Without SCRIPT: what each event would mean for a job on this cluster.
+    Of the batch script SCRIPT it says what, on which line, and the cure. Without SCRIPT: what each event would mean for
+    a job on this cluster.
     """
-    if script is None:
-        _show_cluster(clusters.read(), as_json=as_json)
+    sbatch_arguments.check_known(Given.of(ctx))
+    given = Given.of(ctx).options
+    if len(words) > 1:
+        raise Trouble(f"{words[1]!r} is too much", "one script at a time, and values as --key=value")
+    if not words:
+        _show_cluster(_wanted(clusters.read(), given), as_json=as_json)
         return 0
+    script = words[0]
     content = _read(script)
     cluster, unknown = _cluster_if_any()
-    given = Given.of(ctx).options
     past = _past(script, content, given, journal or default_folder(os.environ))
     found = findings.find(content, cluster=cluster, past=past, environment=os.environ, given=given)
     if as_json:
@@ -95,10 +108,10 @@ def _cluster_if_any() -> tuple[Cluster | None, str]:
         return None, str(trouble)
 
 
-def _past(script: str, content: bytes, given: list[Any], folder: str) -> Past | None:
+def _past(script: str, content: bytes, given: list[Option], folder: str) -> Past | None:
     """Return what the slowest of the earlier attempts of a job of this name has shown; None: there are none."""
     parsed = BatchScript(content[: 1 << 20].decode("utf-8", "surrogateescape"))
-    options = findings.options_of(parsed, os.environ, given)
+    options = findings.job_options(parsed, os.environ, given)
     name = options["job-name"].option.value if "job-name" in options else os.path.basename(script)
     slowest: Past | None = None
     for path in journals.latest(folder, _JOURNALS):
@@ -138,6 +151,20 @@ def _show_findings(script: str, found: list[Finding], unknown: str) -> None:
 # --- a cluster -----------------------------------------------------------------------------------
 
 
+def _wanted(cluster: Cluster, given: list[Option]) -> Cluster:
+    """Return the cluster with the partitions that were asked for, if any were."""
+    for option in given:
+        if option.name != "partition":
+            raise Trouble(f"{option} says nothing of a cluster", "name a script, or a --partition")
+        names = (option.value or "").split(",")
+        if missing := set(names) - {partition.name for partition in cluster.partitions}:
+            known = ", ".join(partition.name for partition in cluster.partitions)
+            raise Trouble(f"there is no partition {missing.pop()}", f"there are {known}")
+        wanted = tuple(partition for partition in cluster.partitions if partition.name in names)
+        cluster = cluster._replace(partitions=wanted)
+    return cluster
+
+
 def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_as_json(cluster), indent=2))
@@ -146,11 +173,11 @@ def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
     click.echo(
         f"    #SBATCH --signal=B:USR1@{_USUAL_LEAD}\n    #SBATCH --requeue\n    exec kforge-run python train.py\n"
     )
-    rows = [("in every partition", "notice", "kill after", "back by")]
+    rows = [("in every partition", "notice", "SIGKILL", "back by")]
     rows += [_row(event) for event in clusters.events_everywhere(cluster, _USUAL_LEAD)]
     for partition in cluster.partitions:
         marks = "".join([" (default)" if partition.is_default else "", "" if partition.is_up else " (down)"])
-        limits = f"limit {partition.longest.lower()}, usually {partition.usual.lower()}"
+        limits = _limits(partition)
         rows += [("", "", "", ""), (f"in partition {partition.name}{marks}", limits, "", "")]
         rows += [_row(event) for event in clusters.preemption_in(cluster, partition)] or [
             ("  never preempted", "", "", "")
@@ -162,13 +189,18 @@ def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
         click.echo(f"- {remark}")
 
 
+def _limits(partition: Partition) -> str:
+    longest = "no time limit" if partition.longest == "UNLIMITED" else f"at most {partition.longest}"
+    return longest if partition.usual == "NONE" else f"{longest}, {partition.usual} if none is asked"
+
+
 def _row(event: Event) -> tuple[str, str, str, str]:
     if event.seconds is None:
         until = "-"
     elif math.isinf(event.seconds):
         until = "never"
     else:
-        until = f"{event.seconds:.0f} s"
+        until = f"+{event.seconds:.0f} s"
     return f"  {event.event}", event.notice, until, event.requeued_by or "nobody"
 
 

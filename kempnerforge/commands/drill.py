@@ -84,7 +84,7 @@ class _DrillCommand(SbatchCommand):
     metavar="PATH",
     help="A file, folder or pattern that must be written anew after the notice. Can be repeated.",
 )
-@click.option("--resume", is_flag=True, help="Start it once more after a PASS, and see it get as far again.")
+@click.option("--resume", is_flag=True, help="Start it once more after a PASS, until its first poll.")
 @click.option("--show-output", is_flag=True, help="Show the command's output on standard error as it comes.")
 @click.option(
     "--log", type=click.Path(), metavar="FILE", help="Keep the command's output; else it is kept after a FAIL."
@@ -96,7 +96,7 @@ class _DrillCommand(SbatchCommand):
     type=click.UNPROCESSED,
     metavar="",
     callback=sbatch_arguments.take_words,
-    shell_complete=sbatch_arguments.complete_file,
+    shell_complete=sbatch_arguments.complete_command,
 )
 @click.pass_context
 def drill(
@@ -112,13 +112,18 @@ def drill(
     as_json: bool,
     words: list[str],
 ) -> None:
-    """Rehearse the notice before a time limit: start COMMAND, tell it to stop, see whether it saves in time.
+    """Rehearse the notice: does COMMAND save in time?
+
+    It is started, told to stop as Slurm does before a time limit, and watched until it has ended.
 
     Prints what it measured, PASS or FAIL with the reason, and the lead to ask Slurm for.
     """
     given = Given.of(ctx)
-    if words or not given.command:
-        raise Trouble("no command behind --", "kforge drill -- python train.py")
+    sbatch_arguments.check_known(given)
+    if words:
+        raise Trouble(f"{words[0]!r} is too much", "the command comes behind --, and values as --key=value")
+    if not given.command:
+        raise Trouble("no command", "kforge drill -- python train.py")
     if os.path.basename(given.command[0]) == "kforge-run":
         raise Trouble("kforge-run is started by the drill itself", "leave it out: kforge drill -- python train.py")
     if not 0 < lead <= MANUAL_WINDOW:

@@ -37,6 +37,22 @@ def states(journals: Iterable[Journal]) -> dict[str, str]:
     return found
 
 
+def without_journal(job: str) -> tuple[str, str] | None:
+    """Return what Slurm says of a job that has no journal: its state with the reason, and its log; None: nothing."""
+    if not job.replace("_", "").isdecimal() or not slurm_commands.have("scontrol"):
+        return None
+    try:
+        answer = _ask(time.monotonic() + _PATIENCE, "show", "job", "-o", job)
+    except Trouble:
+        return None
+    state = re.search(r" JobState=(\w+) Reason=(\S+)", answer)
+    log = re.search(r" StdOut=(.*?)(?: Power=| TresPerNode=| MailUser=|$)", answer, re.MULTILINE)
+    if state is None:
+        return None
+    reason = "" if state[2] in ("None", "(null)") else f" ({state[2]})"
+    return state[1] + reason, log[1].strip() if log else ""
+
+
 def _ask(until: float, *arguments: str) -> str:
     return slurm_commands.run(["scontrol", *arguments], patience=max(until - time.monotonic(), 0.1)).output
 

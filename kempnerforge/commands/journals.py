@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -130,6 +131,12 @@ class Attempt(NamedTuple):
         """Whether the job was to run again, by kforge-run's doing or by Slurm's own."""
         return self.requeued or self.reason == "requeued"
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether it cooperates, was told to stop, and ended with its save not finished."""
+        told = self.registered and self.notice is not None and self.reason != "interrupt"
+        return told and self.last_finished is None and self.outcome in ("interrupted", "forced")
+
     def after_notice(self, moment: float) -> float | None:
         """Return how long after the notice that was, not counting suspensions (s); None: there was no notice.
 
@@ -177,6 +184,36 @@ class Journal(NamedTuple):
                 return self.attempts[index + 1 :]
             latest = latest if restarts is None else restarts
         return self.attempts
+
+
+def with_tasks(journal: Journal, tasks: Sequence[Journal]) -> Journal:
+    """Return a job's journal with what only the kforge-runs of its steps' tasks know of its attempts.
+
+    Args:
+        journal: of the kforge-run that owns the job.
+        tasks: of those below it.
+    """
+    attempts = []
+    for index, attempt in enumerate(journal.attempts):
+        until = journal.attempts[index + 1].started if index + 1 < len(journal.attempts) else math.inf
+        below = [task for one in tasks for task in one.attempts if attempt.started <= task.started < until]
+        attempts.append(_with_tasks(attempt, below))
+    return journal._replace(attempts=tuple(attempts))
+
+
+def _with_tasks(attempt: Attempt, below: Sequence[Attempt]) -> Attempt:
+    """Fill in what an attempt does not know; of several tasks the slowest counts."""
+    notices = [task.notice for task in below if task.notice is not None]
+    polls = [task.first_poll for task in below if task.first_poll is not None]
+    saves = [task.last_finished for task in below if task.last_finished is not None]
+    progress = {task.progress for task in below}
+    known: dict[str, Any] = {
+        "notice": min(notices, key=lambda notice: notice.time, default=None),
+        "first_poll": max(polls, default=None),
+        "last_finished": max(saves, default=None),
+        "progress": True if True in progress else False if progress == {False} else None,
+    }
+    return attempt._replace(**{name: value for name, value in known.items() if getattr(attempt, name) is None})
 
 
 # --- finding -------------------------------------------------------------------------------------

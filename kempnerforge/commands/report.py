@@ -22,6 +22,8 @@ from .trouble import Trouble
 
 #: Lines longer than this are hard to read, however wide the terminal is (columns).
 _WIDEST = 120
+#: Of so many tasks the journals are read for what the job's own does not know.
+_MOST_TASKS = 512
 
 #: Of the latest jobs a shell offers so many to choose from.
 _MOST_OFFERED = 200
@@ -64,7 +66,7 @@ def report(
     latest: int,
     folder: str | None,
 ) -> None:
-    """Tell what happened to a run: its attempts, and why each ended.
+    """Tell what happened: all attempts, why each ended.
 
     JOB is a job's number, an array's, one of its tasks (ARRAY_TASK), or a journal's file. Without it the latest jobs
     are shown.
@@ -108,16 +110,34 @@ def _tasks_beside(folder: str, journal: Journal) -> list[Path]:
 def _of_job(folder: str, job: str, with_tasks: bool) -> Told:
     paths = journals.find(folder, job)
     if not paths:
-        hint = "kforge report shows the jobs that have one; --journal DIR looks elsewhere"
-        raise Trouble(f"no journal of job {job} in {folder}", hint)
+        raise _no_journal(folder, job)
     tasks = [path for path in paths if journals.task_of(path)]
     # Where no kforge-run was around the steps, a task has to stand for the job.
     own = [path for path in paths if not journals.task_of(path)] or tasks[:1]
-    below = _read_what_can_be(tasks) if with_tasks else []
-    told = _tell([journals.read(path) for path in own], below, 0 if with_tasks else len(tasks))
+    below = _read_what_can_be(tasks) if with_tasks or len(tasks) <= _MOST_TASKS else []
+    of_jobs = sorted(map(journals.read, own), key=_by_array_task)
+    whole = [journals.with_tasks(one, [task for task in below if task.job == one.job]) for one in of_jobs]
+    told = _tell(whole, below if with_tasks else [], 0 if with_tasks else len(tasks))
     if not told.jobs:
         raise Trouble(f"{own[0]} tells of no attempt: it is empty, or no journal of kforge-run")
     return told
+
+
+def _by_array_task(journal: Journal) -> tuple[int, ...]:
+    """Sort an array's tasks by their numbers: those of their jobs are in another order."""
+    name = journal.attempts[-1].array_task if journal.attempts else ""
+    return tuple(int(part) for part in name.split("_") if part.isdecimal())
+
+
+def _no_journal(folder: str, job: str) -> Trouble:
+    problem = f"no journal of job {job} in {folder}"
+    told = job_state.without_journal(job)
+    if told is None:
+        return Trouble(problem, "kforge report shows the jobs that have one; --journal DIR looks elsewhere")
+    state, log = told
+    if state.startswith(("PENDING", "CONFIGURING")):
+        return Trouble(f"{problem}: Slurm says {state}", "it has not started yet")
+    return Trouble(f"{problem}: Slurm says {state}", f"kforge-run did not start anything; the log is {log}")
 
 
 def _read_what_can_be(paths: Sequence[Path]) -> list[Journal]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import click
 
+from ..launcher import completion
 from .batch import sbatch_options, templates
 from .batch.sbatch_options import Option
 from .trouble import Trouble
@@ -63,7 +65,7 @@ class SbatchOptionsCommand(click.Command):
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Return the usage line's parts."""
-        return [*super().collect_usage_pieces(ctx), "[SBATCH OPTIONS]"]
+        return [*filter(None, super().collect_usage_pieces(ctx)), "[SBATCH OPTIONS]"]
 
 
 class SbatchCommand(SbatchOptionsCommand):
@@ -94,6 +96,23 @@ def take_words(ctx: click.Context, _parameter: click.Parameter, words: tuple[str
     return [word for word in words if not word.startswith("-")]
 
 
+def check_known(given: Given, *, only_misspelt: bool = False) -> None:
+    """Refuse an option that is none of sbatch's, as far as known here.
+
+    Args:
+        only_misspelt: let pass what may be a newer sbatch's.
+
+    Raises:
+        Trouble: there is one.
+    """
+    for option in given.options:
+        if option.name not in sbatch_options.KNOWN:
+            close = difflib.get_close_matches(option.name, sbatch_options.KNOWN, n=1, cutoff=0.7)
+            if close or not only_misspelt:
+                hint = f"did you mean --{close[0]}?" if close else "--help shows the options"
+                raise Trouble(f"there is no option --{option.name}", hint)
+
+
 def complete_file(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Complete a file (click's shell_complete)."""
     from click.shell_completion import CompletionItem
@@ -101,12 +120,20 @@ def complete_file(_ctx: click.Context, _parameter: click.Parameter, incomplete: 
     return [CompletionItem(incomplete, type="file")]
 
 
+def complete_command(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete what comes behind `--`: a program, then files (click's shell_complete)."""
+    command = Given.of(ctx).command
+    if command is None:
+        return []
+    return complete_file(ctx, _parameter, incomplete) if command else completion.programs(incomplete)
+
+
 def complete_template(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Complete the name of a template, and behind `--` a file (click's shell_complete)."""
     from click.shell_completion import CompletionItem
 
     if Given.of(ctx).command is not None:
-        return complete_file(ctx, _parameter, incomplete)
+        return complete_command(ctx, _parameter, incomplete)
     return [
         CompletionItem(name, help=templates.description(name))
         for name in templates.names()

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .trouble import FAILED, Trouble
+from .trouble import BAD_INPUT, FAILED, Trouble
 
 #: What a controller is given to answer (s). Slurm's commands try for minutes when it is down.
 PATIENCE = 20.0
@@ -17,12 +17,13 @@ PATIENCE = 20.0
 _SUBMIT_PATIENCE = 120.0
 #: What an array that has not started has for a task's number: NO_VAL in slurm.h.
 _NO_TASK = "4294967294"
+_NOT_CONFIGURED = "Could not establish a configuration source"
 #: How Slurm's commands say that nobody answers: what they were asked may be right.
 _NO_CONTROLLER = (
     "Unable to contact slurm controller",
     "Socket timed out",
     "Connection refused",
-    "configuration source",
+    _NOT_CONFIGURED,
 )
 
 
@@ -83,6 +84,8 @@ def run(command: Sequence[str], standard_input: bytes = b"", patience: float = P
         raise Trouble(f"cannot execute {command[0]}: {error.strerror}", status=FAILED) from None
     lines = re.sub(rf"^{command[0]}: (error|fatal): ", "", done.stderr.decode("utf-8", "replace"), flags=re.MULTILINE)
     errors = "; ".join(line.strip() for line in lines.splitlines() if line.strip())
+    if _NOT_CONFIGURED in errors:
+        errors = f"Slurm is installed here, but finds no slurm.conf ({_NOT_CONFIGURED})"
     return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), errors)
 
 
@@ -120,8 +123,14 @@ def submit(script: bytes) -> str:
     need("sbatch")
     answer = run(["sbatch", "--parsable"], script, _SUBMIT_PATIENCE)
     if answer.status != 0:
-        raise Trouble(f"not submitted: {answer.errors}", status=FAILED)
+        status = FAILED if answer.controller_is_away else BAD_INPUT
+        raise Trouble(f"not submitted: {answer.errors}", hint_for(answer.errors), status=status)
     return answer.output.strip()
+
+
+def hint_for(refusal: str) -> str:
+    """Return what to do about what sbatch says; empty: it says it itself."""
+    return "no GPUs here? --gpus-per-node=0" if "(gres)" in refusal else ""
 
 
 def log_of(job: str) -> str:

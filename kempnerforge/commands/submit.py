@@ -25,9 +25,9 @@ Examples:
 def submit(
     ctx: click.Context, dry_run: bool, parsable: bool, destination: str | None, force: bool, words: list[str]
 ) -> None:
-    """Submit a job that runs COMMAND, made from the template NAME.
+    """Write a batch script and submit it.
 
-    Prints the job's number and where its log will be.
+    The job runs COMMAND, its script is made from the template NAME. Prints the job's number and where its log will be.
     """
     if not dry_run:
         slurm_commands.need("sbatch")
@@ -44,5 +44,6 @@ def submit(
     job, _, cluster = submitted.partition(";")
     click.echo(f"job {job}{f' on {cluster}' if cluster else ''} submitted")
     if not cluster:
-        click.echo(f"log: {slurm_commands.log_of(job)}")
+        log = slurm_commands.log_of(job)
+        click.echo(f"log: {log}{' (%a is the number of each task)' if '%a' in log else ''}")
     click.echo(f"cancel it: scancel {job}; what happened: kforge report {job}")

@@ -56,7 +56,10 @@ def make(words: list[str], given: Given, *, check: bool) -> Made:
         raise Trouble("no command", f"kforge template {words[0]} -- python train.py")
     content = templates.script(words[0], given.options, given.command).text.encode("utf-8", "surrogateescape")
     found = findings.find(content, environment=os.environ)
-    return Made(content, found, _why_not_checked(content) if check else None)
+    not_checked = _why_not_checked(content) if check else None
+    if not_checked is not None:
+        sbatch_arguments.check_known(given, only_misspelt=True)
+    return Made(content, found, not_checked)
 
 
 def _why_not_checked(content: bytes) -> str | None:
@@ -67,7 +70,8 @@ def _why_not_checked(content: bytes) -> str | None:
     except Trouble as trouble:
         return str(trouble)
     if refusal is not None:
-        raise Trouble(f"sbatch would not take this job: {refusal}")
+        hint = slurm_commands.hint_for(refusal) or "--no-check: it is for another cluster"
+        raise Trouble(f"sbatch would not take this job: {refusal}", hint)
     return None
 
 
@@ -119,9 +123,9 @@ check_option = click.option(
 def template(
     ctx: click.Context, list_them: bool, destination: str | None, force: bool, check: bool, words: list[str]
 ) -> None:
-    """Write a batch script for COMMAND, made from the template NAME.
+    """Write a batch script.
 
-    It goes to standard output, or with -o to a file.
+    It runs COMMAND, and is made from the template NAME. It goes to standard output, or with -o to a file.
     """
     if list_them:
         width = max(map(len, templates.names()))

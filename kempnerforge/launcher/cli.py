@@ -149,6 +149,22 @@ def kforge_run(
     _leave(_run(settings))
 
 
+def options_of(arguments: list[str]) -> dict[str, object]:
+    """Return the options before a command, as they were given.
+
+    Args:
+        arguments: of a kforge-run, the command included.
+
+    Raises:
+        ValueError: kforge-run has no such option, or it lacks its value.
+    """
+    context = click.Context(kforge_run, info_name="kforge-run", allow_interspersed_args=False)
+    try:
+        return dict(kforge_run.make_parser(context).parse_args(list(arguments))[0])
+    except click.UsageError as error:
+        raise ValueError(error.format_message()) from None
+
+
 def _run(settings: Settings) -> int:
     from .child import CannotExecute
     from .supervisor import supervise

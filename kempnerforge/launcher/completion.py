@@ -10,7 +10,12 @@ from click.shell_completion import CompletionItem
 
 def complete_command(context: click.Context, incomplete: str) -> list[CompletionItem]:
     """Return completions of a word of the command."""
-    if context.params.get("command") or "/" in incomplete:
+    return [CompletionItem(incomplete, type="file")] if context.params.get("command") else programs(incomplete)
+
+
+def programs(incomplete: str) -> list[CompletionItem]:
+    """Return the programs on PATH whose names begin so, or the files where it has a folder."""
+    if "/" in incomplete:
         return [CompletionItem(incomplete, type="file")]
     found: set[str] = set()
     for folder in os.get_exec_path():

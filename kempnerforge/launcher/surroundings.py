@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Sequence
 
 from ..bootstrap import contract
 from . import slurm, tree
@@ -126,11 +127,18 @@ def _means(finding: str) -> str:
     return f"{finding}; a notice gets there as SIGUSR1 or SIGTERM, and ends a program that does not handle it"
 
 
-def _why_not_armed(pid: int) -> str | None:
-    """Return why the bootstrap does not reach a Python; None: it does, or did not yet."""
-    for argument in tree.command_line(pid)[1:]:
+def isolating_option(arguments: Sequence[str]) -> str | None:
+    """Return the option of a Python command line that keeps the bootstrap out; None: there is none."""
+    for argument in arguments[1:]:
         if not argument.startswith("-") or argument.startswith(("-c", "-m", "-W", "-X")):
             break
         if option := _ISOLATED.match(argument):
-            return f"started with -{option[1]}"
+            return f"-{option[1]}"
+    return None
+
+
+def _why_not_armed(pid: int) -> str | None:
+    """Return why the bootstrap does not reach a Python; None: it does, or did not yet."""
+    if option := isolating_option(tree.command_line(pid)):
+        return f"started with {option}"
     return "its environment was cleaned" if tree.was_given(pid, contract.CONTROL_VARIABLE) is False else None

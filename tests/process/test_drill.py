@@ -53,7 +53,7 @@ def test_a_cooperative_program_passes_with_all_its_times(launch: Launch) -> None
     times = found["shutdown"]
     assert 0 <= times["first_poll"] < times["saved"] <= times["exit"] < 5
     assert times["saved"] - times["first_poll"] >= 0.5
-    assert found["use"]["needed"] == pytest.approx(1.5 * times["exit"] + 60, abs=0.01)
+    assert found["use"]["needed"] == pytest.approx(1.5 * round(times["exit"], 1) + 60)
     assert found["checkpoints"][0]["problem"] is None and found["checkpoints"][0]["size"] > 100
     assert (found["verdict"], found["outcome"], found["status"]) == ("PASS", "checkpointed", 0)
 
@@ -67,7 +67,7 @@ def test_the_report_of_a_pass(launch: Launch) -> None:
 
 def test_it_resumes_too(launch: Launch) -> None:
     report = drill(launch, 0, "--lead", "20", "--resume", "--", *training(launch.folder / "run.json"))
-    assert "  resumed      first poll " in report
+    assert "  restarted    first poll " in report
     assert "resumed at step" in (launch.folder / "log of the run").read_text()
 
 
@@ -191,9 +191,9 @@ def test_kforge_run_killed_in_the_middle_fails_and_leaves_nothing(launch: Launch
     [
         (("--", "no-such-command"), 127, "no-such-command: No such file or directory (hint: is it in PATH"),
         (("--", "/etc/passwd"), 126, "/etc/passwd: Permission denied (hint: it must be an executable file"),
-        ((), 2, "no command behind -- (hint: kforge drill -- python train.py)"),
-        (("--",), 2, "no command behind --"),
-        (("python", "train.py"), 2, "no command behind --"),
+        ((), 2, "no command (hint: kforge drill -- python train.py)"),
+        (("--",), 2, "no command (hint"),
+        (("python", "train.py"), 2, "'python' is too much (hint: the command comes behind --"),
         (("--", "kforge-run", "python"), 2, "kforge-run is started by the drill itself (hint: leave it out"),
         (("--lead", "0", "--", "true"), 2, "--lead 0 is not more than 0 and at most 600"),
         (("--lead", "nan", "--", "true"), 2, "Invalid value for '--lead': 'nan' is not a number of seconds"),

@@ -100,6 +100,27 @@ def test_how_a_template_is_used_is_not_said_in_what_is_made_from_it() -> None:
     assert lines[2] == "#" and lines[3] != "#"
 
 
+@pytest.mark.parametrize(
+    ("template", "options", "gpus", "tasks"),
+    [
+        ("torchrun-one-node", ["--gpus=8"], "8", "1"),
+        ("torchrun-several-nodes", ["--gpus=a100:8", "--nodes=4"], "a100:2", "1"),
+        ("srun-one-task-per-gpu", ["-G", "16"], "8", "8"),
+        ("srun-one-task-per-gpu", ["--gpus-per-node=0"], "0", "4"),
+    ],
+)
+def test_gpus_in_all_are_said_per_node(template: str, options: list[str], gpus: str, tasks: str) -> None:
+    lines = kforge("template", template, *options, *COMMAND).stdout.splitlines()
+    assert f"#SBATCH --gpus-per-node={gpus}" in lines
+    assert not any(line.startswith("#SBATCH --gpus=") for line in lines)
+    assert f"#SBATCH --ntasks-per-node={tasks}" in lines or tasks == "1"
+
+
+def test_without_a_command_all_of_them_are_shown() -> None:
+    answer = kforge()
+    assert answer.returncode == 2 and "\n  doctor " in answer.stdout and answer.stderr == ""
+
+
 def test_bytes_that_are_no_text_arrive_unchanged(tmp_path: Path) -> None:
     words = [b"\xff\xfe", "“é”".encode(), b"a\nb", b"'", b"$HOME", b"*", b""]
     script = kforge("template", "single-process", "--job-name", b"\xfftrain", "--", *words).stdout
@@ -128,6 +149,15 @@ def test_bytes_that_are_no_text_arrive_unchanged(tmp_path: Path) -> None:
         ((*TEMPLATE, "--ntasks=3", "--gpus=4", *COMMAND), "--ntasks=4"),
         ((*TEMPLATE, "--wrap=true", *COMMAND), "cannot be said in a batch script"),
         ((*TEMPLATE, "-j", "4", *COMMAND), "-j is no option of sbatch's"),
+        ((*TEMPLATE, "--tiem=4", *COMMAND), "did you mean --time?"),
+        ((*TEMPLATE, "--", "kforge-run", "python"), "the template starts kforge-run itself"),
+        ((*TEMPLATE, "--", "python train.py"), "without quotes around them all"),
+        ((*TEMPLATE, "--", "A=1", "python"), "env A=1"),
+        (("template", "torchrun-one-node", "--", "torchrun", "x.py"), "the template starts torchrun itself"),
+        (("template", "torchrun-several-nodes", "--gpus=7", *COMMAND), "use --gpus-per-node"),
+        (("doctor", "--jsn"), "there is no option --jsn"),
+        (("doctor", "a.sbatch", "b.sbatch"), "'b.sbatch' is too much"),
+        (("completion", "tcsh"), "is not one of 'bash', 'zsh', 'fish'"),
         ((*TEMPLATE, "--comment=a\nb", *COMMAND), "cannot hold a line end"),
         (("submit", "single-process", "--parsable"), "there is no sbatch here"),
         (("doctor",), "there is no scontrol here"),

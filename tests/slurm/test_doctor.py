@@ -31,15 +31,25 @@ def test_what_each_event_means_on_this_cluster(slurm: Sandbox) -> None:
     assert answer.returncode == 0, answer.stderr
     lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
     assert max(map(len, answer.stdout.splitlines())) <= 80
-    assert "time limit, no --signal SIGTERM 8 s kforge-run" in lines
-    assert "scancel JOB SIGTERM 8 s nobody" in lines
-    at = lines.index("in partition preemptible limit unlimited, usually 01:00:00")
+    assert "time limit, no --signal SIGTERM +8 s kforge-run" in lines
+    assert "scancel JOB SIGTERM +8 s nobody" in lines
+    at = lines.index("in partition preemptible no time limit, 01:00:00 if none is asked")
     assert lines[at + 1 : at + 3] == [
-        "preempted SIGTERM, after 20 s 8 s Slurm",
-        "the tasks of an srun SIGTERM at once 28 s Slurm",
+        "preempted SIGTERM, after 20 s +8 s Slurm",
+        "the tasks of an srun SIGTERM at once +28 s Slurm",
     ]
-    assert lines[lines.index("in partition urgent limit unlimited, usually 01:00:00") + 1] == "never preempted"
+    assert lines[lines.index("in partition urgent no time limit, 01:00:00 if none is asked") + 1] == "never preempted"
     assert any("A requeued job waits 5 s" in line for line in lines)
+
+
+def test_the_partitions_that_are_asked_for(slurm: Sandbox) -> None:
+    told = doctor(slurm, "-p", "preemptible,urgent").stdout
+    assert [line.split()[2] for line in told.splitlines() if line.startswith("in partition")] == [
+        "preemptible",
+        "urgent",
+    ]
+    unknown = doctor(slurm, "-p", "nowhere")
+    assert unknown.returncode == 2 and "there are main, preemptible" in unknown.stderr
 
 
 def test_the_cluster_as_json(slurm: Sandbox) -> None:

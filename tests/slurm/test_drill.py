@@ -87,7 +87,7 @@ def test_it_resumes_too(slurm: Sandbox, folder: Path) -> None:
         report, progress = process.communicate(timeout=200)
     slurm.submitted += map(int, re.findall(r"job (\d+) submitted", progress))
     assert process.returncode == 0, report + progress
-    assert "  resumed      first poll " in report
+    assert "  restarted    first poll " in report
 
 
 def test_a_job_that_ignores_everything_fails(slurm: Sandbox, folder: Path) -> None:

@@ -110,6 +110,12 @@ def test_a_run_that_had_to_be_killed(slurm: Sandbox) -> None:
     assert 0 < shutdown["terminate"] < shutdown["kill"] < shutdown["exit"] < 7
 
 
+def test_a_job_that_has_no_journal_yet(slurm: Sandbox) -> None:
+    job = slurm.sbatch("--hold", "--time=5", script=kforge_run("true"))
+    answer = Report(slurm, job).run()
+    assert answer.returncode == 2 and "Slurm says PENDING (JobHeldUser) (hint: it has not started yet)" in answer.stderr
+
+
 def test_a_cancelled_run(slurm: Sandbox) -> None:
     run = Run(slurm, kforge_run(training(STEPS)), "--time=60").says("step 3 ").cancel().ends("CANCELLED", restarts=0)
     assert re.search(r"yes +cancelled: saved, not requeued$", Report(slurm, run.job).text(), re.MULTILINE)
@@ -124,7 +130,7 @@ def test_the_task_of_an_array(slurm: Sandbox) -> None:
     assert Report(slurm, task.job).text() == Report(slurm, own).text()
     Run.of(slurm, f"{array.job}_2").ends("COMPLETED", restarts=0)
     both = Report(slurm, array.job).text()
-    assert f"({array.job}_1)" in both and f"({array.job}_2)" in both
+    assert both.index(f"job {array.job}_1 ") < both.index(f"job {array.job}_2 ")
 
 
 def test_the_tasks_of_a_step(slurm: Sandbox) -> None:

@@ -84,7 +84,7 @@ def test_json() -> None:
     assert (data["passed"], data["verdict"], data["reason"], data["lead"]) == (True, "PASS", "", 120.0)
     assert data["shutdown"] == {"first_poll": 0.2, "saved": 2.1, "exit": 2.2}
     assert data["use"] == {"seconds": 64, "needed": 63.3}
-    assert data["resumed"]["first_poll"] == 2.0
+    assert data["restarted"]["first_poll"] == 2.0
 
 
 def test_a_resume_that_fails_decides() -> None:

@@ -65,6 +65,11 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "no --requeue": ("#SBATCH --requeue\n", "", 0, "no --requeue", "#SBATCH --requeue"),
     "--no-requeue": ("#SBATCH --requeue", "#SBATCH --no-requeue", 4, "--no-requeue", "#SBATCH --requeue"),
     "kforge-run --no-requeue": ("kforge-run", "kforge-run -v --no-requeue", 7, "never brings", "leave it out"),
+    "a typing error": ("kforge-run", "kforge-run --timout 9", 7, "will not start: No such option", "kforge-run --help"),
+    "no value": ("kforge-run", "kforge-run --max-requeues 0", 7, "never brings", "leave it out"),
+    "KFORGE_REQUEUE": ("module", "export KFORGE_REQUEUE=off\nmodule", 8, "KFORGE_REQUEUE=off", "unset"),
+    "python -I": ("python train", "python -I train", 7, "python -I keeps the notice", "leave it out"),
+    "a clean container": ("python train", "apptainer exec -e x.sif python train", 7, "apptainer -e", "leave"),
     "truncated": ("=append", "=truncate", 5, "empties the log", "#SBATCH --open-mode=append"),
     "redirected": ("train.py", "train.py > train.log", 7, "empties train.log", ">>train.log"),
     "a folder that is not there": ("=append", "=append -o nowhere/%j.log", 5, "no folder nowhere", "mkdir -p nowhere"),
@@ -141,6 +146,9 @@ def test_options_and_variables_of_sbatch_count_more_than_the_script() -> None:
     script = GOOD.replace("B:USR1@120", "USR1@120")
     assert find(script, given=[Option("signal", "B:USR1@120")]) == []
     assert find(script, environment={"SBATCH_SIGNAL": "B:USR1@120"}) == []
+    assert find(GOOD, environment={"KFORGE_REQUEUE": "1"}) == []
+    (finding,) = find(GOOD, environment={"KFORGE_MAX_REQUEUES": "0"})
+    assert finding.loses and "KFORGE_MAX_REQUEUES=0" in finding.what
     (finding,) = find(GOOD, environment={"SBATCH_NO_REQUEUE": ""})
     assert (finding.line, finding.loses) == (0, True)
 

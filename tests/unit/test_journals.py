@@ -460,6 +460,31 @@ def test_the_tasks_of_an_array(folder: Path) -> None:
     assert "slurm-1234.jsonl" in found and not {"slurm-1235.jsonl", "slurm-12.jsonl"} & set(found)
 
 
+def test_what_only_the_tasks_of_a_job_know(folder: Path) -> None:
+    owner, tasks = Writer("500"), [Writer("500"), Writer("500")]
+    for start in (0, 1000):
+        owner.start(start)
+        owner.lines = owner.lines[:-1]  # an inner kforge-run registers, but does not poll
+        owner.end(start + 900, "checkpointed", "preempted", requeued=True, progress=None)
+        for index, task in enumerate(tasks):
+            task.start(start + 1)
+            task.notice(start + 800 + index)
+            task.record(start + 802 + index, "polled", pid=9, stop=True)
+            task.record(start + 810 + index, "finished", pid=9)
+            task.end(start + 811, "checkpointed", "preempted", progress=start > 0 or None)
+    read = []
+    for name, writer in (("500", owner), ("500.0.0", tasks[0]), ("500.0.1", tasks[1])):
+        path = folder / f"slurm-{name}.jsonl"
+        path.write_text("".join(f"{line}\n" for line in writer.lines))
+        read.append(journals.read(path))
+    first, second = journals.with_tasks(read[0], read[1:]).attempts
+    assert first.notice is not None and first.notice.time == START + 800
+    assert (first.first_poll, first.last_finished) == (START + 803, START + 811)
+    assert (first.progress, second.progress) == (None, True)
+    assert second.notice is not None and second.notice.time == START + 1800
+    assert journals.with_tasks(read[0], []) == read[0]
+
+
 def test_the_latest_jobs(folder: Path) -> None:
     found = names(journals.latest(folder, 5))
     assert found == [f"{name}.jsonl" for name in ("slurm-12", "slurm-123", "other-123", "slurm-1234", "a-b-77")]

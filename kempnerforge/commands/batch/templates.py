@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 
+from ...launcher.delivery import launches_ranks
 from ...launcher.policy.tables import recommended_lead
 from ...launcher.surroundings import AGENT_PATIENCE_VARIABLE
 from ..trouble import Trouble
@@ -44,6 +46,8 @@ def script(name: str, options: list[Option], command: list[str]) -> BatchScript:
         Trouble: there is no such template, or the options cannot be right.
     """
     made = _read(name)
+    _check_command(made, command)
+    options = _per_node(made, options)
     for option in [*options, *_following(made, options)]:
         _check_that_it_can_be_said(option)
         made.set(option)
@@ -52,6 +56,34 @@ def script(name: str, options: list[Option], command: list[str]) -> BatchScript:
     _give_the_agent_as_long(made)
     made.put_command(command)
     return made
+
+
+def _check_command(template: BatchScript, command: list[str]) -> None:
+    program, text = command[0], template.text
+    if os.path.basename(program) == "kforge-run":
+        raise Trouble("the template starts kforge-run itself", "leave it out of the command")
+    if launches_ranks(command) and "exec kforge-run" in text and f" {os.path.basename(program)} " in text:
+        raise Trouble(f"the template starts {program} itself", "the command is what each rank runs, like train.py")
+    if re.fullmatch(r"[A-Za-z_]\w*=.*", program, re.DOTALL):
+        raise Trouble(f"{program} is no program", f"env {program} …")
+    if len(command) == 1 and re.search(r"\s", program) and not os.path.exists(program):
+        raise Trouble(f"there is no program {program!r}", "the words of a command without quotes around them all")
+
+
+def _per_node(template: BatchScript, given: list[Option]) -> list[Option]:
+    """Return the options with `--gpus` said per node where the template says so: sbatch takes only one of them."""
+    own = _options(template)
+    values = {option.name: option.value or "" for option in given}
+    if "gpus" not in values or "gpus-per-node" in values or "gpus-per-node" not in own:
+        return given
+    kind, colon, count = values["gpus"].rpartition(":")
+    nodes = values.get("nodes", own.get("nodes") or "1")
+    if not (count.isdecimal() and nodes.isdecimal() and int(nodes)):
+        raise Trouble(f"--gpus={values['gpus']} on --nodes={nodes} cannot be shared out", "use --gpus-per-node")
+    if int(count) % int(nodes):
+        raise Trouble(f"{count} GPUs cannot be shared evenly by {nodes} nodes", "use --gpus-per-node")
+    per_node = Option("gpus-per-node", f"{kind}{colon}{int(count) // int(nodes)}")
+    return [option for option in given if option.name != "gpus"] + [per_node]
 
 
 def _following(template: BatchScript, given: list[Option]) -> list[Option]:

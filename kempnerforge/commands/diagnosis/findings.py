@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...launcher import slurm
+from ...launcher.cli import options_of
 from ...launcher.delivery import launches_ranks
 from ...launcher.policy.tables import FORCED_EXIT_GAP, REQUEUE_GAP, recommended_lead
 from ...launcher.settings import Settings
-from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE
+from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, isolating_option
 from ..batch import sbatch_options
 from ..batch.batch_script import BatchScript, Directive
 from ..batch.sbatch_options import Lead, Option
@@ -47,6 +48,10 @@ _VARIABLES = {
     "SBATCH_OUTPUT": "output",
     "SBATCH_JOB_NAME": "job-name",
 }
+#: How a KFORGE_* variable says no.
+_NO = frozenset({"0", "false", "no", "off", "f", "n"})
+#: Options of Apptainer's that clean the environment.
+_CLEANING = frozenset({"-e", "--cleanenv", "-C", "--containall"})
 _NOTICES = frozenset({"USR1", "SIGUSR1", "10", "TERM", "SIGTERM", "15"})
 
 
@@ -80,7 +85,7 @@ class Past(NamedTuple):
     was_killed: bool
 
 
-def options_of(script: BatchScript, environment: Mapping[str, str], given: Sequence[Option]) -> dict[str, Directive]:
+def job_options(script: BatchScript, environment: Mapping[str, str], given: Sequence[Option]) -> dict[str, Directive]:
     """Return the options that the job will have, and their lines: 0 for what does not come from the script.
 
     sbatch's command line counts most, then its variables, then the script.
@@ -123,7 +128,7 @@ def find(
         raise Trouble("this is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
     text = content[:_READ].decode("utf-8", "surrogateescape")
     script = BatchScript(text.replace("\r\n", "\n"))
-    options = options_of(script, environment or {}, given)
+    options = job_options(script, environment or {}, given)
     findings = [
         *_of_the_file(content, script),
         *_of_directives(script),
@@ -132,7 +137,7 @@ def find(
         *_of_the_log(options, cluster),
     ]
     if script.interpreter in _SHELLS:
-        findings += _of_commands(shell_commands.read(script.text), options, cluster, past)
+        findings += _of_commands(shell_commands.read(script.text), options, environment or {}, cluster, past)
     elif script.interpreter and "kempnerforge.launcher" not in text:
         findings.append(
             Finding(
@@ -259,15 +264,21 @@ def _of_a_log(log: Directive, is_array: bool) -> Iterator[Finding]:
 
 
 def _of_commands(
-    commands: list[Command], options: Mapping[str, Directive], cluster: Cluster | None, past: Past | None
+    commands: list[Command],
+    options: Mapping[str, Directive],
+    environment: Mapping[str, str],
+    cluster: Cluster | None,
+    past: Past | None,
 ) -> Iterator[Finding]:
     launches = [(command, index) for command in commands if (index := _launcher_in(command.words)) is not None]
     for command, index in launches:
         yield from _of_a_launch(command, index)
         yield from _of_kforge_run_options(command, index)
+        yield from _of_what_cannot_be_armed(command, index)
     if not launches:
         yield from _of_no_launch(commands)
     exported = _exported(commands)
+    yield from _of_variables(exported, environment, [launch for launch, _ in launches])
     for command in commands:
         yield from _of_a_trap(command, [launch for launch, _ in launches])
         yield from _of_a_person(command)
@@ -319,16 +330,41 @@ def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
 
 
 def _of_kforge_run_options(command: Command, index: int) -> Iterator[Finding]:
-    words = iter(command.words[index + 1 :])
-    for word in words:
-        if not word.startswith("-"):
-            return
-        if word == "--no-requeue":
-            yield Finding(command.line, True, "kforge-run --no-requeue never brings the job back", "leave it out")
-        elif word in ("--timeout", "--term-grace", "--max-requeues", "--retry-failures", "--journal"):
-            value = next(words, "")
-            if (word, value) == ("--max-requeues", "0"):
-                yield Finding(command.line, True, "--max-requeues 0 never brings the job back", "leave it out")
+    try:
+        options = options_of(list(command.words[index + 1 :]))
+    except ValueError as error:
+        yield Finding(command.line, True, f"kforge-run will not start: {error}", "kforge-run --help")
+        return
+    if options.get("requeue") is False:
+        yield Finding(command.line, True, "kforge-run --no-requeue never brings the job back", "leave it out")
+    if options.get("max_requeues") == "0":
+        yield Finding(command.line, True, "--max-requeues 0 never brings the job back", "leave it out")
+
+
+def _of_variables(
+    exported: Mapping[str, str], environment: Mapping[str, str], launches: list[Command]
+) -> Iterator[Finding]:
+    """Look for variables that have kforge-run never requeue: see its --help."""
+    for name, values in {"KFORGE_REQUEUE": _NO, "KFORGE_MAX_REQUEUES": frozenset({"0"})}.items():
+        for command in launches:
+            given = _environment_of(command, {**environment, **exported}).get(name, "")
+            if given.lower() in values:
+                yield Finding(command.line, True, f"{name}={given} never brings the job back", f"unset {name}")
+
+
+def _of_what_cannot_be_armed(command: Command, index: int) -> Iterator[Finding]:
+    """Look for what keeps the bootstrap from the program: see the README, "Who gets the notice"."""
+    words = command.words[index + 1 :]
+    names = [os.path.basename(word) for word in words]
+    for start, name in enumerate(names):
+        option = None
+        if re.fullmatch(r"python[0-9.]*", name):
+            option = isolating_option(words[start:])
+        elif name in ("apptainer", "singularity"):
+            option = next((word for word in words[start:] if word in _CLEANING), None)
+        if option is not None:
+            what = f"{name} {option} keeps the notice from the program, unless it handles SIGUSR1 by itself"
+            yield Finding(command.line, True, what, "leave it out")
 
 
 def _of_no_launch(commands: list[Command]) -> Iterator[Finding]:

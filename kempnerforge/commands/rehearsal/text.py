@@ -104,7 +104,8 @@ def _resumed(again: Result) -> Iterator[str]:
     seen = again.seen
     came = "" if seen.ready is None else f"first poll {seen.ready:.1f} s after the second start"
     ended = "" if seen.exit is None or seen.status is None else f"exit {_after(seen.exit)}, it {describe(seen.status)}"
-    yield from _wrapped("resumed", "; ".join(filter(None, (came, ended))) or "it did not come that far again")
+    yield from _wrapped("restarted", "; ".join(filter(None, (came, ended))) or "it did not come that far again")
+    yield from _wrapped("", "whether it went on from its checkpoint, its own output tells")
 
 
 def _why(result: Result) -> Iterator[str]:
@@ -138,7 +139,7 @@ def data(plan: Plan, results: Sequence[Result], log: str | None) -> dict[str, An
     first, *again = map(_data, results)
     passed = all(one.verdict.passed for one in results)
     about = {"command": plan.command, "passed": passed, "lead": plan.lead, "log": log}
-    return {**about, **first, "resumed": again[0] if again else None}
+    return {**about, **first, "restarted": again[0] if again else None}
 
 
 def _data(result: Result) -> dict[str, Any]:

@@ -32,10 +32,10 @@ _SHAPES = {
     "unknown": '<circle r="4.5"/>',
 }
 SHAPES = {
-    "saved": "saved, runs again",
+    "saved": "runs again",
     "done": "completed",
     "stopped": "stopped for good",
-    "bad": "failed or killed",
+    "bad": "failed, killed, or its save not finished",
     "unknown": "no end recorded",
     "running": "running",
 }
@@ -78,7 +78,7 @@ def shape(row: Row) -> str:
     by_standing: dict[Standing, str] = {"running": "running", "ending": "running", "open": "unknown", "lost": "unknown"}
     if row.standing in by_standing:
         return by_standing[row.standing]
-    if row.forced or row.attempt.outcome == "failed":
+    if row.forced or row.attempt.unsaved or row.attempt.outcome == "failed":
         return "bad"
     if row.attempt.outcome == "completed":
         return "done"

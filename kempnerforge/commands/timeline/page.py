@@ -69,7 +69,7 @@ def _text(text: str) -> str:
 
 
 def _title(story: Story) -> str:
-    label = story.journal.label
+    label = story.label
     return f"{story.name} ({label})" if story.name else label
 
 
@@ -86,7 +86,7 @@ def _contents(jobs: Sequence[Story]) -> Iterator[str]:
         ["job", "name", "attempts", "last heard of", "lost between attempts", "how it stands"],
         [
             [
-                f'<a href="#job-{index}">{_text(story.journal.label)}</a>',
+                f'<a href="#job-{index}">{_text(story.label)}</a>',
                 f"<bdi>{_text(story.name)}</bdi>",
                 f"{len(story.rows):,}",
                 wording.moment(story.last.attempt.last_time),
@@ -120,12 +120,12 @@ def _job(story: Story, index: int, tasks: Sequence[Story]) -> Iterator[str]:
 
 def _head(story: Story) -> Iterator[str]:
     journal = story.journal
-    where = [story.label]
+    where = [story.title]
     where += [f"cluster {journal.cluster}"] if journal.cluster else []
     span = f"{wording.moment(story.rows[0].attempt.started)} to {wording.moment(story.last.until)}"
     yield "<header>"
     yield f'<p class="eyebrow">{_text(" · ".join([*where, span]))}</p>'
-    yield f"<h1><bdi>{_text(story.name or journal.label)}</bdi></h1>"
+    yield f"<h1><bdi>{_text(story.name or story.label)}</bdi></h1>"
     now = wording.standing(story) or wording.why(story.last)
     yield f'<p class="standing">{chart.swatch_of_mark(chart.shape(story.last))}<span>{_text(now)}</span></p>'
     if story.command:

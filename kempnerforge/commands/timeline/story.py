@@ -93,11 +93,14 @@ class Story(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What a user calls the job."""
-        journal, array_task = self.journal, self.last.attempt.array_task
-        if not journal.job:
-            return journal.label
-        return f"job {journal.label} ({array_task})" if array_task else f"job {journal.label}"
+        """What a user calls the job: an array's task by the array's number, and by its own within it."""
+        array_task = self.last.attempt.array_task
+        return array_task if array_task and not self.journal.task else self.journal.label
+
+    @property
+    def title(self) -> str:
+        """The same, as a heading."""
+        return f"job {self.label}" if self.journal.job else self.label
 
     @property
     def name(self) -> str:
@@ -183,6 +186,8 @@ def _shutdown(attempt: Attempt) -> Shutdown | None:
 
     end = after(attempt.end_time)
     deadline = None if end is None or attempt.slack is None else end + attempt.slack
+    # What ended too early had no time to spare.
+    slack = None if attempt.unsaved and attempt.outcome == "interrupted" else attempt.slack
     stages = tuple(stage._replace(time=at) for stage in attempt.stages if (at := after(stage.time)) is not None)
     return Shutdown(
         notice.signal,
@@ -191,7 +196,7 @@ def _shutdown(attempt: Attempt) -> Shutdown | None:
         after(attempt.exit_time),
         end if attempt.requeued else None,
         deadline,
-        attempt.slack,
+        slack,
         stages,
         after(attempt.last_time) or 0.0,
     )

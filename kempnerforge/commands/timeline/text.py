@@ -79,7 +79,7 @@ def jobs(stories: Sequence[Story], width: int, paint: Paint) -> Iterator[str]:
     """
     rows = [
         [
-            wording.fit(story.journal.label, _LONGEST_LABEL),
+            wording.fit(story.label, _LONGEST_LABEL),
             wording.fit(story.name, _LONGEST_NAME) or "-",
             f"{len(story.rows)}",
             wording.moment(story.last.attempt.last_time),
@@ -101,7 +101,7 @@ def job(story: Story, width: int, paint: Paint, *, everything: bool) -> Iterator
         everything: all attempts, however many.
     """
     journal = story.journal
-    title = [story.label, one_line(story.name)]
+    title = [story.title, one_line(story.name)]
     title += [
         f"cluster {one_line(journal.cluster)}" if journal.cluster else "",
         f"times in {wording.zone(story.last.until)}",
@@ -185,7 +185,7 @@ def _figures(number: int, shutdown: Shutdown, *, forced: bool) -> list[str]:
 
 
 def _colour(row: Row) -> str:
-    if row.forced or row.standing == "lost" or row.attempt.outcome == "failed":
+    if row.forced or row.attempt.unsaved or row.standing == "lost" or row.attempt.outcome == "failed":
         return "red"
     return "green" if row.attempt.outcome in ("completed", "checkpointed") else "yellow"
 

@@ -119,6 +119,10 @@ def _did(attempt: Attempt) -> str:
             return "saved" if attempt.registered or attempt.exit_status else ended
         case "forced":
             return "killed, it did not end in time"
+        case "interrupted" if attempt.unsaved:
+            return f"{ended}, its save not finished"
+        case "interrupted" if not attempt.registered:
+            return f"{ended}, not known whether it saved"
         case "failed":
             return ended if attempt.exit_status is not None and attempt.exit_status < 0 else f"failed, {ended}"
         case _:
