@@ -44,10 +44,8 @@ def test_what_each_event_means_on_this_cluster(slurm: Sandbox) -> None:
 
 def test_the_partitions_that_are_asked_for(slurm: Sandbox) -> None:
     told = doctor(slurm, "-p", "preemptible,urgent").stdout
-    assert [line.split()[2] for line in told.splitlines() if line.startswith("in partition")] == [
-        "preemptible",
-        "urgent",
-    ]
+    shown = [line.split()[2] for line in told.splitlines() if line.startswith("in partition")]
+    assert shown == ["preemptible", "urgent"]
     unknown = doctor(slurm, "-p", "nowhere")
     assert unknown.returncode == 2 and "there are main, preemptible" in unknown.stderr
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.runs import Run, kforge_run, program, training
-from tests.slurm.sandbox import JobId, Sandbox
+from tests.slurm.sandbox import JobId, Sandbox, SandboxError
 
 KFORGE = (sys.executable, "-m", "kempnerforge.commands")
 STEPS = 60
@@ -112,8 +112,8 @@ def test_a_run_that_had_to_be_killed(slurm: Sandbox) -> None:
 
 def test_a_job_that_has_no_journal_yet(slurm: Sandbox) -> None:
     job = slurm.sbatch("--hold", "--time=5", script=kforge_run("true"))
-    answer = Report(slurm, job).run()
-    assert answer.returncode == 2 and "Slurm says PENDING (JobHeldUser) (hint: it has not started yet)" in answer.stderr
+    with pytest.raises(SandboxError, match=r"ended with 2: .*Slurm says PENDING .*\(hint: it has not started yet\)"):
+        Report(slurm, job).text()
 
 
 def test_a_cancelled_run(slurm: Sandbox) -> None:
