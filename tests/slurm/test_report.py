@@ -93,7 +93,10 @@ def check_against_the_log(job: dict[str, Any], log: str) -> None:
 
 
 def test_a_launcher_that_was_killed(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS)), "--time=60").says("step 3 ").signal("KILL").ends("FAILED", restarts=0)
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=60").says("step 3 ").signal("KILL")
+    slurm.wait_for_state(run.job, "FAILED")
+    # The training process learns of it, saves and ends by itself.
+    slurm.wait_for("its processes to end", lambda: slurm.processes_of_job(run.job) == {})
     report = Report(slurm, run.job)
     assert "now: no end recorded: killed without a trace (SIGKILL, node failure) (Slurm:" in report.text()
     job = report.json()
