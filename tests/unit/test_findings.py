@@ -56,6 +56,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "behind conda run": ("exec kforge-run", "exec conda run kforge-run", 7, "conda stands between", "exec"),
     "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nobody requeues", "exec kforge-run srun -n4"),
     "not at all": ("exec kforge-run python", "python", 7, "does not run under", "exec kforge-run python"),
+    "in bash -c": ("exec kforge-run python train.py", "bash -c 'kforge-run python train.py'", 7, "subshell", "exec"),
     "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
     "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
     "TERM": ("B:USR1@120", "B:TERM@120", 3, "does not requeue after TERM", "#SBATCH --signal=B:USR1@120"),
@@ -116,6 +117,7 @@ def test_a_trap_before_exec_is_only_worth_knowing() -> None:
         ("=append", "=append --array=0-3 --output=x-%x.log", "one log"),
         ("exec", "scontrol requeue 5\nexec", "what its owner has cancelled"),
         ("python train.py", "srun -K kforge-run python train.py", "--kill-on-bad-exit"),
+        ("exec kforge-run python train.py", "exec $LAUNCHER python train.py", "cannot be told from here"),
     ],
 )
 def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str) -> None:
@@ -133,6 +135,16 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
         "exec /opt/env/bin/kforge-run --timeout 90 python train.py",
         "if true; then\n  exec kforge-run \\\n    python train.py\nfi",
         "echo 'no kforge-run here'\nexec kforge-run python train.py 2>>errors.log",
+        'conda activate x\nexec "$(which kforge-run)" python train.py',
+        'RUN="kforge-run --timeout 60"\nexec $RUN python train.py',
+        "command exec kforge-run python train.py",
+        "exec -a name kforge-run python train.py",
+        'eval "exec kforge-run python train.py"',
+        "exec bash -c 'kforge-run python train.py'",
+        "main() { exec kforge-run python train.py; }\nmain",
+        "exec > >(tee -a log) 2>&1\nexec kforge-run python train.py",
+        "exec kforge-run apptainer exec --nv --bind a:b image.sif python train.py -e 5",
+        "exec kforge-run bash -c 'python train.py > numbers.txt'",
     ],
 )
 def test_a_launch_that_keeps_the_notice_is_left_alone(launch: str) -> None:

@@ -33,10 +33,14 @@ _LARGEST = 4 << 20
 _READ = 1 << 20
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "ash", "busybox"})
 #: Programs that become the command that they are given.
-_TRANSPARENT = frozenset({"env", "nice", "ionice", "numactl", "taskset", "chrt", "stdbuf", "setarch", "catchsegv"})
+_TRANSPARENT = frozenset(
+    {"command", "builtin", "env", "nice", "ionice", "numactl", "taskset", "chrt", "stdbuf", "setarch", "catchsegv"}
+)
+#: kforge-run by its name, by its path, or as the shell finds it.
+_IS_LAUNCHER = re.compile(r"^(?:.*/)?kforge-run$|^(?:\$\(|`)(?:which|command -v|type -p) +kforge-run(?:\)|`)$")
 #: Programs that do the training, or start what does.
 _WORKERS = re.compile(
-    r"python[0-9.]*|torchrun|accelerate|deepspeed|srun|mpirun|mpiexec|apptainer|singularity|uv|conda|.*\.(py|sh)"
+    r"python[0-9.]*|torchrun|accelerate|deepspeed|srun|mpirun|mpiexec|apptainer|singularity|.*\.(py|sh)"
 )
 #: Variables that sbatch reads before a script's own lines (sbatch(1), "Input environment variables").
 _VARIABLES = {
@@ -137,7 +141,9 @@ def find(
         *_of_the_log(options, cluster),
     ]
     if script.interpreter in _SHELLS:
-        findings += _of_commands(shell_commands.read(script.text), options, environment or {}, cluster, past)
+        findings += _of_commands(
+            shell_commands.simplify(shell_commands.read(script.text)), options, environment or {}, cluster, past
+        )
     elif script.interpreter and "kempnerforge.launcher" not in text:
         findings.append(
             Finding(
@@ -289,7 +295,7 @@ def _of_commands(
 def _launcher_in(words: Sequence[str]) -> int | None:
     """Return where in a command kforge-run is."""
     for index, word in enumerate(words):
-        if os.path.basename(word) == "kforge-run" or (word == "kempnerforge.launcher" and words[index - 1] == "-m"):
+        if _IS_LAUNCHER.search(word) or (word == "kempnerforge.launcher" and words[index - 1] == "-m"):
             return index
     return None
 
@@ -298,8 +304,11 @@ def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
     said = shlex.join(command.words)
     said = f"{said[:60]}…" if len(said) > 60 else said
     before = list(command.words[:index])
-    is_exec = before[:1] == ["exec"]
-    between = [word for word in before[is_exec:] if not word.startswith("-") and "=" not in word]
+    is_exec = "exec" in before and all(word in _TRANSPARENT for word in before[: before.index("exec")])
+    before = before[before.index("exec") + 1 :] if is_exec else before
+    if is_exec and before[:1] == ["-a"]:
+        before = before[2:]
+    between = [word for word in before if not word.startswith("-") and "=" not in word]
     program = os.path.basename(between[0]) if between else ""
     if program.startswith("python") and command.words[index] == "kempnerforge.launcher":
         program = ""
@@ -312,7 +321,7 @@ def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
         yield Finding(command.line, True, what, f"exec kforge-run … on a line of its own{log}")
     elif program == "srun":
         what = "only tasks of srun are under kforge-run: nobody gets the batch notice, and nobody requeues"
-        yield Finding(command.line, True, what, f"exec kforge-run {shlex.join(before[is_exec:])} kforge-run …")
+        yield Finding(command.line, True, what, f"exec kforge-run {shlex.join(before)} kforge-run …")
     elif program and program not in _TRANSPARENT and program != "uv":
         what = f"{program} stands between Slurm and kforge-run, and gets the notice instead"
         yield Finding(command.line, True, what, f"exec kforge-run {program} …")
@@ -361,10 +370,20 @@ def _of_what_cannot_be_armed(command: Command, index: int) -> Iterator[Finding]:
         if re.fullmatch(r"python[0-9.]*", name):
             option = isolating_option(words[start:])
         elif name in ("apptainer", "singularity"):
-            option = next((word for word in words[start:] if word in _CLEANING), None)
+            option = next((word for word in _container_options(words[start + 2 :]) if word in _CLEANING), None)
         if option is not None:
             what = f"{name} {option} keeps the notice from the program, unless it handles SIGUSR1 by itself"
             yield Finding(command.line, True, what, "leave it out")
+
+
+def _container_options(words: Sequence[str]) -> Iterator[str]:
+    """Yield what may be options of `apptainer exec`: after its image comes the command."""
+    before = "-"
+    for word in words:
+        if not word.startswith("-") and not before.startswith("-"):
+            return
+        yield word
+        before = word
 
 
 def _of_no_launch(commands: list[Command]) -> Iterator[Finding]:
@@ -373,6 +392,11 @@ def _of_no_launch(commands: list[Command]) -> Iterator[Finding]:
         for command in commands
         if command.words and _WORKERS.fullmatch(os.path.basename(_program(command.words) or ""))
     ]
+    unclear = [command for command in commands if command.words and (_program(command.words) or "").startswith("$")]
+    if unclear and not candidates:
+        what = f"what {_program(unclear[-1].words)} is cannot be told from here"
+        yield Finding(unclear[-1].line, False, what, "exec kforge-run …, written out")
+        return
     if not candidates:
         yield Finding(0, True, "nothing runs under kforge-run", "exec kforge-run python train.py")
         return

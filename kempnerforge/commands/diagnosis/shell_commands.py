@@ -59,6 +59,40 @@ def read(text: str) -> list[Command]:
     return _Reader(text).commands
 
 
+def simplify(commands: list[Command]) -> list[Command]:
+    """Return commands with what can be known put in: variables that the script sets, scripts for eval and bash -c."""
+    known: dict[str, str] = {}
+    found: list[Command] = []
+    for command in commands:
+        if not command.words and command.is_certain:
+            known.update(command.assignments)
+        words = tuple(part for word in command.words for part in _expanded(word, known))
+        found += _inner(command._replace(words=words)) or [command._replace(words=words)]
+    return found
+
+
+def _expanded(word: str, known: dict[str, str]) -> list[str]:
+    variable = re.fullmatch(r"\$\{?(\w+)\}?", word)
+    if variable is None or variable[1] not in known or "$" in known[variable[1]]:
+        return [word]
+    return known[variable[1]].split()
+
+
+def _inner(command: Command) -> list[Command]:
+    """Return the commands in a script that a command has as its argument; nothing: it has none."""
+    words = list(command.words)
+    if words[:1] == ["eval"]:
+        return [inner._replace(line=command.line) for inner in read(" ".join(words[1:]))]
+    is_exec = words[:1] == ["exec"]
+    if re.fullmatch(r"(.*/)?(ba|da|z|k)?sh", "".join(words[is_exec:][:1])) and words[is_exec:][1:2] == ["-c"]:
+        inside = read("".join(words[is_exec:][2:3]))
+        # A shell that is given one command becomes it.
+        if is_exec and len(inside) == 1 and inside[0].words[:1] != ("exec",):
+            inside = [inside[0]._replace(words=("exec", *inside[0].words))]
+        return [inner._replace(line=command.line, in_subshell=not is_exec) for inner in inside]
+    return []
+
+
 class _Reader:
     def __init__(self, text: str) -> None:
         self.commands: list[Command] = []
