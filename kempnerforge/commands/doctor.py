@@ -6,6 +6,8 @@ import json
 import math
 import os
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +19,7 @@ from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters
 from .diagnosis import findings
 from .diagnosis.cluster import Cluster, Event, Partition
-from .diagnosis.findings import Finding, Past
+from .diagnosis.finding import Finding, Past
 from .sbatch_arguments import Given, SbatchOptionsCommand
 from .trouble import FOUND, Trouble
 
@@ -113,19 +115,33 @@ def _past(script: str, content: bytes, given: list[Option], folder: str) -> Past
     parsed = BatchScript(content[: 1 << 20].decode("utf-8", "surrogateescape"))
     options = findings.job_options(parsed, os.environ, given)
     name = options["job-name"].option.value if "job-name" in options else os.path.basename(script)
+    words = findings.launched(content)
     slowest: Past | None = None
-    for path in journals.latest(folder, _JOURNALS):
+    for path in _latest_journals(folder):
         for attempt in _attempts(path):
             if attempt.name != name or attempt.place != "batch" or attempt.notice is None:
                 continue
             was_killed = attempt.outcome == "forced"
             end = attempt.exit_time if attempt.shutdown is None else attempt.notice.time + attempt.shutdown
             if end is not None and (slowest is None or end - attempt.notice.time > slowest.stop):
-                slowest = Past(attempt.job, end - attempt.notice.time, was_killed)
+                same = _may_be_the_same(words, attempt.command)
+                slowest = Past(attempt.job, end - attempt.notice.time, was_killed, same)
     return slowest
 
 
-def _attempts(path: Any) -> tuple[journals.Attempt, ...]:
+def _latest_journals(folder: str) -> list[Path]:
+    try:
+        return journals.latest(folder, _JOURNALS)
+    except Trouble:
+        return []
+
+
+def _may_be_the_same(words: Sequence[str], command: Sequence[str]) -> bool:
+    """Return whether a command may be what these words of a script became: expansions can be anything."""
+    return {word for word in words if "$" not in word and "`" not in word} <= set(command)
+
+
+def _attempts(path: Path) -> tuple[journals.Attempt, ...]:
     try:
         return journals.read(path).attempts
     except Trouble:

@@ -11,7 +11,7 @@ import click
 from . import files, sbatch_arguments, slurm_commands
 from .batch import templates
 from .diagnosis import findings
-from .diagnosis.findings import Finding
+from .diagnosis.finding import Finding
 from .sbatch_arguments import Given, SbatchCommand
 from .trouble import Trouble
 

@@ -248,7 +248,7 @@ def test_the_doctor_speaks_json(tmp_path: Path) -> None:
 def test_the_doctor_knows_what_earlier_attempts_needed(tmp_path: Path) -> None:
     """A journal of a job of the same name, in which stopping took 130 s."""
     common = {"job": "7", "attempt": "1-1"}
-    start = {"command": ["x"], "version": "1", "place": "batch", "name": "big", "node": "n1"}
+    start = {"command": ["python", "train.py"], "version": "1", "place": "batch", "name": "big", "node": "n1"}
     lines = [
         {"time": 1000.0, "event": "start", **common, **start},
         {"time": 1100.0, "event": "notice", **common, "signal": "SIGUSR1", "sender": "slurmstepd"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,18 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "behind conda run": ("exec kforge-run", "exec conda run kforge-run", 7, "conda stands between", "exec"),
     "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nobody requeues", "exec kforge-run srun -n4"),
     "not at all": ("exec kforge-run python", "python", 7, "does not run under", "exec kforge-run python"),
+    "a function in a pipeline": ("exec kforge-run python train.py", "f() { exec kforge-run x; }; f | tee", 7, "subshell", "exec"),
+    "a group in the background": ("exec kforge-run python train.py", "{ exec kforge-run x; } & wait", 7, "subshell", "exec"),
+    "unset": ("module", "unset ${!SLURM_@}\nmodule", 6, "without SLURM_JOB_ID", "env -u"),
+    "env -i": ("exec kforge-run", "exec env -i kforge-run", 7, "without SLURM_JOB_ID", "env -u"),
+    "srun --wait": ("python train", "srun --wait=30 kforge-run python train", 7, "30 s after the first", "srun --wait=0"),
+    "a short timeout": ("kforge-run", "kforge-run --timeout=6", 7, "leaves 4 s", "leave it out"),
+    "KFORGE_TIMEOUT": ("exec", "KFORGE_TIMEOUT=6 exec", 7, "leaves 4 s", "leave it out"),
+    "joined": ("kforge-run", "kforge-run --max-requeues=0", 7, "never brings", "leave it out"),
+    "a log in a numbered folder": ("=append", "=append -o logs/%j/x.log", 5, "cannot be there yet", "name of the file"),
+    "a log that is a folder": ("=append", "=append -o .", 5, ". is a folder", "./%x-%j.log"),
+    "all output redirected": ("module", "exec > all.log 2>&1\nmodule", 6, "empties all.log", ">>all.log"),
+    "&> redirected": ("train.py", "train.py >& x.log", 7, "empties x.log", "&>>x.log"),
     "in bash -c": ("exec kforge-run python train.py", "bash -c 'kforge-run python train.py'", 7, "subshell", "exec"),
     "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
     "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
@@ -145,6 +159,14 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
         "exec > >(tee -a log) 2>&1\nexec kforge-run python train.py",
         "exec kforge-run apptainer exec --nv --bind a:b image.sif python train.py -e 5",
         "exec kforge-run bash -c 'python train.py > numbers.txt'",
+        "exec kforge-run python train.py > >(tee -a log)",
+        "exec kforge-run python train.py --strategy deepspeed --launcher torchrun",
+        "command -v kforge-run || exit 1\nexec kforge-run python train.py",
+        "pip install kforge-run accelerate\ncd ~/deepspeed\nkforge-run --version\nexec kforge-run python train.py",
+        "cmd=(kforge-run python train.py)\nexec ${cmd[@]}",
+        "exec kforge-run env -u SLURM_JOB_ID python train.py",
+        "exec kforge-run srun --wait=0 kforge-run python train.py",
+        "(( n = 1 << 3 ))\nexec kforge-run python train.py",
     ],
 )
 def test_a_launch_that_keeps_the_notice_is_left_alone(launch: str) -> None:
@@ -173,6 +195,20 @@ def test_a_lead_that_past_attempts_have_shown_to_be_too_short() -> None:
     assert find(GOOD, past=Past("4711", 100.0, was_killed=False)) == []
     (killed,) = find(GOOD, past=Past("4711", 110.0, was_killed=True))
     assert "was killed after 110 s" in killed.what
+
+
+def test_a_job_of_the_same_name_that_ran_something_else_is_only_worth_knowing() -> None:
+    (finding,) = find(GOOD, past=Past("7", 300.0, was_killed=False, same_command=False))
+    assert not finding.loses and "ran something else" in finding.what
+
+
+def test_a_log_folder_is_looked_for_where_the_job_will_be(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    assert find(GOOD.replace("=append", f"=append --chdir={tmp_path} -o logs/%x.log")) == []
+
+
+def test_what_a_script_gives_kforge_run() -> None:
+    assert findings.launched(GOOD.encode()) == ("python", "train.py")
 
 
 def test_a_short_lead_is_long_enough_where_past_attempts_have_shown_it() -> None:

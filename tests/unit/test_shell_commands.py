@@ -26,6 +26,10 @@ def words(text: str) -> list[list[str]]:
         ("(a; b) && c", [["a"], ["b"], ["c"]]),
         ("cat <<E <<-'F'\na\nE\n\tb\n\tF\nc", [["cat"], ["c"]]),
         ("a#b #c", [["a#b"]]),
+        ("(( n = 1 << 3 ))\na", [["(( n = 1 << 3 ))"], ["a"]]),
+        ("x=$(cat <<E\nit's\nE\n)\na", [[], ["a"]]),
+        ("x=(a 'b c')\nd", [[], ["d"]]),
+        ("a > >(b -c) < <(d)\ne <(f g)", [["a"], ["e", "<(f g)"]]),
         ("", []),
     ],
 )
@@ -40,6 +44,30 @@ def test_what_stands_around_a_command() -> None:
     assert two.in_pipeline and two.line == 1
     assert three.in_subshell and not three.is_certain and three.line == 2
     assert not four.is_certain and four.line == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "in_subshell"),
+    [
+        ("{ a; } | tee", True),
+        ("{ a; } >x | tee", True),
+        ("{ a; } & wait", True),
+        ("yes | { a; }", True),
+        ("if b; then a; fi | tee", True),
+        ("for x in 1 2; do a; done &", True),
+        ("f() { a; }; f | tee", True),
+        ("f() { a; }\nf &", True),
+        ("function f { a; }\n( f )", True),
+        ("f() { a; }\nx=$(f)", True),
+        ("f() { a; }\nf", False),
+        ("{ a; }\nb | tee", False),
+        ("if b; then a; fi && c", False),
+        ("f() { a; }\necho f | tee", False),
+    ],
+)
+def test_a_command_knows_that_what_is_around_it_is_another_process(text: str, in_subshell: bool) -> None:
+    (command,) = (command for command in read(text) if command.words == ("a",))
+    assert command.in_subshell is in_subshell
 
 
 @given(st.text(st.sampled_from(list("ab \n\\'\"$(){}`<>|&;#=!E")), max_size=60))

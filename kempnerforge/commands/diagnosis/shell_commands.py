@@ -17,6 +17,8 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
 _OPERATOR = re.compile(r"&&|\|\||;;&|;&|;;|\|&|[;&|()]")
 _REDIRECTION = re.compile(r"(?:\d+|\{\w+\})?(?:&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<|>)")
 
+_HERE_DOCUMENT = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1(?=[^\n]*\n)")
+
 
 class Redirection(NamedTuple):
     """A redirection, like `>` and `train.log`."""
@@ -55,8 +57,15 @@ class Command(NamedTuple):
 
 
 def read(text: str) -> list[Command]:
-    """Return the simple commands of a script, in their order."""
-    return _Reader(text).commands
+    """Return the simple commands of a script, in their order; a function's body is where it is written."""
+    reader = _Reader(text)
+    for command in list(reader.commands):
+        called = re.findall(r"\$\(\s*(\w+)", " ".join([*command.words, *command.assignments.values()]))
+        if command.words and (command.in_pipeline or command.after == "&" or command.in_subshell):
+            called.append(command.words[0])
+        for name in called:
+            reader.put_in_subshell(*reader.functions.get(name, (0, 0)))
+    return reader.commands
 
 
 def simplify(commands: list[Command]) -> list[Command]:
@@ -72,10 +81,10 @@ def simplify(commands: list[Command]) -> list[Command]:
 
 
 def _expanded(word: str, known: dict[str, str]) -> list[str]:
-    variable = re.fullmatch(r"\$\{?(\w+)\}?", word)
+    variable = re.fullmatch(r"\$\{?(\w+)(?:\[@\])?\}?", word)
     if variable is None or variable[1] not in known or "$" in known[variable[1]]:
         return [word]
-    return known[variable[1]].split()
+    return known[variable[1]].strip("()").split()
 
 
 def _inner(command: Command) -> list[Command]:
@@ -93,13 +102,28 @@ def _inner(command: Command) -> list[Command]:
     return []
 
 
+class _Compound(NamedTuple):
+    """What is open around a command: a group, a loop, a subshell …."""
+
+    word: str
+    #: Of its first command, in the list of all.
+    start: int
+    before: str
+    #: The function whose body it is; empty: it is none.
+    function: str = ""
+
+
 class _Reader:
     def __init__(self, text: str) -> None:
         self.commands: list[Command] = []
+        #: Of each function the range of its body in `commands`.
+        self.functions: dict[str, tuple[int, int]] = {}
         self._text = text
         self._at = 0
         self._line = 1
-        self._depth: list[str] = []
+        self._depth: list[_Compound] = []
+        self._closed: _Compound | None = None
+        self._function = ""
         self._here_documents: list[tuple[str, bool]] = []
         self._before = ""
         self._start_command()
@@ -126,6 +150,13 @@ class _Reader:
             elif letter == "#":
                 end = self._text.find("\n", self._at)
                 self._at = len(self._text) if end < 0 else end
+            elif self._text.startswith(("<(", ">("), self._at) or (
+                self._text.startswith("((", self._at) and not self._words
+            ):
+                start = self._at
+                self._advance(self._text[start] != "(")
+                self._nested("(", ")")
+                self._words.append(self._text[start : self._at])
             elif redirection := _REDIRECTION.match(self._text, self._at):
                 self._advance(len(redirection[0]))
                 self._redirect(redirection[0])
@@ -146,13 +177,12 @@ class _Reader:
         if not self._words and not self._assignments:
             self._first_line = self._line
             if word in _OPENING:
-                self._depth.append(word)
+                self._open(word)
                 # `for x in a b` and `case x in` are read as a command of that name: nothing below looks for them.
                 if word in ("if", "while", "until", "{"):
                     return
             elif word in _CLOSING:
-                if self._depth:
-                    self._depth.pop()
+                self._close()
                 return
             elif word in _LEADING:
                 return
@@ -160,25 +190,46 @@ class _Reader:
             self._assignments[assignment[1]] = assignment[2]
             return
         if word == "{" and self._words[:1] == ["function"]:
+            self._function = self._words[1] if len(self._words) > 1 else ""
             self._start_command()
-            self._depth.append("{")
+            self._open("{")
             return
         self._words.append(word)
+
+    def _open(self, word: str) -> None:
+        self._depth.append(_Compound(word, len(self.commands), self._before, self._function))
+        self._function = ""
+
+    def _close(self) -> None:
+        if not self._depth:
+            return
+        self._closed = self._depth.pop()
+        if self._closed.function:
+            self.functions[self._closed.function] = (self._closed.start, len(self.commands))
+        elif self._closed.before in ("|", "|&"):
+            self.put_in_subshell(self._closed.start, len(self.commands))
+
+    def put_in_subshell(self, start: int, end: int) -> None:
+        """Note that commands run in a process of their own."""
+        for index in range(start, end):
+            self.commands[index] = self.commands[index]._replace(in_subshell=True)
 
     def _operator(self, operator: str) -> None:
         if operator == "(":
             # `name()` opens no subshell; its body does not run here, and is in braces.
             if len(self._words) == 1 and self._text[self._at : self._at + 2] == "()":
+                self._function = self._words[0]
                 self._start_command()
                 self._advance(1)
                 return
             self._end_command("(")
-            self._depth.append("(")
+            self._open("(")
         elif operator == ")":
             self._end_command("")
-            if "(" in self._depth:
-                while self._depth.pop() != "(":
-                    pass
+            if any(compound.word == "(" for compound in self._depth):
+                while self._depth[-1].word != "(":
+                    self._depth.pop()
+                self._close()
         else:
             self._end_command(operator)
 
@@ -192,10 +243,13 @@ class _Reader:
                     tuple(self._redirections),
                     self._before,
                     operator,
-                    "(" in self._depth,
+                    any(compound.word == "(" for compound in self._depth),
                     not self._depth and self._before not in ("&&", "||"),
                 )
             )
+        elif self._closed is not None and operator in ("|", "|&", "&") and not self._closed.function:
+            self.put_in_subshell(self._closed.start, len(self.commands))
+        self._closed = None
         # Behind `|` and a line's end the pipeline goes on.
         if self._words or self._assignments or operator:
             self._before = operator
@@ -205,6 +259,12 @@ class _Reader:
         while self._at < len(self._text) and self._text[self._at] in " \t":
             self._advance(1)
         plain = operator.lstrip("0123456789")
+        if self._text.startswith((">(", "<("), self._at):
+            start = self._at
+            self._advance(1)
+            self._nested("(", ")")
+            self._redirections.append(Redirection(operator, self._text[start : self._at]))
+            return
         target = self._word() if self._at < len(self._text) and self._text[self._at] not in "\n;|()" else ""
         if plain in ("<<", "<<-"):
             self._here_documents.append((target, plain == "<<-"))
@@ -224,9 +284,14 @@ class _Reader:
     # --- words -------------------------------------------------------------------------------------
 
     def _word(self) -> str:
-        word = []
+        word: list[str] = []
         while self._at < len(self._text):
             letter = self._text[self._at]
+            if letter == "(" and word and word[-1].endswith("="):
+                start = self._at
+                self._nested("(", ")")  # the elements of an array
+                word.append(self._text[start : self._at])
+                continue
             if letter in " \t\n;&|()<>":
                 break
             if letter == "\\":
@@ -277,7 +342,10 @@ class _Reader:
             if letter == closing:
                 self._advance(1)
                 break
-            if letter in "'\"":
+            if document := _HERE_DOCUMENT.match(self._text, self._at):
+                end = re.compile(rf"\n\t*{re.escape(document[2])}(?=\n|$)").search(self._text, self._at)
+                self._advance((len(self._text) if end is None else end.end()) - self._at)
+            elif letter in "'\"":
                 self._quoted(letter)
             elif letter == "`" or self._text.startswith(("$(", "${"), self._at):
                 self._expansion()

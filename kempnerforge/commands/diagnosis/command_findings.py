@@ -1,0 +1,356 @@
+"""What in the commands of a batch script would lose a run: how it starts kforge-run, and what kforge-run starts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ...launcher import slurm
+from ...launcher.cli import options_of
+from ...launcher.delivery import launches_ranks
+from ...launcher.policy.tables import recommended_lead
+from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, isolating_option
+from .finding import Finding
+from .shell_commands import Command
+
+#: Programs that become the command that they are given.
+_TRANSPARENT = frozenset(
+    {"command", "builtin", "env", "nice", "ionice", "numactl", "taskset", "chrt", "stdbuf", "setarch", "catchsegv"}
+)
+#: Programs that start the one behind them.
+_STARTING = _TRANSPARENT | {"exec", "kforge-run", "uv", "run", "nohup", "setsid", "timeout"}
+#: Programs that only talk of others.
+_TALKING = frozenset(
+    {"which", "type", "hash", "whereis", "echo", "printf", "cat", "pip", "pip3", "module", "ml", "test"}
+)
+#: kforge-run by its name, by its path, or as the shell finds it.
+_IS_LAUNCHER = re.compile(r"^(?:.*/)?kforge-run$|^(?:\$\(|`)(?:which|command -v|type -p) +kforge-run(?:\)|`)$")
+#: Programs that do the training, or start what does.
+_WORKERS = re.compile(
+    r"python[0-9.]*|torchrun|accelerate|deepspeed|srun|mpirun|mpiexec|apptainer|singularity|.*\.(py|sh)"
+)
+_PYTHON = re.compile(r"python[0-9.]*")
+_CONTAINERS = frozenset({"apptainer", "singularity"})
+#: Options of Apptainer's that clean the environment.
+_CLEANING = frozenset({"-e", "--cleanenv", "-C", "--containall"})
+#: How a KFORGE_* variable says no.
+_NO = frozenset({"0", "false", "no", "off", "f", "n"})
+_NOTICES = frozenset({"USR1", "SIGUSR1", "10", "TERM", "SIGTERM", "15"})
+#: A shorter ``--timeout`` is hardly meant (s).
+_SHORTEST_SHUTDOWN = 30.0
+#: Where a redirection leads to what is open already.
+_OPEN = frozenset({"", "1", "2", "-"})
+
+
+class Around(NamedTuple):
+    """What is known of a job besides its commands.
+
+    Attributes:
+        environment: of the sbatch that submits it, which hands it on.
+        needed: how long a shutdown may take: what earlier attempts needed, else the lead (s).
+        kills_on_bad_exit: srun kills all tasks when one ends with an error, unless told otherwise.
+    """
+
+    environment: Mapping[str, str]
+    needed: float
+    kills_on_bad_exit: bool
+
+
+def find(commands: list[Command], around: Around) -> Iterator[Finding]:
+    """Yield what in the commands of a script would lose a run."""
+    launches = [(command, index) for command in commands if (index := _launcher_in(command.words)) is not None]
+    exported = {**around.environment, **_exported(commands)}
+    for command, index in launches:
+        yield from _of_a_launch(command, index)
+        yield from _of_kforge_run_options(command, index)
+        yield from _of_kforge_run_variables(command, exported)
+        yield from _of_what_cannot_be_armed(command, index)
+    if not launches:
+        yield from _of_no_launch(commands)
+    no_shell_stays = any("exec" in command.words[:index] for command, index in launches)
+    for command in commands:
+        variables = _environment_of(command, exported)
+        yield from _of_a_trap(command, no_shell_stays)
+        yield from _of_a_person(command)
+        yield from _of_slurms_variables(command)
+        yield from _of_a_bad_exit(command, variables, around.kills_on_bad_exit)
+        yield from _of_sruns_patience(command, variables, around.needed)
+        yield from _of_an_agent(command, variables, around.needed)
+        if command.words == ("exec",):
+            yield from _of_redirections(command)
+
+
+# --- how kforge-run is started -----------------------------------------------------------------------
+
+
+def launched(commands: list[Command]) -> tuple[str, ...]:
+    """Return the command that a script's last kforge-run is given; empty: there is none."""
+    for command in reversed(commands):
+        if (index := _launcher_in(command.words)) is not None:
+            return command.words[index + 1 :]
+    return ()
+
+
+def _launcher_in(words: Sequence[str]) -> int | None:
+    """Return where in a command kforge-run is run; None: it is not, or only asked for its help."""
+    if os.path.basename("".join(words[:1])) in _TALKING or words[:2] == ("command", "-v"):
+        return None
+    for index, word in enumerate(words):
+        if _IS_LAUNCHER.search(word) or (word == "kempnerforge.launcher" and words[index - 1] == "-m"):
+            return None if "".join(words[index + 1 : index + 2]) in ("--version", "--help", "-h") else index
+    return None
+
+
+def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
+    before = list(command.words[:index])
+    is_exec = "exec" in before and all(word in _TRANSPARENT for word in before[: before.index("exec")])
+    before = before[before.index("exec") + 1 :] if is_exec else before
+    if is_exec and before[:1] == ["-a"]:
+        before = before[2:]
+    between = [word for word in before if not word.startswith("-") and "=" not in word]
+    program = os.path.basename(between[0]) if between else ""
+    if _PYTHON.fullmatch(program) and command.words[index] == "kempnerforge.launcher":
+        program = ""
+    if (where := _process_of_its_own(command)) is not None:
+        what = f"kforge-run {where} is not the batch process: the shell gets the notice, and dies of it"
+        log = "; for a log use #SBATCH --output" if command.in_pipeline else ""
+        yield Finding(command.line, True, what, f"exec kforge-run … on a line of its own{log}")
+    elif program == "srun":
+        what = "only tasks of srun are under kforge-run: nobody gets the batch notice, and nobody requeues"
+        yield Finding(command.line, True, what, f"exec kforge-run {shlex.join(before)} kforge-run …")
+    elif program and program not in _TRANSPARENT and program != "uv":
+        what = f"{program} stands between Slurm and kforge-run, and gets the notice instead"
+        yield Finding(command.line, True, what, f"exec kforge-run {program} …")
+    elif not is_exec:
+        what = "no exec: the shell stays the batch process, and dies of the notice with the whole job"
+        said = shlex.join(command.words)
+        yield Finding(command.line, True, what, f"exec {said[:60]}…" if len(said) > 60 else f"exec {said}")
+    yield from _of_redirections(command)
+
+
+def _process_of_its_own(command: Command) -> str | None:
+    if command.in_pipeline:
+        return "in a pipeline"
+    if command.after == "&":
+        return "in the background"
+    return "in a subshell" if command.in_subshell else None
+
+
+def _of_redirections(command: Command) -> Iterator[Finding]:
+    for operator, target in command.redirections:
+        plain = operator.lstrip("12")
+        if plain in (">", ">|", "&>", ">&") and target not in _OPEN and not target.startswith((">(", "/dev/")):
+            what = f"each attempt empties {target}, with all that tells why the last one ended"
+            appends = "&>>" if "&" in operator else operator.replace(">", ">>").rstrip("|")
+            yield Finding(command.line, True, what, f"{appends}{target}")
+
+
+def _of_kforge_run_options(command: Command, index: int) -> Iterator[Finding]:
+    try:
+        options = options_of(list(command.words[index + 1 :]))
+    except ValueError as error:
+        yield Finding(command.line, True, f"kforge-run will not start: {error}", "kforge-run --help")
+        return
+    if options.get("requeue") is False:
+        yield Finding(command.line, True, "kforge-run --no-requeue never brings the job back", "leave it out")
+    if options.get("max_requeues") == "0":
+        yield Finding(command.line, True, "--max-requeues 0 never brings the job back", "leave it out")
+    yield from _of_a_timeout(command, f"--timeout {options.get('timeout')}", str(options.get("timeout", "")))
+
+
+def _of_kforge_run_variables(command: Command, exported: Mapping[str, str]) -> Iterator[Finding]:
+    given = _environment_of(command, exported)
+    for name, values in {"KFORGE_REQUEUE": _NO, "KFORGE_MAX_REQUEUES": frozenset({"0"})}.items():
+        if given.get(name, "").lower() in values:
+            yield Finding(command.line, True, f"{name}={given[name]} never brings the job back", f"unset {name}")
+    yield from _of_a_timeout(command, f"KFORGE_TIMEOUT={given.get('KFORGE_TIMEOUT')}", given.get("KFORGE_TIMEOUT", ""))
+
+
+def _of_a_timeout(command: Command, said: str, value: str) -> Iterator[Finding]:
+    """Look for a shutdown that is cut short: a third of it is for the escalation."""
+    if re.fullmatch(r"\d+(\.\d*)?", value) and 0 < float(value) < _SHORTEST_SHUTDOWN:
+        what = f"{said} leaves {float(value) * 2 / 3:.0f} s for step and save"
+        yield Finding(command.line, True, what, "leave it out: kforge-run uses all that Slurm gives")
+
+
+def _of_what_cannot_be_armed(command: Command, index: int) -> Iterator[Finding]:
+    """Look for what keeps the bootstrap from the program: see the README, "Who gets the notice"."""
+    words = command.words[index + 1 :]
+    for start, word in enumerate(words):
+        name = os.path.basename(word)
+        option = None
+        if _PYTHON.fullmatch(name):
+            option = isolating_option(words[start:])
+        elif name in _CONTAINERS:
+            option = next((word for word in _container_options(words[start + 2 :]) if word in _CLEANING), None)
+        if option is not None:
+            what = f"{name} {option} keeps the notice from the program, unless it handles SIGUSR1 by itself"
+            yield Finding(command.line, True, what, "leave it out")
+
+
+def _container_options(words: Sequence[str]) -> Iterator[str]:
+    """Yield what may be options of `apptainer exec`: after its image comes the command."""
+    before = "-"
+    for word in words:
+        if not word.startswith("-") and not before.startswith("-"):
+            return
+        yield word
+        before = word
+
+
+def _of_no_launch(commands: list[Command]) -> Iterator[Finding]:
+    programs = [(command, program) for command in commands if (program := _program(command.words)) is not None]
+    candidates = [one for one in programs if _WORKERS.fullmatch(os.path.basename(one[1]))]
+    unclear = [one for one in programs if one[1].startswith("$")]
+    if candidates:
+        main, program = candidates[-1]
+        words = main.words[1:] if main.words[0] == "exec" else main.words
+        cure = f"exec kforge-run {shlex.join(words)}"
+        yield Finding(main.line, True, f"{program} does not run under kforge-run", cure)
+    elif unclear:
+        main, program = unclear[-1]
+        yield Finding(main.line, False, f"what {program} is cannot be told from here", "exec kforge-run …, written out")
+    else:
+        yield Finding(0, True, "nothing runs under kforge-run", "exec kforge-run python train.py")
+
+
+def _program(words: Sequence[str]) -> str | None:
+    """Return the program that a command becomes."""
+    for word in words:
+        if word != "exec" and os.path.basename(word) not in _TRANSPARENT and word[:1] != "-" and "=" not in word:
+            return word
+    return None
+
+
+# --- what is around it -------------------------------------------------------------------------------
+
+
+def _exported(commands: list[Command]) -> dict[str, str]:
+    """Return the variables that a script sets for what it runs."""
+    found: dict[str, str] = {}
+    for command in commands:
+        if not command.words:
+            found.update(command.assignments)
+        elif command.words[0] in ("export", "declare", "typeset"):
+            for word in command.words[1:]:
+                name, _, value = word.partition("=")
+                found[name] = value or found.get(name, "")
+        elif command.words[0] == "setenv" and len(command.words) > 2:
+            found[command.words[1]] = command.words[2]
+    return found
+
+
+def _environment_of(command: Command, exported: Mapping[str, str]) -> dict[str, str]:
+    own = dict(word.split("=", 1) for word in command.words if re.match(r"[A-Z_][A-Z0-9_]*=", word))
+    return {**exported, **command.assignments, **own}
+
+
+def _of_a_trap(command: Command, no_shell_stays: bool) -> Iterator[Finding]:
+    words = command.words
+    trapped = [name for name in words[2:] if name.upper() in _NOTICES]
+    if words[:1] != ("trap",) or not trapped or words[1] == "-":
+        return
+    names = " and ".join(trapped)
+    if no_shell_stays:
+        what = f"until exec, this trap swallows {names}; behind it it does nothing"
+        yield Finding(command.line, False, what, "leave it out: kforge-run takes the notice")
+        return
+    does = "ignores it" if not words[1] else "runs it only when the command in front has ended"
+    cure = "leave it out, and end the script with: exec kforge-run …"
+    yield Finding(command.line, True, f"this trap swallows {names}: the shell {does}", cure)
+
+
+def _of_a_person(command: Command) -> Iterator[Finding]:
+    """Look for what a script does to jobs itself."""
+    if command.words[:2] == ("scontrol", "requeue"):
+        what = "a requeue of one's own also brings back what its owner has cancelled"
+        yield Finding(command.line, False, what, "leave it to kforge-run")
+    if command.words[:1] == ("scancel",) and re.search(r" (-s|--signal)\b", f" {' '.join(command.words)}"):
+        flags = [word for word in command.words if re.fullmatch(r"-[a-zA-Z]*[bf][a-zA-Z]*|--batch|--full", word)]
+        if not flags:
+            what = "scancel with a signal but without -b reaches job steps only, never kforge-run"
+            yield Finding(command.line, True, what, "scancel -b -s USR1 JOB")
+
+
+def _of_slurms_variables(command: Command) -> Iterator[Finding]:
+    """Look for what makes kforge-run believe that it is in no job."""
+    words = command.words[: _launcher_in(command.words)]
+    taken = any(word == "SLURM_JOB_ID" or re.match(r"\$\{!SLURM_?[@*]\}", word) for word in words)
+    cleaned = "env" in words and bool({"-i", "-", "--ignore-environment"} & set(words))
+    if (taken and (words[:1] == ("unset",) or "-u" in words)) or (cleaned and len(words) < len(command.words)):
+        what = "without SLURM_JOB_ID kforge-run does not know its job, and cannot requeue it"
+        yield Finding(command.line, True, what, "take them off behind it: exec kforge-run env -u …")
+
+
+# --- what it starts ----------------------------------------------------------------------------------
+
+
+def _srun_of(command: Command) -> list[str]:
+    """Return an srun in a command, with all behind it; empty: there is none."""
+    names = [os.path.basename(word) for word in command.words]
+    return list(command.words[names.index("srun") :]) if "srun" in names else []
+
+
+def _of_a_bad_exit(command: Command, variables: Mapping[str, str], configured: bool) -> Iterator[Finding]:
+    words = _srun_of(command)
+    if words and slurm.kills_on_bad_exit(words, variables, configured):
+        inner = _launcher_in(words) is not None
+        what = "--kill-on-bad-exit: the first task that ends with an error takes those with it that still save"
+        cure = "srun --kill-on-bad-exit=0" if inner else "srun --kill-on-bad-exit=0 kforge-run …"
+        yield Finding(command.line, not inner, what, cure)
+
+
+def _of_sruns_patience(command: Command, variables: Mapping[str, str], needed: float) -> Iterator[Finding]:
+    """Look for an srun that ends the other tasks so long after the first one's end (srun(1), --wait)."""
+    words = _srun_of(command)
+    if not words:
+        return
+    given = variables.get("SLURM_WAIT", "0")
+    for before, word in itertools.pairwise(words):
+        if not word.startswith("-") and not before.startswith("-"):
+            break
+        if found := re.fullmatch(r"(?:--wait=|-W=?)(\d+)", word):
+            given = found[1]
+        elif before in ("--wait", "-W"):
+            given = word
+    if given.isdecimal() and 0 < int(given) < max(needed, 1.0):
+        what = f"srun ends the other tasks {given} s after the first one has ended, also those that save"
+        yield Finding(command.line, True, what, "srun --wait=0")
+
+
+def _of_an_agent(command: Command, variables: Mapping[str, str], needed: float) -> Iterator[Finding]:
+    start = _agent_in(command.words)
+    if start is None:
+        return
+    name = next((os.path.basename(word) for word in command.words[start:] if not word.startswith("-")), "torchrun")
+    given = variables.get(AGENT_PATIENCE_VARIABLE)
+    # What cannot be read, an expansion for instance, is taken to be right.
+    patience = AGENT_PATIENCE if given is None else float(given) if given.isdecimal() else math.inf
+    if needed > patience:
+        what = f"{name} kills the other ranks {patience:.0f} s after one has ended with an error, also those that save"
+        cure = f"export {AGENT_PATIENCE_VARIABLE}={recommended_lead(needed)}"
+        yield Finding(command.line, True, what, cure)
+
+
+def _agent_in(words: Sequence[str]) -> int | None:
+    """Return where in a command torchrun, or accelerate, is run and not only named."""
+    is_started = False  # by what has options and arguments of its own, which are not all known here
+    for index, word in enumerate(words):
+        name = os.path.basename(word)
+        is_agent = launches_ranks([word]) or (
+            (_PYTHON.fullmatch(name) is not None or word == "-m") and launches_ranks(list(words[index : index + 3]))
+        )
+        if is_agent and name != "deepspeed":
+            return index + 2 if _PYTHON.fullmatch(name) else index
+        if name in ("srun", *_CONTAINERS) or _IS_LAUNCHER.search(word):
+            is_started = True
+        elif _WORKERS.fullmatch(name) or (
+            not is_started and name not in _STARTING and not word.startswith("-") and "=" not in word
+        ):
+            return None
+    return None
