@@ -62,6 +62,8 @@ def _complain(text: str) -> None:
 def main() -> NoReturn:
     """Run as the program `kforge`."""
     keep_standard_descriptors()
+    # Where one was closed Python has none, and what is printed is for nobody.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # Journals and scripts hold what the terminal's encoding may not have.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -189,7 +189,7 @@ def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
     click.echo(
         f"    #SBATCH --signal=B:USR1@{_USUAL_LEAD}\n    #SBATCH --requeue\n    exec kforge-run python train.py\n"
     )
-    rows = [("in every partition", "notice", "SIGKILL", "back by")]
+    rows = [("in every partition", "notice", "killed", "back by")]
     rows += [_row(event) for event in clusters.events_everywhere(cluster, _USUAL_LEAD)]
     for partition in cluster.partitions:
         marks = "".join([" (default)" if partition.is_default else "", "" if partition.is_up else " (down)"])
@@ -211,12 +211,7 @@ def _limits(partition: Partition) -> str:
 
 
 def _row(event: Event) -> tuple[str, str, str, str]:
-    if event.seconds is None:
-        until = "-"
-    elif math.isinf(event.seconds):
-        until = "never"
-    else:
-        until = f"+{event.seconds:.0f} s"
+    until = "-" if event.seconds is None else f"+{event.seconds:.0f} s"
     return f"  {event.event}", event.notice, until, event.requeued_by or "nobody"
 
 
@@ -239,17 +234,14 @@ def _remarks(cluster: Cluster) -> list[str]:
 
 
 def _as_json(cluster: Cluster) -> dict[str, Any]:
-    def finite(event: Event) -> dict[str, Any]:
-        never = event.seconds is not None and math.isinf(event.seconds)
-        return {**event._asdict(), "seconds": None if never else event.seconds}
-
-    settings = cluster._asdict()
-    settings["over_time"] = None if math.isinf(cluster.over_time) else cluster.over_time
     return {
-        **settings,
-        "events": [finite(event) for event in clusters.events_everywhere(cluster, _USUAL_LEAD)],
-        "partitions": [
-            {**partition._asdict(), "events": [finite(event) for event in clusters.preemption_in(cluster, partition)]}
-            for partition in cluster.partitions
-        ],
+        **cluster._asdict(),
+        "events": [event._asdict() for event in clusters.events_everywhere(cluster, _USUAL_LEAD)],
+        "partitions": [_partition_as_json(cluster, partition) for partition in cluster.partitions],
     }
+
+
+def _partition_as_json(cluster: Cluster, partition: Partition) -> dict[str, Any]:
+    events = [event._asdict() for event in clusters.preemption_in(cluster, partition)]
+    grace = None if math.isinf(partition.grace) else partition.grace
+    return {**partition._asdict(), "grace": grace, "events": events}

@@ -134,6 +134,8 @@ def drill(
         as_job.check_options(given.options)
     elif given.options:
         raise Trouble(f"{given.options[0]} is an option of sbatch's", "it goes with --slurm")
+    if log is not None and os.path.exists(log) and not os.path.isfile(log):
+        raise Trouble(f"--log {log} is no file")
     plan = Plan(given.command, lead, patience, after, checkpoints)
     log_file = Path(log).absolute() if log else None
     with Interrupts() as interrupts:

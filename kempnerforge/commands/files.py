@@ -22,14 +22,13 @@ def write_new(path: str, content: bytes, *, force: bool, mode: int = 0o666) -> N
     Raises:
         Trouble: there is one, and it is not to be replaced; or it cannot be written, and nothing of it is left.
     """
-    with contextlib.suppress(OSError):
-        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-            return _write_through(path, content)  # /dev/stdout, a FIFO: nothing there that could be replaced
+    if _is_something_else(path):
+        return _write_through(path, content)  # /dev/stdout, a FIFO: nothing there that could be replaced
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     try:
         if os.path.isdir(path):
-            raise Trouble(f"{path} is a folder", f"name a file in it, like {os.path.join(path, 'job.sbatch')}")
+            raise Trouble(f"{path} is a folder", "name a file in it")
         if os.path.lexists(path) and not force:
             raise _exists(path)
         # Not named after the file: the name may be as long as a name can be.
@@ -50,9 +49,7 @@ def write_new(path: str, content: bytes, *, force: bool, mode: int = 0o666) -> N
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise Trouble(
-            f"cannot write {path}: {error.strerror}", "nothing was written; choose another place", status=FAILED
-        ) from None
+        raise _not_written(path, error) from None
 
 
 def _move_beside_nothing(partial: str, path: str) -> None:
@@ -70,9 +67,25 @@ def _exists(path: str) -> Trouble:
     return Trouble(f"{path} is there already", "choose another name, or replace it with --force")
 
 
+def _not_written(path: str, error: OSError) -> Trouble:
+    return Trouble(f"cannot write {path}: {error.strerror}", "nothing was written; choose another place", status=FAILED)
+
+
+def _is_something_else(path: str) -> bool:
+    """Return whether there is something that is neither a file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def _write_through(path: str, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise _not_written(path, error) from None
 
 
 def _umask() -> int:

@@ -24,8 +24,8 @@ Entry = dict[str, Any]
 _LONGEST_LINE = 16 << 20  # bytes
 #: What a process says of its own state is kept as far as a person may want to read it.
 _MOST_STATUSES = 20
-#: The last second of the year 9999, which is all that a date can show (s, epoch).
-_LAST_MOMENT = 253_402_300_799.0
+#: Year 9000 begins: a date shows no more than four digits, and what is drawn needs some room (s, epoch).
+_LAST_MOMENT = 221_845_392_000.0
 #: More than any number in a journal: counts, statuses, seconds.
 _LARGEST = 1e15
 

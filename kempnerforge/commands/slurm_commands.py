@@ -63,13 +63,23 @@ def need(command: str) -> None:
         )
 
 
-def run(command: Sequence[str], standard_input: bytes = b"", patience: float = PATIENCE) -> Answer:
+def run(
+    command: Sequence[str], standard_input: bytes = b"", patience: float = PATIENCE, without: Sequence[str] = ()
+) -> Answer:
     """Run a command of Slurm's, in the language and with the times that are understood here.
+
+    Args:
+        command: with its arguments.
+        standard_input: what it reads.
+        patience: how long it may take (s).
+        without: variables that it shall not see.
 
     Raises:
         Trouble: it cannot be executed, or does not come to an end.
     """
-    environment = {**os.environ, "LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
+    # With SBATCH_WAIT sbatch would wait for the job's end.
+    environment = {name: value for name, value in os.environ.items() if name not in ("SBATCH_WAIT", *without)}
+    environment |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
     try:
         done = subprocess.run(
             command, input=standard_input, capture_output=True, env=environment, timeout=patience, check=False
@@ -102,30 +112,43 @@ def ask(*arguments: str) -> str:
     return answer.output
 
 
-def why_not_accepted(script: bytes) -> str | None:
+def why_not_accepted(script: bytes, options: Sequence[str]) -> str | None:
     """Return why sbatch would not take a script; None: it would.
+
+    Args:
+        script: what sbatch reads.
+        options: of its command line, which count more than SBATCH_* variables; those count more than the script.
 
     Raises:
         Trouble: it cannot be asked.
     """
-    answer = run(["sbatch", "--test-only"], script)
+    answer = run(["sbatch", "--test-only", *options], script)
     if answer.controller_is_away:
         raise Trouble(answer.errors, status=FAILED)
     return None if answer.status == 0 else answer.errors
 
 
-def submit(script: bytes) -> str:
+def submit(script: bytes, options: Sequence[str]) -> str:
     """Submit a job, and return its id, with `;CLUSTER` behind it as sbatch --parsable has it.
+
+    Args:
+        script: what sbatch reads.
+        options: see `why_not_accepted`.
 
     Raises:
         Trouble: sbatch did not take it.
     """
     need("sbatch")
-    answer = run(["sbatch", "--parsable"], script, _SUBMIT_PATIENCE)
+    answer = run(["sbatch", "--parsable", *options], script, _SUBMIT_PATIENCE)
     if answer.status != 0:
-        status = FAILED if answer.controller_is_away else BAD_INPUT
-        raise Trouble(f"not submitted: {answer.errors}", hint_for(answer.errors), status=status)
+        raise not_submitted(answer)
     return answer.output.strip()
+
+
+def not_submitted(answer: Answer) -> Trouble:
+    """Return why sbatch did not take a job."""
+    status = FAILED if answer.controller_is_away else BAD_INPUT
+    return Trouble(f"not submitted: {answer.errors}", hint_for(answer.errors), status=status)
 
 
 def hint_for(refusal: str) -> str:

@@ -37,7 +37,7 @@ def submit(
     template.tell(made)
     if dry_run:
         return
-    submitted = slurm_commands.submit(made.content)
+    submitted = slurm_commands.submit(made.content, made.options)
     if parsable:
         click.echo(submitted)
         return

@@ -31,6 +31,8 @@ class Made(NamedTuple):
     """A script, and what is to be said about it."""
 
     content: bytes
+    #: What was given of sbatch's options, as its command line has them.
+    options: list[str]
     #: What in it would lose a run, or is good to know: the options that were given can do that.
     found: list[Finding]
     #: What kept sbatch from being asked about it; None: sbatch takes it.
@@ -54,19 +56,21 @@ def make(words: list[str], given: Given, *, check: bool) -> Made:
         raise Trouble(f"{words[1]!r} is too much", "the command comes behind --, and values as --key=value")
     if not given.command:
         raise Trouble("no command", f"kforge template {words[0]} -- python train.py")
-    content = templates.script(words[0], given.options, given.command).text.encode("utf-8", "surrogateescape")
-    found = findings.find(content, environment=os.environ)
-    not_checked = _why_not_checked(content) if check else None
+    script = templates.script(words[0], given.options, given.command)
+    content = script.text.encode("utf-8", "surrogateescape")
+    found = findings.find(content, environment=os.environ, given=script.given)
+    options = [str(option) for option in script.given]
+    not_checked = _why_not_checked(content, options) if check else None
     if not_checked is not None:
         sbatch_arguments.check_known(given, only_misspelt=True)
-    return Made(content, found, not_checked)
+    return Made(content, options, found, not_checked)
 
 
-def _why_not_checked(content: bytes) -> str | None:
+def _why_not_checked(content: bytes, options: list[str]) -> str | None:
     if not slurm_commands.have("sbatch"):
         return "there is no sbatch here"
     try:
-        refusal = slurm_commands.why_not_accepted(content)
+        refusal = slurm_commands.why_not_accepted(content, options)
     except Trouble as trouble:
         return str(trouble)
     if refusal is not None:
@@ -85,7 +89,7 @@ def tell(made: Made) -> None:
 
 def write(made: Made, destination: str | None, *, force: bool) -> None:
     """Write a script to a file or to standard output."""
-    if destination is None:
+    if destination is None or destination == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(made.content)
     else:

@@ -106,6 +106,7 @@ def test_how_a_template_is_used_is_not_said_in_what_is_made_from_it() -> None:
         ("torchrun-one-node", ["--gpus=8"], "8", "1"),
         ("torchrun-several-nodes", ["--gpus=a100:8", "--nodes=4"], "a100:2", "1"),
         ("srun-one-task-per-gpu", ["-G", "16"], "8", "8"),
+        ("srun-one-task-per-gpu", ["--gres=gpu:a100:2"], "a100:2", "2"),
         ("srun-one-task-per-gpu", ["--gpus-per-node=0"], "0", "4"),
     ],
 )
@@ -201,6 +202,23 @@ def test_a_place_that_takes_no_file(tmp_path: Path, place: str) -> None:
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     assert "is a folder" in refusal(kforge(*TEMPLATE, "-o", tmp_path, "--force", *COMMAND), 2)
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    assert "No space left" in refusal(kforge(*TEMPLATE, "-o", "/dev/full", "--force", *COMMAND), 125)
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+    assert kforge(*TEMPLATE, "-o", "-", *COMMAND, cwd=tmp_path).stdout.endswith("exec kforge-run python train.py\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_changes_no_status(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "job.sbatch").write_text(BAD)
+    for arguments, status in (("doctor job.sbatch", 1), ("template --list", 0), ("doctor nowhere", 2)):
+        command = f"{shlex.quote(str(KFORGE))} {arguments} {closed}"
+        assert (
+            subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False).returncode == status
+        )
 
 
 def test_a_pipe_as_the_file_is_written_to() -> None:

@@ -117,6 +117,17 @@ def test_a_submitted_job_runs_the_command_unchanged_through_a_notice(slurm: Sand
     run.says("unchanged").says("step 3 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=60)
 
 
+def test_what_was_typed_counts_more_than_a_variable(slurm: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # To sbatch a variable counts more than the script.
+    for name, value in {"PARTITION": "preemptible", "JOB_NAME": "of-a-variable", "TIMELIMIT": "7", "WAIT": "1"}.items():
+        monkeypatch.setitem(slurm.environment, f"SBATCH_{name}", value)
+    options = ("--hold", "--partition=main", "--time=9", "--cpus-per-task=1")
+    job = int(kforge(slurm, "submit", "single-process", "--parsable", *options, "--", "true").stdout)
+    slurm.submitted.append(job)
+    record = slurm.job(job)
+    assert (record["Partition"], record["TimeLimit"], record["JobName"]) == ("main", "00:09:00", "of-a-variable")
+
+
 def test_parsable_prints_the_number_alone(slurm: Sandbox) -> None:
     answer = kforge(slurm, "submit", "array", "--parsable", "--hold", "--array=4", "--cpus-per-task=1", "--", "true")
     assert answer.stderr == ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from kempnerforge.commands.diagnosis import cluster
@@ -17,12 +15,13 @@ JobFileAppend           = 0
 JobRequeue              = 1
 KillOnBadExit           = 0
 KillWait                = 30 sec
-OverTimeLimit           = {over} min
+PowerPlugin             = {empty}
 PreemptMode             = REQUEUE
 PreemptType             = preempt/{preemption}
 RequeueExit             = {exits}
 RequeueExitHold         = (null)
 SchedulerParameters     = {parameters}
+SlurmctldParameters     = {slurmctld}
 SLURM_VERSION           = 22.05.8
 """
 PARTITION = (
@@ -31,7 +30,8 @@ PARTITION = (
 
 
 def parse(grace: int = 0, mode: str = "REQUEUE", **settings: str) -> Cluster:
-    usual = {"auth": "(null)", "over": "0", "preemption": "partition_prio", "exits": "(null)", "parameters": "(null)"}
+    usual = {"preemption": "partition_prio", "empty": "", "exits": "(null)", "auth": "(null)"}
+    usual |= {"parameters": "(null)", "slurmctld": "(null)"}
     return cluster.parse(CONFIG.format(**{**usual, **settings}), PARTITION.format(grace=grace, mode=mode))
 
 
@@ -56,11 +56,8 @@ def test_how_long_a_requeued_job_waits(auth: str, parameters: str, wait: float) 
     assert parse(auth=auth, parameters=parameters).requeue_wait == wait
 
 
-@pytest.mark.parametrize("over", ["UNLIMITED", "2"])
-def test_the_time_beyond_the_limit(over: str) -> None:
-    limit = cluster.events_everywhere(parse(over=over), 120)[0]
-    assert limit.seconds == (math.inf if over == "UNLIMITED" else 120 + 120 + 30)
-    assert limit.requeued_by == "kforge-run"
+def test_kforge_run_kills_in_time_to_requeue() -> None:
+    assert cluster.events_everywhere(parse(), 120)[0].seconds == 115
 
 
 def test_who_requeues_after_each_event() -> None:
@@ -82,8 +79,13 @@ def test_a_preemption_without_a_grace() -> None:
 
 @pytest.mark.parametrize("parameter", ["preempt_send_user_signal", "a=b,send_user_signal"])
 def test_a_preemption_that_sends_the_user_signal(parameter: str) -> None:
-    batch = preemption(parse(grace=60, parameters=parameter))[0]
+    batch = preemption(parse(grace=60, slurmctld=parameter))[0]
     assert (batch.notice, batch.seconds) == ("SIGUSR1 at once", 90)
+
+
+def test_a_grace_without_end() -> None:
+    (event,) = preemption(parse(grace=4294967295))
+    assert event.seconds is None
 
 
 def test_a_preemption_that_only_suspends() -> None:

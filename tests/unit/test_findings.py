@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kempnerforge.commands.batch import templates
 from kempnerforge.commands.batch.sbatch_options import Option
 from kempnerforge.commands.diagnosis import cluster, findings
-from kempnerforge.commands.diagnosis.findings import Past
+from kempnerforge.commands.diagnosis.finding import Finding, Past
 from kempnerforge.commands.trouble import Trouble
 
 GOOD = """#!/bin/bash
@@ -30,7 +30,7 @@ TORCHRUN = GOOD.replace("python train.py", "torchrun train.py").replace(
 THREE_LINES = "#!/bin/bash\n#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\nexec kforge-run python train.py\n"
 
 
-def find(script: str, **about: object) -> list[findings.Finding]:
+def find(script: str, **about: object) -> list[Finding]:
     return findings.find(script.encode("utf-8", "surrogateescape"), **about)  # type: ignore[arg-type]
 
 
@@ -48,21 +48,22 @@ def test_nothing_is_found_in_a_template(name: str) -> None:
     assert find((templates.FOLDER / f"{name}.sbatch").read_text()) == []
 
 
+RUN = "exec kforge-run python train.py"
 PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 #: What is replaced in GOOD, by what, on which line that is found, and what the finding and its cure say.
 LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "no exec": ("exec kforge-run", "kforge-run", 7, "no exec", "exec kforge-run python train.py"),
     "in a pipeline": ("train.py", "train.py | tee log", 7, "in a pipeline", "--output"),
     "in the background": ("train.py", "train.py & wait", 7, "in the background", "exec kforge-run"),
-    "in a subshell": ("exec kforge-run python train.py", "( exec kforge-run x )", 7, "in a subshell", "exec"),
+    "in a subshell": (RUN, "( exec kforge-run x )", 7, "in a subshell", "exec"),
     "behind conda run": ("exec kforge-run", "exec conda run kforge-run", 7, "conda stands between", "exec"),
     "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nobody requeues", "exec kforge-run srun -n4"),
     "not at all": ("exec kforge-run python", "python", 7, "does not run under", "exec kforge-run python"),
-    "a function in a pipeline": ("exec kforge-run python train.py", "f() { exec kforge-run x; }; f | tee", 7, "subshell", "exec"),
-    "a group in the background": ("exec kforge-run python train.py", "{ exec kforge-run x; } & wait", 7, "subshell", "exec"),
+    "a function in a pipeline": (RUN, "f() { exec kforge-run x; }; f | tee", 7, "subshell", "exec"),
+    "a group in the background": (RUN, "{ exec kforge-run x; } & wait", 7, "subshell", "exec"),
     "unset": ("module", "unset ${!SLURM_@}\nmodule", 6, "without SLURM_JOB_ID", "env -u"),
     "env -i": ("exec kforge-run", "exec env -i kforge-run", 7, "without SLURM_JOB_ID", "env -u"),
-    "srun --wait": ("python train", "srun --wait=30 kforge-run python train", 7, "30 s after the first", "srun --wait=0"),
+    "srun --wait": ("python train", "srun --wait=30 python train", 7, "30 s after the first", "--wait=0"),
     "a short timeout": ("kforge-run", "kforge-run --timeout=6", 7, "leaves 4 s", "leave it out"),
     "KFORGE_TIMEOUT": ("exec", "KFORGE_TIMEOUT=6 exec", 7, "leaves 4 s", "leave it out"),
     "joined": ("kforge-run", "kforge-run --max-requeues=0", 7, "never brings", "leave it out"),
@@ -70,7 +71,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "a log that is a folder": ("=append", "=append -o .", 5, ". is a folder", "./%x-%j.log"),
     "all output redirected": ("module", "exec > all.log 2>&1\nmodule", 6, "empties all.log", ">>all.log"),
     "&> redirected": ("train.py", "train.py >& x.log", 7, "empties x.log", "&>>x.log"),
-    "in bash -c": ("exec kforge-run python train.py", "bash -c 'kforge-run python train.py'", 7, "subshell", "exec"),
+    "in bash -c": (RUN, "bash -c 'kforge-run python train.py'", 7, "subshell", "exec"),
     "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
     "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
     "TERM": ("B:USR1@120", "B:TERM@120", 3, "does not requeue after TERM", "#SBATCH --signal=B:USR1@120"),

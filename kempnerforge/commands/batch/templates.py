@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from ...launcher.delivery import launches_ranks
 from ...launcher.policy.tables import recommended_lead
@@ -20,6 +21,8 @@ _ENDING = ".sbatch"
 #: How a template is used as it stands: no longer true of what is made from it.
 _USAGE = re.compile(r"#\n#\s+sbatch .*\n")
 _AGENT_PATIENCE = re.compile(rf"(export {AGENT_PATIENCE_VARIABLE}=)(\d+)")
+#: A value of ``--gres`` that asks for GPUs and nothing else.
+_ONLY_GPUS = re.compile(r"(?:gres:)?gpu:((?:[^:,]+:)?\d+)")
 #: Where a template has as many of the one as of the other, so has what is made from it.
 _TASKS_AND_GPUS = ("ntasks-per-node", "gpus-per-node")
 
@@ -34,7 +37,19 @@ def description(name: str) -> str:
     return _read(name).lines[1].lstrip("# ").rstrip(":.")
 
 
-def script(name: str, options: list[Option], command: list[str]) -> BatchScript:
+class Script(NamedTuple):
+    """A batch script made from a template.
+
+    Attributes:
+        text: all of it.
+        given: the options that were set in it, as the template has them.
+    """
+
+    text: str
+    given: list[Option]
+
+
+def script(name: str, options: list[Option], command: list[str]) -> Script:
     """Return a batch script made from a template.
 
     Args:
@@ -48,14 +63,15 @@ def script(name: str, options: list[Option], command: list[str]) -> BatchScript:
     made = _read(name)
     _check_command(made, command)
     options = _per_node(made, options)
-    for option in [*options, *_following(made, options)]:
+    options += _following(made, options)
+    for option in options:
         _check_that_it_can_be_said(option)
         made.set(option)
     consistency.check(_options(made))
     made = BatchScript(_USAGE.sub("", made.text))
     _give_the_agent_as_long(made)
     made.put_command(command)
-    return made
+    return Script(made.text, options)
 
 
 def _check_command(template: BatchScript, command: list[str]) -> None:
@@ -71,7 +87,8 @@ def _check_command(template: BatchScript, command: list[str]) -> None:
 
 
 def _per_node(template: BatchScript, given: list[Option]) -> list[Option]:
-    """Return the options with `--gpus` said per node where the template says so: sbatch takes only one of them."""
+    """Return the options with GPUs said per node where the template says so: sbatch wants them said once."""
+    given = [_gpus_of(option) for option in given]
     own = _options(template)
     values = {option.name: option.value or "" for option in given}
     if "gpus" not in values or "gpus-per-node" in values or "gpus-per-node" not in own:
@@ -84,6 +101,11 @@ def _per_node(template: BatchScript, given: list[Option]) -> list[Option]:
         raise Trouble(f"{count} GPUs cannot be shared evenly by {nodes} nodes", "use --gpus-per-node")
     per_node = Option("gpus-per-node", f"{kind}{colon}{int(count) // int(nodes)}")
     return [option for option in given if option.name != "gpus"] + [per_node]
+
+
+def _gpus_of(option: Option) -> Option:
+    found = _ONLY_GPUS.fullmatch(option.value or "") if option.name == "gres" else None
+    return option if found is None else Option("gpus-per-node", found[1])
 
 
 def _following(template: BatchScript, given: list[Option]) -> list[Option]:

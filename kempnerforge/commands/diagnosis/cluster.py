@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...launcher import slurm
-from ...launcher.policy.tables import MANUAL_WINDOW
+from ...launcher.policy.tables import MANUAL_WINDOW, REQUEUE_GAP
 from .. import slurm_commands
 
+#: How Slurm prints what has no limit: 2^32 - 1.
+_UNLIMITED = "4294967295"
 #: After a requeue a job waits for its old credential to expire: AuthInfo=cred_expire, 120 s unless set (s).
 _CREDENTIAL_EXPIRES = 120.0
 
@@ -48,7 +51,6 @@ class Cluster(NamedTuple):
         kills_on_bad_exit: srun kills all tasks when one ends with an error (KillOnBadExit).
         sends_user_signal: a preemption sends the signal of `--signal` at once.
         preemption: what decides who is preempted: partition_prio, qos or none.
-        over_time: seconds that a job may run beyond its limit (OverTimeLimit); infinite: there is no end.
         requeue_wait: seconds that a requeued job waits at least.
         requeue_exits: exit statuses after which Slurm requeues by itself (RequeueExit, RequeueExitHold).
         partitions: all of them.
@@ -62,7 +64,6 @@ class Cluster(NamedTuple):
     kills_on_bad_exit: bool
     sends_user_signal: bool
     preemption: str
-    over_time: float
     requeue_wait: float
     requeue_exits: str
     partitions: tuple[Partition, ...]
@@ -74,7 +75,7 @@ class Event(NamedTuple):
     Attributes:
         event: what happens.
         notice: what kforge-run gets, and when.
-        seconds: from there until SIGKILL; None: nobody kills.
+        seconds: from there until kforge-run or Slurm kills what has not ended; None: nobody kills.
         requeued_by: who brings the job back; empty: nobody.
     """
 
@@ -100,15 +101,15 @@ def parse(config: str, partitions: str) -> Cluster:
         config: of `show config`.
         partitions: of `show partition --oneliner`.
     """
-    settings = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
+    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", config, re.MULTILINE))
     facts = slurm.parse_site(config, "")
-    parameters = ",".join(settings.get(f"{kind}Parameters", "") for kind in ("Preempt", "Scheduler", "Slurmctld"))
+    # A parameter of slurmctld's on 22.05 (seen; among the scheduler's it does nothing), later of the preemption's.
+    parameters = ",".join(settings.get(f"{kind}Parameters", "") for kind in ("Preempt", "Slurmctld"))
     preemption = settings.get("PreemptType", "none").removeprefix("preempt/").replace("(null)", "none")
     expires = re.search(r"cred_expire=(\d+)", settings.get("AuthInfo", ""))
-    delay = re.search(r"requeue_delay=(\d+)", parameters)
+    delay = re.search(r"requeue_delay=(\d+)", settings.get("SchedulerParameters", ""))
     wait = delay or expires
     exits = [f"{key} {settings[key]}" for key in ("RequeueExit", "RequeueExitHold") if _is_set(settings, key)]
-    over_time = settings.get("OverTimeLimit", "0").split()[0]
     return Cluster(
         name=settings.get("ClusterName", ""),
         version=settings.get("SLURM_VERSION", ""),
@@ -118,7 +119,6 @@ def parse(config: str, partitions: str) -> Cluster:
         kills_on_bad_exit=facts.kill_on_bad_exit,
         sends_user_signal=bool(re.search(r"\b(preempt_)?send_user_signal\b", parameters)),
         preemption=preemption,
-        over_time=float(over_time) * 60 if over_time.isdigit() else float("inf"),
         requeue_wait=float(wait[1]) if wait else _CREDENTIAL_EXPIRES,
         requeue_exits=", ".join(exits),
         partitions=tuple(
@@ -140,12 +140,12 @@ def _partition(line: str, cluster_mode: str, preemption: str) -> Partition:
     modes = [
         name for name in ("REQUEUE", "CANCEL", "SUSPEND") if name in (cluster_mode if preemption == "qos" else mode)
     ]
-    grace = slurm.parse_site("", line).site.grace_time
+    grace = fields.get("GraceTime", "0").replace(_UNLIMITED, "UNLIMITED")
     return Partition(
         name=fields["PartitionName"],
         is_default=fields.get("Default") == "YES",
         preempted_by="" if preemption == "none" else (modes[0] if modes else ""),
-        grace=grace or 0.0,
+        grace=float(grace) if grace.isdecimal() else math.inf,
         longest=fields.get("MaxTime", "UNLIMITED"),
         usual=fields.get("DefaultTime", "NONE"),
         is_up=fields.get("State", "UP") == "UP",
@@ -163,11 +163,8 @@ def events_everywhere(cluster: Cluster, lead: int) -> list[Event]:
         lead: of `--signal=B:USR1@…` (s).
     """
     kill_wait = cluster.kill_wait
-    over = cluster.over_time
     return [
-        Event(
-            f"time limit, --signal=B:USR1@{lead}", f"SIGUSR1, {lead} s before", lead + over + kill_wait, "kforge-run"
-        ),
+        Event(f"time limit, --signal=B:USR1@{lead}", f"SIGUSR1, {lead} s before", lead - REQUEUE_GAP, "kforge-run"),
         Event("time limit, no --signal", "SIGTERM", kill_wait, "kforge-run"),
         Event("scancel -b -s USR1 JOB", "SIGUSR1", MANUAL_WINDOW, "kforge-run"),
         Event("scancel -s USR1 JOB (no -b)", "none: job steps only", None, ""),
@@ -180,6 +177,8 @@ def events_everywhere(cluster: Cluster, lead: int) -> list[Event]:
 def preemption_in(cluster: Cluster, partition: Partition) -> list[Event]:
     """Return what a preemption means in a partition; nothing: there is none (slurm-facts, "Who receives what")."""
     grace, kill_wait = partition.grace, cluster.kill_wait
+    if math.isinf(grace):
+        return [Event("preempted", "none: as long as it likes", None, "")]
     back = {"REQUEUE": "Slurm", "CANCEL": "kforge-run"}
     if partition.preempted_by == "SUSPEND":
         return [Event("preempted", "none: stopped", None, "goes on later")]

@@ -97,9 +97,9 @@ class AsJob:
         ]
         text = script(plan, folder).encode("utf-8", "surrogateescape")
         with interrupts.held():
-            answer = slurm_commands.run(command, text, _SUBMIT_PATIENCE)
+            answer = slurm_commands.run(command, text, _SUBMIT_PATIENCE, without=("SBATCH_ARRAY_INX",))
         if answer.status != 0:
-            raise Trouble(f"not submitted: {answer.errors}", status=FAILED)
+            raise slurm_commands.not_submitted(answer)
         self.job, _, cluster = answer.output.strip().partition(";")
         self._cluster = [f"--clusters={cluster}"] if cluster else []
         self._state, self._reason, self._nodes = "PENDING", "", ""
@@ -122,7 +122,12 @@ class AsJob:
                 raise self._not_seen()
             return False
         all_told = look(self.folder).over or error_of(self.log.text()) is not None
-        return all_told or self._reason == _NOT_LAUNCHED or now - self._over_at > _SEEN_WITHIN
+        never_ran = self._reason == _NOT_LAUNCHED or self._was_cancelled_early
+        return all_told or never_ran or now - self._over_at > _SEEN_WITHIN
+
+    @property
+    def _was_cancelled_early(self) -> bool:
+        return self._state == "CANCELLED" and self._runs_since is None and not self.log.size
 
     def _is_over(self) -> bool:
         return self._over_at is not None
@@ -202,6 +207,8 @@ class AsJob:
 
     def why_not_started(self) -> Trouble:
         """Return kforge-run's own reason, or what else there is to know."""
+        if self._was_cancelled_early:
+            return Trouble(f"job {self.job} was cancelled before it started", status=FAILED)
         text = self.log.text()
         if (why := error_of(text)) is not None:
             return Trouble(why, status=self._exit_status())

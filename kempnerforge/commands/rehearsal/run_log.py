@@ -19,8 +19,8 @@ _HANDLER = re.compile(r"(?:\s*\d+: )?kempnerforge: ")
 _WATCHER = "/kempnerforge/resilience/"
 #: What is said at each stage of an escalation: the report tells that in its own words.
 _STAGES = ("still running: ", "not requeued: ")
-#: Blocks of this size are copied (bytes).
-_BLOCK = 1 << 16
+#: Blocks of this size are copied, and so much at a time: a run may write faster than anybody reads (bytes).
+_BLOCK, _MOST_AT_A_TIME = 1 << 16, 1 << 20
 
 
 class RunLog:
@@ -60,7 +60,8 @@ class RunLog:
         try:
             with self.path.open("rb") as file:
                 file.seek(self._copied)
-                while block := file.read(_BLOCK):
+                until = self._copied + _MOST_AT_A_TIME
+                while self._copied < until and (block := file.read(_BLOCK)):
                     self._copied += len(block)
                     while block:
                         block = block[os.write(2, block) :]
