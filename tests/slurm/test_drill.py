@@ -173,5 +173,5 @@ def test_what_sbatch_does_not_take(slurm: Sandbox, folder: Path) -> None:
         text=True,
         check=False,
     )
-    assert (answer.returncode, answer.stdout) == (125, "")
+    assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.startswith("kforge: error: not submitted: invalid partition specified: nowhere")
