@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.launch import Launch, Launched, become_subreaper, descendants, status_of
+from tests.process.launch import PATIENCE, Launch, Launched, become_subreaper, descendants, status_of
 
 BIN = Path(sys.prefix) / "bin"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -206,7 +206,9 @@ def saves_once(run: Launched) -> None:
     """Check that the run is told, and comes to its end by itself."""
     line_of(run, "told")
     assert run.rest() == ["saved"], run.log
-    run.ends(CHECKPOINTED)
+    run.process.wait(PATIENCE)
+    # A worker's thread that hands out descriptors complains if Ctrl-C comes while the main process takes one.
+    run.ends(CHECKPOINTED, buggy="resource_sharer.py" in run.log)
     assert len(pids_of(run, "armed")) == 1
 
 
