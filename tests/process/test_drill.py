@@ -51,7 +51,7 @@ def test_a_cooperative_program_passes_with_all_its_times(launch: Launch) -> None
     arguments = ("--lead", "20", "--checkpoint", str(checkpoint), "--json", "--")
     found = json.loads(drill(launch, 0, *arguments, *training(checkpoint, "--save-seconds", "0.5")))
     times = found["shutdown"]
-    assert 0 <= times["first_poll"] < times["saved"] <= times["exit"] < 5
+    assert 0 <= times["first_poll"] < times["saved"] <= times["exit"] < 20
     assert times["saved"] - times["first_poll"] >= 0.5
     assert found["use"]["needed"] == pytest.approx(1.5 * round(times["exit"], 1) + 60)
     assert found["checkpoints"][0]["problem"] is None and found["checkpoints"][0]["size"] > 100
