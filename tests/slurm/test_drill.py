@@ -112,7 +112,8 @@ def test_each_task_counts(slurm: Sandbox, folder: Path) -> None:
 def test_a_task_that_fails_counts_too(slurm: Sandbox, folder: Path) -> None:
     """srun ends with the highest of its tasks' statuses: 85 hides the 3."""
     task = ["sh", "-c", f'exec python {OTHER_PROGRAMS}/save_at_ctrl_c.py "" $((85 - 82 * SLURM_PROCID))']
-    arguments = ("--lead", "30", "--ntasks=2", "--after", "2")
+    # Neither polls: on a loaded machine it takes seconds until both are there.
+    arguments = ("--lead", "30", "--ntasks=2", "--after", "12")
     report = drill(slurm, folder, 1, *arguments, "--", "srun", "kforge-run", *task)
     assert re.search(r"FAIL +task 0\.1 exited with 3", report)
 
