@@ -92,7 +92,7 @@ def test_it_resumes_too(slurm: Sandbox, folder: Path) -> None:
 
 def test_a_job_that_ignores_everything_fails(slurm: Sandbox, folder: Path) -> None:
     command = program("ignore_everything.py").split()
-    report = drill(slurm, folder, 1, "--after", "1.5", "--lead", "2", "--", *command)
+    report = drill(slurm, folder, 1, "--after", "6", "--lead", "2", "--", *command)
     assert "FAIL         it did not end at the notice, and had to be killed" in report
     assert "  it said\n    ignoring" in report
 
