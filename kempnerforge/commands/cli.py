@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from .. import __about__
-from ..launcher.output import keep_standard_descriptors, one_line
+from ..launcher.output import complain, keep_standard_descriptors
 from .completion import completion
 from .doctor import doctor
 from .drill import drill
@@ -53,10 +53,7 @@ for command in (template, submit, doctor, drill, report, completion):
 
 
 def _complain(text: str) -> None:
-    try:
-        os.write(2, f"kforge: error: {one_line(' '.join(text.split()))}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass  # nobody to tell; the exit status says it
+    complain("kforge", " ".join(text.split()))
 
 
 def main() -> NoReturn:

@@ -14,12 +14,12 @@ import click
 
 from ..launcher.journal import default_folder
 from . import journals, sbatch_arguments, slurm_commands
-from .batch.batch_script import BatchScript
 from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters
 from .diagnosis import findings
 from .diagnosis.cluster import Cluster, Event, Partition
 from .diagnosis.finding import Finding, Past
+from .diagnosis.findings import Subject
 from .sbatch_arguments import Given, SbatchOptionsCommand
 from .trouble import FOUND, Trouble
 
@@ -49,14 +49,7 @@ Exit status: 1 if something would lose a run.
 @click.command(cls=SbatchOptionsCommand, epilog=_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--journal", type=click.Path(), metavar="DIR", envvar="KFORGE_JOURNAL", help="Folder of the journals.")
-@click.argument(
-    "words",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    metavar="[SCRIPT]",
-    callback=sbatch_arguments.take_words,
-    shell_complete=sbatch_arguments.complete_file,
-)
+@sbatch_arguments.words_argument("[SCRIPT]", sbatch_arguments.complete_file)
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[str]) -> int:
     """Find what would lose a run, on this cluster or in a script.
@@ -72,10 +65,10 @@ def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[s
         _show_cluster(_wanted(clusters.read(), given), as_json=as_json)
         return 0
     script = words[0]
-    content = _read(script)
+    subject = Subject(_read(script), script)
     cluster, unknown = _cluster_if_any()
-    past = _past(script, content, given, journal or default_folder(os.environ))
-    found = findings.find(content, cluster=cluster, past=past, environment=os.environ, given=given)
+    past = _past(script, subject, given, journal or default_folder(os.environ))
+    found = findings.find(subject, cluster=cluster, past=past, environment=os.environ, given=given)
     if as_json:
         click.echo(json.dumps({"script": script, "findings": [finding._asdict() for finding in found]}, indent=2))
     else:
@@ -92,12 +85,9 @@ def _read(path: str) -> bytes:
         if not os.path.isfile(path):
             raise Trouble(f"{path} is no file" if os.path.exists(path) else f"there is no file {path}")
         with open(path, "rb") as file:
-            content = file.read(_MOST)
+            return file.read(_MOST)
     except OSError as error:
         raise Trouble(f"cannot read {path}: {error.strerror}") from None
-    if b"\0" in content:
-        raise Trouble(f"{path} is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
-    return content
 
 
 def _cluster_if_any() -> tuple[Cluster | None, str]:
@@ -110,12 +100,10 @@ def _cluster_if_any() -> tuple[Cluster | None, str]:
         return None, str(trouble)
 
 
-def _past(script: str, content: bytes, given: list[Option], folder: str) -> Past | None:
+def _past(script: str, subject: Subject, given: list[Option], folder: str) -> Past | None:
     """Return what the slowest of the earlier attempts of a job of this name has shown; None: there are none."""
-    parsed = BatchScript(content[: 1 << 20].decode("utf-8", "surrogateescape"))
-    options = findings.job_options(parsed, os.environ, given)
+    options = findings.job_options(subject.script, os.environ, given)
     name = options["job-name"].option.value if "job-name" in options else os.path.basename(script)
-    words = findings.launched(content)
     slowest: Past | None = None
     for path in _latest_journals(folder):
         for attempt in _attempts(path):
@@ -124,7 +112,7 @@ def _past(script: str, content: bytes, given: list[Option], folder: str) -> Past
             was_killed = attempt.outcome == "forced"
             end = attempt.exit_time if attempt.shutdown is None else attempt.notice.time + attempt.shutdown
             if end is not None and (slowest is None or end - attempt.notice.time > slowest.stop):
-                same = _may_be_the_same(words, attempt.command)
+                same = _may_be_the_same(subject.launched, attempt.command)
                 slowest = Past(attempt.job, end - attempt.notice.time, was_killed, same)
     return slowest
 

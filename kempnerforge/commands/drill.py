@@ -90,14 +90,7 @@ class _DrillCommand(SbatchCommand):
     "--log", type=click.Path(), metavar="FILE", help="Keep the command's output; else it is kept after a FAIL."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.argument(
-    "words",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    metavar="",
-    callback=sbatch_arguments.take_words,
-    shell_complete=sbatch_arguments.complete_command,
-)
+@sbatch_arguments.words_argument("", sbatch_arguments.complete_command)
 @click.pass_context
 def drill(
     ctx: click.Context,

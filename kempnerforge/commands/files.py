@@ -44,7 +44,7 @@ def write_new(path: str, content: bytes, *, force: bool, mode: int = 0o666) -> N
             else:
                 _move_beside_nothing(partial, path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # it has been moved
                 os.unlink(partial)
     except FileExistsError:
         raise _exists(path) from None

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ..launcher import slurm
 from . import slurm_commands
+from .diagnosis import cluster
 from .journals import Journal
 from .trouble import Trouble
 
@@ -26,9 +27,9 @@ def states(journals: Iterable[Journal]) -> dict[str, str]:
     until = time.monotonic() + _PATIENCE
     found = {}
     try:
-        cluster = _cluster(_ask(until, "show", "config"))
+        name = cluster.parse(_ask(until, "show", "config"), "").name
         for journal in wanted:
-            if journal.cluster.lower() == cluster.lower():
+            if journal.cluster.lower() == name.lower():
                 answer = _ask(until, "show", "job", "-o", journal.job)
                 if (job := slurm.parse_job(answer, journal.job, 0.0)) is not None:
                     found[journal.job] = job.state
@@ -42,21 +43,15 @@ def without_journal(job: str) -> tuple[str, str] | None:
     if not job.replace("_", "").isdecimal() or not slurm_commands.have("scontrol"):
         return None
     try:
-        answer = _ask(time.monotonic() + _PATIENCE, "show", "job", "-o", job)
+        answer = _ask(time.monotonic() + _PATIENCE, "show", "job", job)
     except Trouble:
         return None
     state = re.search(r" JobState=(\w+) Reason=(\S+)", answer)
-    log = re.search(r" StdOut=(.*?)(?: Power=| TresPerNode=| MailUser=|$)", answer, re.MULTILINE)
     if state is None:
         return None
     reason = "" if state[2] in ("None", "(null)") else f" ({state[2]})"
-    return state[1] + reason, log[1].strip() if log else ""
+    return state[1] + reason, slurm_commands.log_in(answer)
 
 
 def _ask(until: float, *arguments: str) -> str:
     return slurm_commands.run(["scontrol", *arguments], patience=max(until - time.monotonic(), 0.1)).output
-
-
-def _cluster(config: str) -> str:
-    name = re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE)
-    return name[1] if name else ""

@@ -250,8 +250,9 @@ def find(folder: str | Path, job: str) -> list[Path]:
         return [path for path in (Path(job), Path(folder, job)) if path.exists()][:1]
     journals = _journals(folder)
     found = {Path(entry) for entry, name in journals if job in name.answers_to}
-    if array := _ARRAY.fullmatch(job):
-        # A task has a job number of its own, not below its array's.
+    array = _ARRAY.fullmatch(job)
+    if array and (not found or any(map(_array_task, found))):
+        # It may be an array's. A task has a job number of its own, not below its array's.
         later = (Path(entry) for entry, name in journals if name.job and int(name.job) >= int(array[1]))
         found.update(path for path in later if _is_task_of(job, _array_task(path)))
     return sorted(found, key=_order)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -32,9 +33,11 @@ _COMMON = {
     "output": "Log file; %j is the job's number, %x its name.",
     "signal": "Notice before the time limit: B:USR1@SECONDS.",
 }
+_LETTERS = {name: letter for letter, name in {**sbatch_options.SHORT, **sbatch_options.SHORT_FLAGS}.items()}
 #: Letters that mean something else here.
 _TAKEN = frozenset("oh")
 _META = "kempnerforge.commands"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Given:
@@ -141,11 +144,22 @@ def complete_template(ctx: click.Context, _parameter: click.Parameter, incomplet
     ]
 
 
+def words_argument(metavar: str, shell_complete: Callable[..., list[Any]]) -> Callable[[_Function], _Function]:
+    """Return a decorator for what is neither an option nor the command behind `--`: it becomes `words`."""
+    return click.argument(
+        "words",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        metavar=metavar,
+        callback=take_words,
+        shell_complete=shell_complete,
+    )
+
+
 def _parameter(name: str) -> click.Option:
-    letters = {long: short for short, long in {**sbatch_options.SHORT, **sbatch_options.SHORT_FLAGS}.items()}
     declarations = [f"--{name}", f"sbatch_{name.replace('-', '_')}"]
-    if name in letters and letters[name] not in _TAKEN:
-        declarations.insert(1, f"-{letters[name]}")
+    if name in _LETTERS and _LETTERS[name] not in _TAKEN:
+        declarations.insert(1, f"-{_LETTERS[name]}")
     is_flag = name in sbatch_options.FLAGS or name in sbatch_options.SHORT_FLAGS.values()
 
     def take(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:

@@ -158,5 +158,10 @@ def hint_for(refusal: str) -> str:
 
 def log_of(job: str) -> str:
     """Return where a job's log will be, with `%a` for the number of an array's task."""
-    path = re.search(r"^\s*StdOut=(.*)$", ask("show", "job", job), re.MULTILINE)
-    return path[1].replace(_NO_TASK, "%a") if path else "scontrol does not say where"
+    return log_in(ask("show", "job", job)).replace(_NO_TASK, "%a")
+
+
+def log_in(record: str) -> str:
+    """Return where a job's log is, by what `scontrol show job` says of it."""
+    path = re.search(r"^\s*StdOut=(.*)$", record, re.MULTILINE)
+    return path[1] if path else "scontrol does not say where"

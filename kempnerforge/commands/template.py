@@ -12,6 +12,7 @@ from . import files, sbatch_arguments, slurm_commands
 from .batch import templates
 from .diagnosis import findings
 from .diagnosis.finding import Finding
+from .diagnosis.findings import Subject
 from .sbatch_arguments import Given, SbatchCommand
 from .trouble import Trouble
 
@@ -58,7 +59,7 @@ def make(words: list[str], given: Given, *, check: bool) -> Made:
         raise Trouble("no command", f"kforge template {words[0]} -- python train.py")
     script = templates.script(words[0], given.options, given.command)
     content = script.text.encode("utf-8", "surrogateescape")
-    found = findings.find(content, environment=os.environ, given=script.given)
+    found = findings.find(Subject(content), environment=os.environ, given=script.given)
     options = [str(option) for option in script.given]
     not_checked = _why_not_checked(content, options) if check else None
     if not_checked is not None:
@@ -97,14 +98,7 @@ def write(made: Made, destination: str | None, *, force: bool) -> None:
         click.echo(f"written: {os.path.abspath(destination)}", err=True)
 
 
-words_argument = click.argument(
-    "words",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    metavar="NAME",
-    callback=sbatch_arguments.take_words,
-    shell_complete=sbatch_arguments.complete_template,
-)
+words_argument = sbatch_arguments.words_argument("NAME", sbatch_arguments.complete_template)
 destination_option = click.option(
     "-o", "--script", "destination", type=click.Path(), metavar="FILE", help="Write the script to FILE."
 )

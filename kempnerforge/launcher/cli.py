@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from .. import __about__
-from .output import keep_standard_descriptors, one_line
+from .output import complain, keep_standard_descriptors
 from .policy.tables import EXIT_STATUSES
 from .settings import Settings
 
@@ -184,10 +184,7 @@ def _run(settings: Settings) -> int:
 
 
 def _complain(text: str) -> None:
-    try:
-        os.write(2, f"kforge-run: error: {one_line(text)}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass  # nobody to tell; the exit status says it
+    complain("kforge-run", text)
 
 
 def _leave(status: int) -> NoReturn:

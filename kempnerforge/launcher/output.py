@@ -54,6 +54,14 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def complain(program: str, text: str) -> None:
+    """Say in one line why a program ends with an error."""
+    try:
+        os.write(2, f"{program}: error: {one_line(text)}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody to tell; the exit status says it
+
+
 def keep_standard_descriptors() -> None:
     """Put /dev/null where standard input, output or error is closed.
 

@@ -14,7 +14,7 @@ from .policy import tables
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
 _SIGNAL_OPTION = re.compile(r"^#SBATCH\s+--signal[=\s]+(?:[RB]+:)?\w+(?:@(\d+))?", re.MULTILINE)
-_DEFAULT_LEAD = 60.0
+DEFAULT_LEAD = 60
 #: What torchrun's agent gives the other ranks when one has ended with an error (s), and what changes that.
 AGENT_PATIENCE = 30.0
 AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
@@ -65,7 +65,7 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
         script: the batch script.
     """
     option = _SIGNAL_OPTION.search(script)
-    lead = 0.0 if option is None else float(option[1] or _DEFAULT_LEAD)
+    lead = 0.0 if option is None else float(option[1] or DEFAULT_LEAD)
     if time_to_stop <= max(lead, kill_wait):
         return None
     without = f"the batch script has no --signal, and unless sbatch was given one Slurm gives {kill_wait:.0f} s"

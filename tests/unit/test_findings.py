@@ -12,6 +12,7 @@ from kempnerforge.commands.batch import templates
 from kempnerforge.commands.batch.sbatch_options import Option
 from kempnerforge.commands.diagnosis import cluster, findings
 from kempnerforge.commands.diagnosis.finding import Finding, Past
+from kempnerforge.commands.diagnosis.findings import Subject
 from kempnerforge.commands.trouble import Trouble
 
 GOOD = """#!/bin/bash
@@ -31,7 +32,7 @@ THREE_LINES = "#!/bin/bash\n#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\nexec
 
 
 def find(script: str, **about: object) -> list[Finding]:
-    return findings.find(script.encode("utf-8", "surrogateescape"), **about)  # type: ignore[arg-type]
+    return findings.find(Subject(script.encode("utf-8", "surrogateescape")), **about)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("script", [GOOD, RANKS, TORCHRUN], ids=["one process", "srun", "torchrun"])
@@ -209,7 +210,7 @@ def test_a_log_folder_is_looked_for_where_the_job_will_be(tmp_path: Path) -> Non
 
 
 def test_what_a_script_gives_kforge_run() -> None:
-    assert findings.launched(GOOD.encode()) == ("python", "train.py")
+    assert Subject(GOOD.encode()).launched == ("python", "train.py")
 
 
 def test_a_short_lead_is_long_enough_where_past_attempts_have_shown_it() -> None:
@@ -255,14 +256,14 @@ def test_ten_megabytes_are_refused_by_sbatch_and_read_in_part() -> None:
 
 def test_a_binary_is_no_script() -> None:
     with pytest.raises(Trouble, match="no script"):
-        findings.find(b"\x7fELF\0\0")
+        findings.find(Subject(b"\x7fELF\0\0"))
 
 
 @given(st.binary(max_size=300), st.booleans())
 def test_whatever_a_script_holds_it_is_read(content: bytes, in_a_script: bool) -> None:
     whole = THREE_LINES.encode() + content if in_a_script else content
     try:
-        found = findings.find(whole)
+        found = findings.find(Subject(whole))
     except Trouble:
         assert b"\0" in whole
     else:

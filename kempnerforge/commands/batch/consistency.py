@@ -29,11 +29,8 @@ def _check_lead(options: Options) -> None:
     if "signal" not in options:
         return
     lead = sbatch_options.lead(options["signal"] or "")
-    cure = f"--signal=B:USR1@{lead.seconds}"
-    if not lead.batch:
-        raise Trouble(f"--signal={options['signal']} does not reach kforge-run, which is the batch process", cure)
-    if not lead.is_notice:
-        raise Trouble(f"kforge-run does not requeue after {lead.signal}, which a person may have sent", cure)
+    if (why := sbatch_options.why_no_notice(options["signal"] or "")) is not None:
+        raise Trouble(why, f"--signal=B:USR1@{lead.seconds}")
     if limit is not None and lead.seconds >= limit:
         raise Trouble(
             f"--signal gives its notice {lead.seconds} s before the end, but --time={options['time']} is only "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ...launcher.surroundings import DEFAULT_LEAD
 from ..trouble import Trouble
 
 
@@ -71,8 +72,6 @@ KNOWN = _WITH_VALUE | FLAGS | OPTIONAL_VALUE | set(SHORT_FLAGS.values()) | set(S
 
 #: The signals that sbatch knows by their names.
 _SIGNALS = _names("HUP INT QUIT ABRT KILL ALRM TERM USR1 USR2 URG CONT STOP TSTP TTIN TTOU")
-#: What ``--signal`` gives where it names no seconds (s).
-DEFAULT_LEAD = 60
 #: The largest lead that sbatch takes (s).
 LONGEST_LEAD = 65535
 
@@ -185,6 +184,20 @@ class Lead(NamedTuple):
     def is_notice(self) -> bool:
         """Whether it is the signal after which kforge-run requeues."""
         return self.signal in {"USR1", "10"}
+
+
+def why_no_notice(value: str) -> str | None:
+    """Return why kforge-run would not requeue after what ``--signal`` asks for; None: it would.
+
+    Raises:
+        Trouble: sbatch would not take it.
+    """
+    asked = lead(value)
+    if not asked.batch:
+        return f"--signal={value} without B: does not reach the batch process, which is kforge-run"
+    if not asked.is_notice:
+        return f"kforge-run does not requeue after {asked.signal}, which a person may have sent"
+    return None
 
 
 def lead(value: str) -> Lead:

@@ -137,14 +137,13 @@ def _partition(line: str, cluster_mode: str, preemption: str) -> Partition:
     fields = dict(re.findall(r"(\w+)=(\S*)", line))
     mode = fields.get("PreemptMode", cluster_mode).upper()
     # By QOS every partition's jobs can be preempted, as the QOS of a job says.
-    modes = [
-        name for name in ("REQUEUE", "CANCEL", "SUSPEND") if name in (cluster_mode if preemption == "qos" else mode)
-    ]
+    mode = cluster_mode if preemption == "qos" else mode
+    by = next((name for name in ("REQUEUE", "CANCEL", "SUSPEND") if name in mode), "")
     grace = fields.get("GraceTime", "0").replace(_UNLIMITED, "UNLIMITED")
     return Partition(
         name=fields["PartitionName"],
         is_default=fields.get("Default") == "YES",
-        preempted_by="" if preemption == "none" else (modes[0] if modes else ""),
+        preempted_by="" if preemption == "none" else by,
         grace=float(grace) if grace.isdecimal() else math.inf,
         longest=fields.get("MaxTime", "UNLIMITED"),
         usual=fields.get("DefaultTime", "NONE"),

@@ -74,13 +74,12 @@ def find(commands: list[Command], around: Around) -> Iterator[Finding]:
         yield from _of_no_launch(commands)
     no_shell_stays = any("exec" in command.words[:index] for command, index in launches)
     for command in commands:
-        variables = _environment_of(command, exported)
         yield from _of_a_trap(command, no_shell_stays)
         yield from _of_a_person(command)
         yield from _of_slurms_variables(command)
-        yield from _of_a_bad_exit(command, variables, around.kills_on_bad_exit)
-        yield from _of_sruns_patience(command, variables, around.needed)
-        yield from _of_an_agent(command, variables, around.needed)
+        yield from _of_a_bad_exit(command, exported, around.kills_on_bad_exit)
+        yield from _of_sruns_patience(command, exported, around.needed)
+        yield from _of_an_agent(command, exported, around.needed)
         if command.words == ("exec",):
             yield from _of_redirections(command)
 
@@ -296,21 +295,21 @@ def _srun_of(command: Command) -> list[str]:
     return list(command.words[names.index("srun") :]) if "srun" in names else []
 
 
-def _of_a_bad_exit(command: Command, variables: Mapping[str, str], configured: bool) -> Iterator[Finding]:
+def _of_a_bad_exit(command: Command, exported: Mapping[str, str], configured: bool) -> Iterator[Finding]:
     words = _srun_of(command)
-    if words and slurm.kills_on_bad_exit(words, variables, configured):
+    if words and slurm.kills_on_bad_exit(words, _environment_of(command, exported), configured):
         inner = _launcher_in(words) is not None
         what = "--kill-on-bad-exit: the first task that ends with an error takes those with it that still save"
         cure = "srun --kill-on-bad-exit=0" if inner else "srun --kill-on-bad-exit=0 kforge-run …"
         yield Finding(command.line, not inner, what, cure)
 
 
-def _of_sruns_patience(command: Command, variables: Mapping[str, str], needed: float) -> Iterator[Finding]:
+def _of_sruns_patience(command: Command, exported: Mapping[str, str], needed: float) -> Iterator[Finding]:
     """Look for an srun that ends the other tasks so long after the first one's end (srun(1), --wait)."""
     words = _srun_of(command)
     if not words:
         return
-    given = variables.get("SLURM_WAIT", "0")
+    given = _environment_of(command, exported).get("SLURM_WAIT", "0")
     for before, word in itertools.pairwise(words):
         if not word.startswith("-") and not before.startswith("-"):
             break
@@ -323,12 +322,12 @@ def _of_sruns_patience(command: Command, variables: Mapping[str, str], needed: f
         yield Finding(command.line, True, what, "srun --wait=0")
 
 
-def _of_an_agent(command: Command, variables: Mapping[str, str], needed: float) -> Iterator[Finding]:
+def _of_an_agent(command: Command, exported: Mapping[str, str], needed: float) -> Iterator[Finding]:
     start = _agent_in(command.words)
     if start is None:
         return
     name = next((os.path.basename(word) for word in command.words[start:] if not word.startswith("-")), "torchrun")
-    given = variables.get(AGENT_PATIENCE_VARIABLE)
+    given = _environment_of(command, exported).get(AGENT_PATIENCE_VARIABLE)
     # What cannot be read, an expansion for instance, is taken to be right.
     patience = AGENT_PATIENCE if given is None else float(given) if given.isdecimal() else math.inf
     if needed > patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from . import command_findings, shell_commands
 from .cluster import Cluster
 from .command_findings import Around
 from .finding import Finding, Past
+from .shell_commands import Command
 
 #: What escalation takes off the end of a lead, when time is plenty (s).
 _ESCALATION = FORCED_EXIT_GAP + Settings([]).term_grace + REQUEUE_GAP
@@ -41,6 +43,35 @@ _VARIABLES = {
 }
 
 
+class Subject:
+    """A script to be looked at, read once for all who look.
+
+    Args:
+        content: all of it.
+        name: what a user calls it.
+
+    Raises:
+        Trouble: it is no script.
+    """
+
+    def __init__(self, content: bytes, name: str = "this") -> None:
+        if b"\0" in content:
+            raise Trouble(f"{name} is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
+        self.content = content
+        self.script = BatchScript(content[:_READ].decode("utf-8", "surrogateescape").replace("\r\n", "\n"))
+
+    @functools.cached_property
+    def commands(self) -> list[Command]:
+        """What a shell would run of it."""
+        return shell_commands.simplify(shell_commands.read(self.script.text))
+
+    @property
+    def launched(self) -> tuple[str, ...]:
+        """The command that it gives kforge-run, without options and numbers; empty: none that can be seen."""
+        words = command_findings.launched(self.commands)
+        return tuple(word for word in words if not word.startswith("-") and not word.isdecimal())
+
+
 def job_options(script: BatchScript, environment: Mapping[str, str], given: Sequence[Option]) -> dict[str, Directive]:
     """Return the options that the job will have, and their lines: 0 for what does not come from the script.
 
@@ -61,7 +92,7 @@ def job_options(script: BatchScript, environment: Mapping[str, str], given: Sequ
 
 
 def find(
-    content: bytes,
+    subject: Subject,
     *,
     cluster: Cluster | None = None,
     past: Past | None = None,
@@ -71,25 +102,19 @@ def find(
     """Return what in a script would lose a run, in the order of the lines.
 
     Args:
-        content: the script.
+        subject: the script.
         cluster: where it will run; None: not known.
         past: what earlier attempts have shown; None: nothing.
         environment: of the sbatch that will submit it.
         given: options that sbatch will be given besides.
-
-    Raises:
-        Trouble: it is no script.
     """
-    if b"\0" in content:
-        raise Trouble("this is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
-    text = content[:_READ].decode("utf-8", "surrogateescape")
-    script = BatchScript(text.replace("\r\n", "\n"))
+    script = subject.script
     options = job_options(script, environment or {}, given)
     namesake = past if past is not None and not past.same_command else None
     past = None if namesake is not None else past
     findings = [
         *_of_a_namesake(options, namesake),
-        *_of_the_file(content, script),
+        *_of_the_file(subject.content, script),
         *_of_directives(script),
         *_of_the_lead(options, cluster, past),
         *_of_the_requeue(options, cluster),
@@ -98,9 +123,8 @@ def find(
     if script.interpreter in _SHELLS:
         needed = _lead_of(options) if past is None else past.stop
         kills = cluster is not None and cluster.kills_on_bad_exit
-        commands = shell_commands.simplify(shell_commands.read(script.text))
-        findings += command_findings.find(commands, Around(environment or {}, needed, kills))
-    elif script.interpreter and "kempnerforge.launcher" not in text:
+        findings += command_findings.find(subject.commands, Around(environment or {}, needed, kills))
+    elif script.interpreter and "kempnerforge.launcher" not in script.text:
         findings.append(
             Finding(
                 1,
@@ -110,13 +134,6 @@ def find(
             )
         )
     return sorted(findings, key=lambda finding: (finding.line, not finding.loses))
-
-
-def launched(content: bytes) -> tuple[str, ...]:
-    """Return the command that a script gives kforge-run, without its options; empty: none that can be seen."""
-    text = content[:_READ].decode("utf-8", "surrogateescape")
-    words = command_findings.launched(shell_commands.simplify(shell_commands.read(text)))
-    return tuple(word for word in words if not word.startswith("-") and not word.isdecimal())
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -167,12 +184,8 @@ def _of_the_lead(options: Mapping[str, Directive], cluster: Cluster | None, past
     except Trouble as trouble:
         yield Finding(line, True, str(trouble), cure)
         return
-    if not lead.batch:
-        what = f"{option} without B: does not reach the batch process, which is kforge-run"
-        yield Finding(line, True, what, f"#SBATCH --signal=B:USR1@{lead.seconds}")
-    elif not lead.is_notice:
-        what = f"kforge-run does not requeue after {lead.signal}, which a person may have sent"
-        yield Finding(line, True, what, f"#SBATCH --signal=B:USR1@{lead.seconds}")
+    if (why := sbatch_options.why_no_notice(option.value or "")) is not None:
+        yield Finding(line, True, why, f"#SBATCH --signal=B:USR1@{lead.seconds}")
     yield from _of_seconds(line, lead, options, past, cure)
 
 

@@ -16,7 +16,7 @@ _LEADING = frozenset({"then", "else", "elif", "do", "!", "time"})
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
 _OPERATOR = re.compile(r"&&|\|\||;;&|;&|;;|\|&|[;&|()]")
 _REDIRECTION = re.compile(r"(?:\d+|\{\w+\})?(?:&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<|>)")
-
+#: A here document inside an expansion: one that has an end.
 _HERE_DOCUMENT = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1(?=[^\n]*\n)")
 
 
@@ -153,10 +153,7 @@ class _Reader:
             elif self._text.startswith(("<(", ">("), self._at) or (
                 self._text.startswith("((", self._at) and not self._words
             ):
-                start = self._at
-                self._advance(self._text[start] != "(")
-                self._nested("(", ")")
-                self._words.append(self._text[start : self._at])
+                self._words.append(self._enclosed("(", ")"))
             elif redirection := _REDIRECTION.match(self._text, self._at):
                 self._advance(len(redirection[0]))
                 self._redirect(redirection[0])
@@ -258,14 +255,11 @@ class _Reader:
     def _redirect(self, operator: str) -> None:
         while self._at < len(self._text) and self._text[self._at] in " \t":
             self._advance(1)
-        plain = operator.lstrip("0123456789")
         if self._text.startswith((">(", "<("), self._at):
-            start = self._at
-            self._advance(1)
-            self._nested("(", ")")
-            self._redirections.append(Redirection(operator, self._text[start : self._at]))
+            self._redirections.append(Redirection(operator, self._enclosed("(", ")")))
             return
         target = self._word() if self._at < len(self._text) and self._text[self._at] not in "\n;|()" else ""
+        plain = operator.lstrip("0123456789")
         if plain in ("<<", "<<-"):
             self._here_documents.append((target, plain == "<<-"))
         self._redirections.append(Redirection(operator, target))
@@ -288,9 +282,7 @@ class _Reader:
         while self._at < len(self._text):
             letter = self._text[self._at]
             if letter == "(" and word and word[-1].endswith("="):
-                start = self._at
-                self._nested("(", ")")  # the elements of an array
-                word.append(self._text[start : self._at])
+                word.append(self._enclosed("(", ")"))  # the elements of an array
                 continue
             if letter in " \t\n;&|()<>":
                 break
@@ -350,16 +342,18 @@ class _Reader:
             elif letter == "`" or self._text.startswith(("$(", "${"), self._at):
                 self._expansion()
             elif letter == opening:
-                self._nested(opening, closing)
+                self._enclosed(opening, closing)
             else:
                 self._advance(2 if letter == "\\" else 1)
         return self._text[start : self._at]
 
-    def _nested(self, opening: str, closing: str) -> None:
-        depth = 0
+    def _enclosed(self, opening: str, closing: str) -> str:
+        """Return what is here up to where the first thing that opens is closed."""
+        start, depth = self._at, 0
         while self._at < len(self._text):
             letter = self._text[self._at]
             self._advance(1)
             depth += (letter == opening) - (letter == closing)
-            if depth == 0:
-                return
+            if depth == 0 and letter == closing:
+                break
+        return self._text[start : self._at]
