@@ -96,6 +96,7 @@ def test_a_preemption_that_only_suspends() -> None:
 @pytest.mark.parametrize(("mode", "kind"), [("OFF", "partition_prio"), ("REQUEUE", "none")])
 def test_no_preemption(mode: str, kind: str) -> None:
     assert preemption(parse(mode=mode, preemption=kind)) == []
+    assert preemption(parse(mode=mode, preemption=kind, grace=4294967295)) == []
 
 
 def test_a_preemption_by_qos_follows_the_cluster() -> None:

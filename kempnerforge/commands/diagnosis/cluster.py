@@ -176,13 +176,13 @@ def events_everywhere(cluster: Cluster, lead: int) -> list[Event]:
 def preemption_in(cluster: Cluster, partition: Partition) -> list[Event]:
     """Return what a preemption means in a partition; nothing: there is none (slurm-facts, "Who receives what")."""
     grace, kill_wait = partition.grace, cluster.kill_wait
-    if math.isinf(grace):
-        return [Event("preempted", "none: as long as it likes", None, "")]
     back = {"REQUEUE": "Slurm", "CANCEL": "kforge-run"}
     if partition.preempted_by == "SUSPEND":
         return [Event("preempted", "none: stopped", None, "goes on later")]
     if partition.preempted_by not in back:
         return []
+    if math.isinf(grace):
+        return [Event("preempted", "none: as long as it likes", None, "")]
     requeued_by = back[partition.preempted_by]
     batch = Event("preempted", f"SIGTERM, after {grace:.0f} s" if grace else "SIGTERM", kill_wait, requeued_by)
     if cluster.sends_user_signal:
