@@ -1,0 +1,190 @@
+"""Whose a place in the file system is.
+
+A *stranger* is every user but root and ourselves; to root, every user but root. Nothing that a stranger could have made
+is imported, executed, obeyed, written to or deleted (docs/security.md). What is asked is what was opened, never a path
+that could lead elsewhere a moment later.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import stat
+
+#: As many links as the kernel follows in one path (path_resolution(7)).
+_MOST_LINKS = 40
+#: Shown for a user that a user namespace does not know (user_namespaces(7)): root outside a rootless container.
+_UNMAPPED = 65534
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Trust(enum.IntEnum):
+    """How much a folder, and every one on the way to it, has to be root's or our own."""
+
+    #: Others may own it; but no link of theirs is followed.
+    NO_STRANGERS_LINK = 0
+    #: Nobody else can replace what is there now. A sticky folder, as /tmp is one, will do.
+    NOW = 1
+    #: Nobody else can make anything of the name: not after our end, and not on a node where it is not there.
+    ALWAYS = 2
+
+
+class Strange(PermissionError):
+    """A stranger could have made it, or could change it; the message says why."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(errno.EPERM, f"{path} {why}")
+
+
+def is_stranger(uid: int) -> bool:
+    """Return whether a user is neither root nor us."""
+    return uid not in (0, os.geteuid())
+
+
+def open_folder(path: str, trust: Trust, *, make: bool = False) -> int:
+    """Open a folder and return its descriptor (O_PATH).
+
+    Args:
+        path: of it; a relative one starts at the working directory, which is not looked at itself.
+        trust: what is asked of it, and of every folder on the way.
+        make: make what is not there, with mode 0700, of which the umask must leave all.
+
+    Raises:
+        Strange: it is not to be trusted so far.
+        OSError: it cannot be opened, or made.
+    """
+    names = path.split("/")[::-1]
+    links = 0
+    folder = os.open("/" if os.path.isabs(path) else ".", _FOLDER)
+    try:
+        while names:
+            name = names.pop()
+            if name in ("", "."):
+                continue
+            below = _open_below(folder, name, make)
+            status = os.fstat(below)
+            if stat.S_ISLNK(status.st_mode):
+                target = os.readlink("", dir_fd=below)
+                os.close(below)
+                links += 1
+                if is_stranger(status.st_uid):
+                    raise Strange(f"{name} in {path}", f"is a link of uid {status.st_uid}")
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, f"{path}: {os.strerror(errno.ELOOP)}")
+                names += target.split("/")[::-1]
+                if target.startswith("/"):
+                    os.close(folder)
+                    folder = os.open("/", _FOLDER)
+                continue
+            os.close(folder)
+            folder = below
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, f"{path}: {os.strerror(errno.ENOTDIR)}")
+            if why := why_not_trusted(status, trust, folder):
+                raise Strange(f"{name} in {path}", why)
+    except BaseException:
+        os.close(folder)
+        raise
+    return folder
+
+
+def _open_below(folder: int, name: str, make: bool) -> int:
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+    try:
+        os.mkdir(name, 0o700, dir_fd=folder)
+    except FileExistsError:
+        pass  # somebody was quicker: who that was is looked at like any other
+    return os.open(name, flags, dir_fd=folder)
+
+
+def why_not_trusted(status: os.stat_result, trust: Trust, descriptor: int) -> str | None:
+    """Return why something is not to be trusted so far; None: it is.
+
+    Args:
+        status: what fstat(2) says of it.
+        descriptor: it, opened: a group may be ours alone, unless an access control list says more.
+    """
+    if trust is Trust.NO_STRANGERS_LINK:
+        return None
+    if is_stranger(status.st_uid) and not _is_unmapped(status.st_uid):
+        return f"belongs to uid {status.st_uid}"
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & _OTHERS_WRITE or (trust is Trust.NOW and mode & stat.S_ISVTX):
+        return None
+    if not mode & stat.S_IWOTH and _is_private_group(status.st_gid) and not _has_acl(descriptor):
+        return None
+    return f"may be written to by others (mode {mode:04o})"
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Return whether a uid stands for users outside our user namespace. Those we cannot tell from root."""
+    if uid != _UNMAPPED:
+        return False
+    try:
+        with open("/proc/self/uid_map", "rb") as table:
+            return table.read().split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False
+
+
+def _is_private_group(gid: int) -> bool:
+    """Return whether a group has but one member, root or us: many systems give each user such a group."""
+    import grp
+    import pwd
+
+    try:
+        group = grp.getgrgid(gid)
+        owner = pwd.getpwuid(os.geteuid() if gid else 0)
+    except (KeyError, OSError):
+        return False
+    return group.gr_name == owner.pw_name and owner.pw_gid == gid and set(group.gr_mem) <= {owner.pw_name}
+
+
+def _has_acl(descriptor: int) -> bool:
+    """Return whether an access control list (acl(5)) gives rights to more users than the mode shows."""
+    try:
+        return "system.posix_acl_access" in os.listxattr(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return False  # this file system has none
+
+
+def open_own_file(name: str, folder: int) -> int:
+    """Open a file of ours to read and to append to, which may lie among others' files; make it (0600) if need be.
+
+    Raises:
+        Strange: there is something of the name that is no plain file of ours alone.
+        OSError: it cannot be opened, or made.
+    """
+    # O_NONBLOCK: never wait for a reader or a lease, whatever somebody has put there.
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    except FileExistsError:
+        pass
+    try:
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Strange(name, "is a link") from None
+        raise
+    status = os.fstat(descriptor)
+    why = None
+    if not stat.S_ISREG(status.st_mode):
+        why = "is no plain file"
+    elif status.st_uid != os.geteuid():
+        why = f"belongs to uid {status.st_uid}"
+    elif status.st_nlink != 1:
+        why = "has a second name"
+    else:
+        why = why_not_trusted(status, Trust.ALWAYS, descriptor)
+    if why is not None:
+        os.close(descriptor)
+        raise Strange(name, why)
+    return descriptor
