@@ -7,6 +7,9 @@ import os
 import stat
 import sys
 
+#: Stands for a descriptor where none can be had: nothing can be written to it.
+NONE = -1
+
 
 def above_stdio(fd: int) -> int:
     """Return the descriptor, moved away from 0, 1 and 2.
@@ -44,8 +47,11 @@ def open_log() -> int:
 
 
 def open_null() -> int:
-    """Return a descriptor that takes everything and keeps nothing."""
-    return above_stdio(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    """Return a descriptor that takes everything and keeps nothing; NONE where there is none left."""
+    try:
+        return above_stdio(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError:
+        return NONE
 
 
 def open_without_blocking(log: int) -> int:
@@ -55,13 +61,13 @@ def open_without_blocking(log: int) -> int:
     fails for a socket, and for a pipe which another user made. A regular file never blocks, and opened once more it
     would have an offset of its own and overwrite the log.
     """
-    mode = os.fstat(log).st_mode
-    if stat.S_ISREG(mode):
-        return above_stdio(fcntl.fcntl(log, fcntl.F_DUPFD_CLOEXEC, 3))
-    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-        try:
+    try:
+        mode = os.fstat(log).st_mode
+        if stat.S_ISREG(mode):
+            return above_stdio(fcntl.fcntl(log, fcntl.F_DUPFD_CLOEXEC, 3))
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             return above_stdio(os.open(f"/proc/self/fd/{log}", flags))
-        except OSError:
-            pass
+    except OSError:
+        pass
     return open_null()

@@ -13,7 +13,7 @@ import os
 import select
 import time
 
-from .descriptors import close, open_log, open_without_blocking
+from .descriptors import NONE, close, open_log, open_without_blocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +49,11 @@ class ForcedExit:
         if backstop:
             left = max(at - time.monotonic(), 0.05)
             gap = min(_BACKSTOP_GAP, left * _BACKSTOP_SHARE)
-            faulthandler.dump_traceback_later(left + gap, exit=True, file=self._never_blocking)
-            self._timer_runs = True
+            try:
+                faulthandler.dump_traceback_later(left + gap, exit=True, file=self._never_blocking)
+                self._timer_runs = True
+            except (RuntimeError, ValueError):
+                self._timer_runs = False  # no thread, or no descriptor, can be had here
         else:
             self._stop_timer()
 
@@ -75,6 +78,10 @@ class ForcedExit:
         """Close the descriptors, in a forked child: the timer is its parent's."""
         close(self.log)
         close(self._never_blocking)
+
+    def say(self, text: str) -> None:
+        """Write a line into the log, if that takes it."""
+        _write(self.log, f"kempnerforge: {text}\n".encode(), 0.0)
 
     def exit(self, allowed: float) -> NoReturn:
         """Say why, with the stacks of all threads, and end the process with status 1.
@@ -103,6 +110,8 @@ def _stacks() -> bytes:
 
 def _write(fd: int, data: bytes, patience: float) -> None:
     """Write for at most ``patience`` seconds: a pipe that polls writable takes PIPE_BUF bytes without blocking."""
+    if fd == NONE:
+        return
     poller = select.poll()
     poller.register(fd, select.POLLOUT)
     end = time.monotonic() + patience

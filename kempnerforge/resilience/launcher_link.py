@@ -16,7 +16,7 @@ import struct
 import sys
 
 from ..bootstrap import contract
-from .descriptors import above_stdio
+from .descriptors import NONE, above_stdio
 from .dispositions import is_caught
 
 TYPE_CHECKING = False
@@ -138,7 +138,7 @@ class Launcher:
         folder = contract.control_folder()
         if folder is None:
             raise FileNotFoundError(errno.ENOENT, "no launcher on this node")
-        self._folder = above_stdio(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._folder = above_stdio(contract.open_private_folder(folder))
 
     def connect(self, log: int) -> LauncherLink:
         """Connect, and have a signal dump the stacks of all threads into the log.
@@ -163,7 +163,8 @@ class Launcher:
         """Return the notice that came before us, if there is a legible one."""
         try:
             # O_NONBLOCK: never wait for a writer, whatever somebody put there.
-            fd = os.open(contract.NOTICE_FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._folder)
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(contract.NOTICE_FILE, flags, dir_fd=self._folder)
             with os.fdopen(fd, "rb") as file:
                 return Notice(_parse(file.read(contract.MAX_MESSAGE + 1)))
         except (OSError, ValueError):
@@ -175,7 +176,9 @@ class Launcher:
 
 
 def _dump_stacks_on_signal(log: int) -> int | None:
-    """Choose a real-time signal that nobody uses; None: all are taken."""
+    """Choose a real-time signal that nobody uses; None: all are taken, or there is no log."""
+    if log == NONE:
+        return None
     for signum in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
         if signal.getsignal(signum) == signal.SIG_DFL and not is_caught(signum):
             faulthandler.register(signum, file=log, all_threads=True, chain=False)

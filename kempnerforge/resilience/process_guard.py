@@ -19,7 +19,7 @@ import threading
 import time
 
 from . import embedded
-from .descriptors import above_stdio, close
+from .descriptors import NONE, above_stdio, close
 from .dispositions import Displaced
 from .forced_exit import ForcedExit
 
@@ -74,17 +74,31 @@ class ProcessGuard:
         self._shutdowns: list[Shutdown] = []
         self._forks = 0
         self._closed = False
+        self._reader = self._writer = NONE
+        self._main_clock = time.pthread_getcpuclockid(threading.get_ident())
+        #: None: the surroundings allow no thread, or no descriptor. Then the main thread alone takes signals, and
+        #: kforge-run alone enforces the limit.
+        self._watcher: threading.Thread | None = None
+        try:
+            self._start_watcher()
+        except (OSError, RuntimeError) as error:
+            close(self._reader)
+            close(self._writer)
+            self._reader = self._writer = NONE
+            self.forced_exit.say(f"{error}: no forced exit here, the rest works")
+
+    def _start_watcher(self) -> None:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._reader, self._writer = above_stdio(reader), above_stdio(writer)
-        self._main_clock = time.pthread_getcpuclockid(threading.get_ident())
-        self._watcher = threading.Thread(target=self._watch, name="kempnerforge-watcher", daemon=True)
+        watcher = threading.Thread(target=self._watch, name="kempnerforge-watcher", daemon=True)
         # A thread inherits the mask. The kernel must not hand a signal to this one: a system call of the main thread
         # would go on uninterrupted.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._watcher.start()
+            watcher.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._watcher = watcher
 
     # --- in the main thread --------------------------------------------------------------------------
 
@@ -126,8 +140,9 @@ class ProcessGuard:
             self._closed = True
             self.forced_exit.close()
             self._poke()
-        # Bounded: we may be inside a signal handler that interrupted a holder of the lock.
-        self._watcher.join(1.0)
+        if self._watcher is not None:
+            # Bounded: we may be inside a signal handler that interrupted a holder of the lock.
+            self._watcher.join(1.0)
 
     def _put_back_signals(self) -> None:
         for signum in SIGNALS:
@@ -136,11 +151,15 @@ class ProcessGuard:
                 _displaced[signum].put_back()
 
     def _take_wakeup_fd(self) -> None:
+        if self._watcher is None:
+            return  # nobody would read it
         there = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if there not in (-1, self._writer):
             _set_wakeup_fd(there)
 
     def _return_wakeup_fd(self) -> None:
+        if self._watcher is None:
+            return
         there = signal.set_wakeup_fd(-1)
         if there not in (-1, self._writer):
             _set_wakeup_fd(there)
