@@ -9,17 +9,23 @@ ignores fields it does not know, and answers a packet it cannot read with nothin
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 # --- environment -------------------------------------------------------------------------------
 
 #: ``NODE:JOB:FOLDER``: the launcher's private folder, and where it is: on another node, or in a job that was submitted
-#: from this one and inherited the variable, it is ignored. The folder's name is ``kforge-UID-PID-START-RANDOM``.
+#: from this one and inherited the variable, it is ignored. The folder's name is ``.kforge-UID-PID-START-RANDOM``. It is
+#: 0700 and ours, which everybody asks of what it has opened before it uses anything in it.
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 #: JSON object: what an inner kforge-run needs of the job's facts, read once by the outer one.
 JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
 #: ``PID.START|RANK``: the armed process of a rank, and its rank variables. Below it, others with the same are helpers.
 CLAIM_VARIABLE = "KFORGE_CLAIM"
+
+#: The mode of the private folder.
+PRIVATE_MODE = 0o700
 
 # --- files in the private folder -----------------------------------------------------------------
 
@@ -31,24 +37,25 @@ NOTICE_FILE = "notice"
 RANKS_TOLD_FILE = "ranks told"
 #: The SIGTERM that comes now is the last word before SIGKILL.
 TERMINATE_FILE = "terminate"
-#: A folder with a file ``PID.START`` for each armed process; the start is field 22 of /proc/PID/stat.
-ARMED_FOLDER = "armed"
-#: A FIFO on which an armed process then writes a byte, so that nobody has to look into the folder all the time.
+#: A FIFO on which processes tell news, a line each: a word and ``PID.START``, where the start is field 22 of
+#: /proc/PID/stat. Nobody below kforge-run writes anything else into the folder: its file system may hang.
 NEWS_FIFO = "news"
-#: Before ``PID.START`` in the name of a file for each Python that was started below an armed one, which may do nothing
-#: but wait for it.
-BELOW_PREFIX = "below."
-#: Before ``PID.START`` in the name of a file for each armed process that has noticed the notice.
-SEEN_PREFIX = "seen."
-#: The folder that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
-SITE_FOLDER = "site"
-#: All folders, each after the one that it is in.
-FOLDERS = (ARMED_FOLDER, SITE_FOLDER, f"{SITE_FOLDER}/__pycache__")
+#: A process is armed.
+ARMED_NEWS = "armed"
+#: An armed process has noticed the notice.
+SEEN_NEWS = "seen"
 #: The rest of the bootstrap: what every armed process needs, and what is needed later. Each file has the path of the
 #: launcher's own ``kempnerforge``, for a child that has none or runs another Python, a NUL, the magic number of the
 #: launcher's bytecode, and what ``marshal`` makes of a dictionary: of modules, and what it makes of their code.
 CODE_FILE = "code"
 LATER_CODE_FILE = "later code"
+#: All of them.
+FILES = (SOCKET_FILE, NOTICE_FILE, RANKS_TOLD_FILE, TERMINATE_FILE, NEWS_FIFO, CODE_FILE, LATER_CODE_FILE)
+
+# --- files of the installation -------------------------------------------------------------------
+
+#: The folder, beside this module, that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
+SITE_FOLDER = "site"
 
 # --- in an armed process -------------------------------------------------------------------------
 
@@ -94,6 +101,21 @@ def control_folder() -> str | None:
     if node != node_name() or os.environ.get("SLURM_JOB_ID", job) != job:
         return None
     return folder or None
+
+
+def open_private_folder(folder: str, dir_fd: int | None = None) -> int:
+    """Open a private folder and return its descriptor (O_PATH).
+
+    Raises:
+        OSError: it is not there, or not ours alone: a stranger may have made what now has its name.
+    """
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    status = os.fstat(descriptor)
+    # A set-group-ID bit is inherited from a folder around it, and says nothing.
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o777 == PRIVATE_MODE:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(errno.EPERM, "not a private folder of ours", folder)
 
 
 def socket_address(folder_fd: int) -> str:

@@ -1,7 +1,7 @@
 """The armed processes: the main programs of ranks, which the bootstrap has listed in the private folder.
 
-They have no connection to us. That one is new it tells on a FIFO, and that one has ended its pidfd tells.
-(inotify(7) would do without a word from them, but closing its descriptor takes up to 18 ms.)
+They have no connection to us. What is new they tell on a FIFO, and that one has ended its pidfd tells. No file is
+looked for: the private folder's file system may hang.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from ..bootstrap import contract
 from . import pidfd, tree
 from .policy.words import Armed, Gone
 
+#: Read from the FIFO before the loop has its turn again (bytes): some 80 lines.
+_MOST_AT_A_TIME = 2048
+
 
 class ArmedProcess:
     """One of them.
 
     Args:
-        identity: its file's name.
-        folder: the private folder.
+        identity: `PID.START`.
 
     Raises:
+        ValueError, OverflowError: that is no identity.
         ProcessLookupError: it has ended.
     """
 
-    def __init__(self, identity: str, folder: str) -> None:
-        self._seen = f"{folder}/{contract.SEEN_PREFIX}{identity}"
+    def __init__(self, identity: str) -> None:
+        #: It has noticed the notice.
+        self.has_noticed = False
         self.pid = int(identity.partition(".")[0])
         self.pidfd = pidfd.open_of(self.pid)
         # The descriptor came first: it cannot mean another process that has the number now.
@@ -68,7 +72,7 @@ class ArmedProcess:
         Only who sleeps may miss it, and not who waits for signals itself: it has them blocked, but while it is in
         sigwaitinfo(2).
         """
-        if not self.told or os.path.exists(self._seen):
+        if not self.told or self.has_noticed:
             return False
         asleep = tree.sleeps_in(self.pid)
         if not asleep or "sigtimedwait" in asleep or notice in tree.signal_set(self.pid, "SigBlk"):
@@ -92,13 +96,14 @@ class ArmedProcesses:
     """
 
     def __init__(self, folder_fd: int, poller: select.poll) -> None:
-        self._folder = f"/proc/self/fd/{folder_fd}/{contract.ARMED_FOLDER}"
         self._poller = poller
-        self._seen: set[str] = set()
-        self._living: dict[int, ArmedProcess] = {}
+        self._living: dict[str, ArmedProcess] = {}
+        #: The beginning of a line of which the rest is not read yet.
+        self._unread = b""
         # To write, too: without a writer it would be at its end, and so readable, for ever.
-        self._news = os.open(contract.NEWS_FIFO, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         self._ended = select.epoll()
+        self._news = os.open(contract.NEWS_FIFO, flags, dir_fd=folder_fd)
         for descriptor in (self._news, self._ended.fileno()):
             poller.register(descriptor, select.POLLIN)
 
@@ -108,39 +113,38 @@ class ArmedProcesses:
 
     def news(self) -> Iterator[Armed | Gone]:
         """Yield who has been armed and who has ended."""
-        if self._something_is_new():
-            yield from self._look()
-        ended = [descriptor for descriptor, _ in self._ended.poll(0)]
-        # Without a pidfd (before Linux 5.3) we look when we are awake, as we are often during a shutdown.
-        ended += [key for key, process in self._living.items() if process.pidfd is None and not process.lives]
-        for key in ended:
-            process = self._living.pop(key)
-            if process.pidfd is not None:
-                self._ended.unregister(process.pidfd)
-            process.close()
-            yield Gone(process.pid)
+        yield from self._read()
+        ended = {descriptor for descriptor, _ in self._ended.poll(0)}
+        for identity, process in list(self._living.items()):
+            # Without a pidfd (before Linux 5.3) we look when we are awake, as we are often during a shutdown.
+            if process.pidfd in ended or (process.pidfd is None and not process.lives):
+                del self._living[identity]
+                if process.pidfd is not None:
+                    self._ended.unregister(process.pidfd)
+                process.close()
+                yield Gone(process.pid)
 
-    def _something_is_new(self) -> bool:
+    def _read(self) -> Iterator[Armed]:
+        """Read a part of the news: a process that tells too much must not hold up what the others wait for."""
         try:
-            return bool(os.read(self._news, 1 << 16))
+            *lines, self._unread = (self._unread + os.read(self._news, _MOST_AT_A_TIME)).split(b"\n")
         except BlockingIOError:
-            return False
-
-    def _look(self) -> Iterator[Armed]:
-        try:
-            listed = set(os.listdir(self._folder))
-        except OSError:
-            return  # somebody has tidied TMPDIR away
-        for identity in sorted(listed - self._seen):
-            self._seen.add(identity)
-            try:
-                process = ArmedProcess(identity, os.path.dirname(self._folder))
-            except (ValueError, OSError):
-                continue  # it has ended, or the file is somebody else's
-            if process.pidfd is not None:
-                self._ended.register(process.pidfd, select.EPOLLIN)
-            self._living[process.pidfd if process.pidfd is not None else -process.pid] = process
-            yield Armed(process.program, process.pid)
+            return
+        self._unread = self._unread[:_MOST_AT_A_TIME]
+        for line in lines:
+            word, _, identity = line.decode("ascii", "replace").partition(" ")
+            known = self._living.get(identity)
+            if word == contract.SEEN_NEWS and known is not None:
+                known.has_noticed = True
+            elif word == contract.ARMED_NEWS and known is None:
+                try:
+                    process = ArmedProcess(identity)
+                except (ValueError, OverflowError, OSError):
+                    continue  # it has ended, or somebody else has written that
+                if process.pidfd is not None:
+                    self._ended.register(process.pidfd, select.EPOLLIN)
+                self._living[identity] = process
+                yield Armed(process.program, process.pid)
 
     def close(self) -> None:
         for process in self._living.values():

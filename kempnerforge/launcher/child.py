@@ -61,6 +61,7 @@ def spawn(
     *,
     own_group: bool,
     death_signal: int,
+    umask: int | None = None,
     helper_output: int | None = None,
 ) -> Child:
     """Start a command with an empty signal mask and return when it has been executed.
@@ -69,6 +70,7 @@ def spawn(
         command: program and arguments; a program without a slash is looked for in PATH of `environment`.
         own_group: put it into a process group of its own.
         death_signal: what it gets when kforge-run dies.
+        umask: None: ours.
         helper_output: descriptor for the standard output and error of a helper of ours, which has nothing to read and
             ignores the signals meant for the run; None: it is no helper, and inherits our standard streams.
 
@@ -92,6 +94,8 @@ def spawn(
                 os.kill(os.getpid(), signal.SIGKILL)
             if own_group:
                 os.setpgid(0, 0)
+            if umask is not None:
+                os.umask(umask)
             for signum in _RESET:
                 signal.signal(signum, signal.SIG_DFL)
             if helper_output is not None:

@@ -6,7 +6,6 @@ import errno
 import math
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -108,6 +107,12 @@ _EPILOG = (
     metavar="DIR",
     help="Folder of the journals; default: kforge in the XDG state folder, inside Slurm only.",
 )
+@click.option(
+    "--command-in-journal/--no-command-in-journal",
+    default=True,
+    show_default=True,
+    help="Write the command's arguments into the journal, which only you can read.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every detail.")
 @click.version_option(
@@ -124,6 +129,7 @@ def kforge_run(
     retry_failures: int,
     embed: bool,
     journal: str | None,
+    command_in_journal: bool,
     quiet: bool,
     verbose: bool,
     command: tuple[str, ...],
@@ -144,6 +150,8 @@ def kforge_run(
         retry_failures=retry_failures,
         embed=embed,
         journal=journal or None,
+        command_in_journal=command_in_journal,
+        umask=click.get_current_context().obj,
         verbosity="verbose" if verbose else "quiet" if quiet else "normal",
     )
     _leave(_run(settings))
@@ -192,13 +200,15 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def main() -> NoReturn:
-    """Run as the program `kforge-run`."""
+def main(umask: int | None = None) -> NoReturn:
+    """Run as the program `kforge-run`.
+
+    Args:
+        umask: what it was before kforge-run began; None: what it is.
+    """
     keep_standard_descriptors()
-    # The journal's thread never holds what a forked scontrol needs; Python 3.12 warns of any fork beside a thread.
-    warnings.simplefilter("ignore", DeprecationWarning)
     try:
-        kforge_run.main(prog_name="kforge-run", standalone_mode=False)
+        kforge_run.main(prog_name="kforge-run", standalone_mode=False, obj=umask)
     except click.ClickException as error:
         _complain(error.format_message())
         sys.exit(error.exit_code)

@@ -1,69 +1,228 @@
-"""The embed: the bootstrap in the private folder, and the variables that lead the child to it."""
+"""The embed: the bootstrap, and the variables that lead the child to it.
+
+PYTHONPATH is handed on to everywhere: to other nodes, into other jobs, beyond our end. So it leads only to a place
+where nobody but root and the user can ever make anything. What the private folder holds is found by another variable,
+and is used only by who has made sure of it.
+"""
 
 from __future__ import annotations
 
 import marshal
 import os
+import re
+import stat
 import sys
 from collections.abc import Mapping
 
+from .. import __about__
 from ..bootstrap import contract
 from . import tree
 from .private_folder import PrivateFolder
+from .state_folder import state_folders
+from .trust import FOLDER, Folder, Strange, Trust, open_folder, walk, why_not_trusted
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _SOURCES = os.path.join(_PACKAGE, "bootstrap", "inject")
+_SITE = os.path.join(_PACKAGE, "bootstrap", contract.SITE_FOLDER)
+_CACHE = "__pycache__"
+_STARTER = "sitecustomize.py"
 #: What is in which file.
 _MODULES = {
     contract.CODE_FILE: ("process",),
     contract.LATER_CODE_FILE: ("dispositions", "interpreter", "notice", "package", "shield"),
 }
+#: Folders that a job, a node or a moment has of its own, whoever owns them there and now.
+_PASSING = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are told apart, not used
+#: Where PYTHONPATH leads below any kforge-run, of whatever installation and version.
+_OUR_SITE = re.compile(rf"/(kempnerforge/bootstrap/{contract.SITE_FOLDER}|kforge/{contract.SITE_FOLDER}-[^/]+)$")
+#: The parts of our package that a training process may import, and then compiles.
+_IMPORTED = (".", "bootstrap", f"bootstrap/{contract.SITE_FOLDER}", "bootstrap/inject", "examples", "resilience")
 
 
 def install_bootstrap(folder: PrivateFolder) -> None:
-    """Put the bootstrap where PYTHONPATH will lead, compiled for the Python that we run on ourselves.
+    """Put what the bootstrap consists of into the private folder, compiled for the Python that we run on ourselves.
 
-    It is copied, because the folder is node-local, and our own files may be on a network or not shown by a container.
-    Only another Python than ours reads the modules where they are.
+    It is copied, because our own files may be on a network or not shown by a container. Only another Python than ours
+    reads the modules where they are, if nobody else can change them.
 
     Raises:
         OSError: it cannot be put there.
     """
-    for name in contract.FOLDERS:
-        os.mkdir(name, 0o700, dir_fd=folder.fd)
-    source = os.path.join(_SOURCES, "sitecustomize.py")
-    status = os.stat(source)
-    with open(source, "rb") as file:
-        folder.create(f"{contract.SITE_FOLDER}/sitecustomize.py", file.read())
-    # Compiled code is good for a source of this very time and size.
-    os.utime(os.path.join(folder.site, "sitecustomize.py"), ns=(status.st_atime_ns, status.st_mtime_ns))
-    tag = sys.implementation.cache_tag
-    folder.create(f"{contract.SITE_FOLDER}/__pycache__/sitecustomize.{tag}.pyc", _compiled("sitecustomize"))
     for name, modules in _MODULES.items():
         compiled = {module: _compiled(module) for module in modules}
         # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
         magic = compiled[modules[0]][:4]
         code = marshal.dumps({module: one[16:] for module, one in compiled.items()})
-        folder.create(name, os.fsencode(_PACKAGE) + b"\0" + magic + code)
+        folder.create(name, os.fsencode(_trusted_package()) + b"\0" + magic + code)
     os.mkfifo(contract.NEWS_FIFO, 0o600, dir_fd=folder.fd)
+
+
+# --- where PYTHONPATH leads ----------------------------------------------------------------------------
+
+
+def find_site(environment: Mapping[str, str]) -> str:
+    """Return the folder for PYTHONPATH: where we are installed, or else a copy in the user's own state folder.
+
+    Raises:
+        OSError: there is none in which a stranger can make nothing, on any node and at any time; the message says why.
+    """
+    try:
+        _check_always(_SITE, environment)
+        return _SITE
+    except OSError as error:
+        why = error
+    for state in state_folders(environment):
+        # Two versions of us may run at the same time.
+        site = os.path.realpath(os.path.join(state, f"{contract.SITE_FOLDER}-{__about__.__version__}"))
+        try:
+            os.close(open_folder(site, Trust.ALWAYS, make=True))
+            _copy_starter(site)
+            _check_always(site, environment)
+            return site
+        except OSError:
+            continue  # the installation is the place that can be mended best: it is the one to be told of
+    raise why
+
+
+def _check_always(site: str, environment: Mapping[str, str]) -> None:
+    """Make sure that nobody but root and us can ever make something of this name, or in it.
+
+    Raises:
+        OSError: somebody could.
+    """
+    if ":" in site:
+        raise Strange(site, "has a colon in its name, which PYTHONPATH cannot say")
+    passing = [folder for folder in (*_PASSING, environment.get("TMPDIR", "")) if os.path.isabs(folder)]
+    for parent in {*passing, *map(os.path.realpath, passing)}:
+        if os.path.commonpath([parent, site]) == parent != "/":
+            raise Strange(site, f"is below {parent}, which is another folder on another node")
+    folder = walk(site, Trust.ALWAYS)
+    try:
+        _check_file(_STARTER, folder)
+        if cache := _open_checked_cache(folder):
+            try:
+                for name in os.listdir(cache.fd):
+                    if name.startswith("sitecustomize."):
+                        _check_file(name, cache)
+            finally:
+                os.close(cache.fd)
+    finally:
+        os.close(folder.fd)
+
+
+def _open_checked_cache(folder: Folder) -> Folder | None:
+    """Open a folder's compiled code if that is as protected as its source, whatever umask it was written with.
+
+    Raises:
+        OSError: a stranger could have changed it.
+    """
+    try:
+        cache = os.open(_CACHE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.fd)
+    except FileNotFoundError:
+        return None
+    if why := why_not_trusted(cache, Trust.ALWAYS, folder.closed):
+        os.close(cache)
+        raise Strange(_CACHE, why)
+    return Folder(cache, folder.closed)
+
+
+def _check_file(name: str, folder: Folder) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.fd)
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        why = why_not_trusted(descriptor, Trust.ALWAYS, folder.closed) if is_file else "is no plain file"
+    finally:
+        os.close(descriptor)
+    if why:
+        raise Strange(name, why)
+
+
+def _copy_starter(site: str) -> None:
+    """Have a copy of the bootstrap's starter in a folder of ours."""
+    with open(os.path.join(_SITE, _STARTER), "rb") as file:
+        content = file.read()
+    copy = os.path.join(site, _STARTER)
+    try:
+        with open(copy, "rb") as file:
+            if file.read() == content:
+                return
+    except FileNotFoundError:
+        pass
+    try:
+        os.mkdir(os.path.join(site, _CACHE), 0o700)  # Python would make it, with the child's umask
+    except FileExistsError:
+        pass
+    new = f"{copy}.{os.getpid()}-{os.urandom(4).hex()}"
+    _write_new(new, content, 0o600)
+    os.replace(new, copy)
+
+
+def _write_new(path: str, content: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(content)
+
+
+def protect_compiled_code() -> None:
+    """Make the folders for compiled code before a training process does: Python would make them by its umask."""
+    for part in _IMPORTED:
+        try:
+            os.mkdir(os.path.join(_PACKAGE, part, _CACHE), 0o755)
+        except OSError:
+            pass  # it is there, as a rule; or we may write nothing here, and nor may who imports us
+
+
+def _trusted_package() -> str:
+    """Return where our package is if nobody else can change it as long as we run, and compiled it is as safe; or ""."""
+    try:
+        package = walk(_PACKAGE, Trust.NOW)
+        try:
+            for part in _IMPORTED:
+                _check_part(part, package)
+        finally:
+            os.close(package.fd)
+    except OSError:
+        return ""
+    return _PACKAGE
+
+
+def _check_part(part: str, package: Folder) -> None:
+    folder = Folder(os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=package.fd), package.closed)
+    try:
+        if why := why_not_trusted(folder.fd, Trust.NOW, folder.closed):
+            raise Strange(part, why)
+        if cache := _open_checked_cache(folder):
+            os.close(cache.fd)
+    finally:
+        os.close(folder.fd)
+
+
+# --- compiling -------------------------------------------------------------------------------------------
 
 
 def _compiled(module: str) -> bytes:
     """Return a module compiled without docstrings, as a .pyc file has it; one that was kept is taken if it is good."""
     source = os.path.join(_SOURCES, module + ".py")
-    kept = os.path.join(_SOURCES, "__pycache__", f"{module}.{sys.implementation.cache_tag}.opt-2.pyc")
+    kept = os.path.join(_SOURCES, _CACHE, f"{module}.{sys.implementation.cache_tag}.opt-2.pyc")
     status = os.stat(source)
     # PEP 552: behind the magic number no flags, and the time and size of the source.
     about = b"".join((int(value) & 0xFFFFFFFF).to_bytes(4, "little") for value in (0, status.st_mtime, status.st_size))
+    compiled = _read_kept(kept, status)
+    return compiled if compiled[4:16] == about else _compile(source, about, kept, status)
+
+
+def _read_kept(kept: str, source: os.stat_result) -> bytes:
+    """Return a compiled module that nobody could write who could not have written its source; empty: there is none."""
     try:
-        with open(kept, "rb") as file:
-            compiled = file.read()
+        descriptor = os.open(kept, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        compiled = b""
-    return compiled if compiled[4:16] == about else _compile(source, about, kept)
+        return b""
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        as_source = status.st_uid in (0, os.geteuid(), source.st_uid) and not status.st_mode & ~source.st_mode & 0o022
+        return file.read() if stat.S_ISREG(status.st_mode) and as_source else b""
 
 
-def _compile(source: str, about: bytes, kept: str) -> bytes:
+def _compile(source: str, about: bytes, kept: str, status: os.stat_result) -> bytes:
     from importlib.util import MAGIC_NUMBER
 
     with open(source, "rb") as file:
@@ -71,40 +230,42 @@ def _compile(source: str, about: bytes, kept: str) -> bytes:
     compiled = MAGIC_NUMBER + about + marshal.dumps(code)
     temporary = f"{kept}.{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(compiled)
+        # What may be read of the source may be read of this: a shared installation is compiled once for all.
+        _write_new(temporary, compiled, stat.S_IMODE(status.st_mode) & 0o644)
         os.replace(temporary, kept)
     except OSError:
         pass  # an installation that we may not write to: compiling takes some milliseconds each time
     return compiled
 
 
+# --- the child's environment ---------------------------------------------------------------------------
+
+
 def child_environment(
-    environment: Mapping[str, str], folder: PrivateFolder | None, embed: bool, job_facts: str | None
+    environment: Mapping[str, str], folder: PrivateFolder | None, site: str | None, job_facts: str | None
 ) -> dict[str, str]:
     """Return the environment of the training process.
 
     Args:
         folder: None: there is none, and nobody can register.
-        embed: the bootstrap is in the folder.
+        site: what PYTHONPATH shall lead to; None: nothing is injected.
         job_facts: what inner kforge-runs need to know of the job; None: what is inherited stays.
     """
     child = dict(environment)
     # What a kforge-run above us has put there: whatever is below belongs to us now.
-    outer_folder = child.pop(contract.CONTROL_VARIABLE, "").partition(":")[2].partition(":")[2]
+    child.pop(contract.CONTROL_VARIABLE, None)
     child.pop(contract.CLAIM_VARIABLE, None)
-    path = child["PYTHONPATH"].split(":") if child.get("PYTHONPATH") else []
-    if outer_folder and (outer_site := os.path.join(outer_folder, contract.SITE_FOLDER)) in path:
-        path.remove(outer_site)
+    inherited = child.get("PYTHONPATH", "")
+    path = [entry for entry in inherited.split(":") if not _OUR_SITE.search(entry)] if inherited else []
+    if inherited:
         child["PYTHONPATH"] = ":".join(path)
     if "LC_CTYPE" in child and tree.was_given(os.getpid(), "LC_CTYPE") is False:
         del child["LC_CTYPE"]  # Python sets it for itself where there is no locale (PEP 538)
     if folder is not None:
         child[contract.CONTROL_VARIABLE] = contract.control_address(folder.path)
-        if embed:
+        if site is not None:
             # No entry must be left empty: that would be the working directory.
-            child["PYTHONPATH"] = ":".join([folder.site, *path])
+            child["PYTHONPATH"] = ":".join([site, *path])
     if job_facts is not None:
         child[contract.JOB_FACTS_VARIABLE] = job_facts
     return child

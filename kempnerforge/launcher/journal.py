@@ -1,102 +1,101 @@
 """One JSON line per event, one file per job, kept over all its attempts.
 
-A thread of its own reads and writes: the folder is usually in a home on the network, and when that hangs, nothing else
-may. json is imported where a journal is kept: it takes 2 ms, and outside Slurm there is usually none.
+The folder is usually in a home on the network, and when that hangs, nothing else may: see writer.py. What is in a
+journal counts (how many attempts made no progress), so it is taken only from a file that is ours alone. json is
+imported where a journal is kept: it takes 2 ms, and outside Slurm there is usually none.
 """
 
 from __future__ import annotations
 
 import os
-import threading
+import select
 import time
-from _queue import SimpleQueue  # `import queue` costs 1 ms for classes that are not used here
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .policy.words import Attempt, History
+from .state_folder import state_folders
+from .trust import Trust, open_folder, open_own_file
+from .writer import Writer
 
 #: Only so much of a journal's end is read at the start (bytes): thousands of attempts, in a few milliseconds.
 _TAIL = 1 << 20
-#: How long the end waits for the last lines to be written (s).
-_PATIENCE = 1.0
 
 
 def default_folder(environment: Mapping[str, str]) -> str:
-    """Return the journals' folder in the XDG state folder (XDG Base Directory Specification)."""
-    state = environment.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):
-        state = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(state, "kforge")
+    """Return the journals' folder.
+
+    Raises:
+        OSError: this user has no home.
+    """
+    for folder in state_folders(environment):
+        return folder
+    raise OSError("no HOME")
 
 
 class Journal:
     """Appends events to a file, in the background.
 
     Args:
-        path: the file; its folder is made when needed.
+        folder: where; it is made when needed, for us alone (0700).
+        name: of the file in it, which is ours alone (0600).
         common: fields of every line.
+        poller, helpers: for its writer.
 
     Attributes:
         history: how earlier attempts ended; None: not read yet, or the journal cannot be relied on.
-        trouble: why nothing is written any more; None: it is, as far as known.
+        writer: what writes it.
     """
 
-    def __init__(self, path: str, common: Mapping[str, Any]) -> None:
-        self.history: History | None = None
-        self.trouble: str | None = None
-        self._path = path
+    def __init__(
+        self, folder: str, name: str, common: Mapping[str, Any], poller: select.poll, helpers: set[int]
+    ) -> None:
+        self.writer = Writer(self._write, poller, helpers)
+        self._history: History | None = None
+        self._folder = folder
+        self._name = name
         self._common = common
-        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._thread.start()
+
+    @property
+    def history(self) -> History | None:
+        if self._history is None and self.writer.result is not None:
+            self._history = tuple(Attempt(*fields) for fields in self.writer.result)
+        # Who cannot write now will not be able to count this attempt later.
+        return None if self.writer.trouble else self._history
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is written any more; None: it is, as far as known."""
+        why = self.writer.trouble
+        return None if why is None else f"{os.path.join(self._folder, self._name)}: {why}"
 
     def record(self, event: str, fields: Mapping[str, Any]) -> None:
         """Append a line. Nothing that goes wrong is raised: see `trouble`."""
         import json
 
         line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields})
-        self._lines.put(line.encode() + b"\n")
+        self.writer.put(line.encode() + b"\n")
 
-    def close(self) -> None:
-        """Wait a moment for what is not written yet; a folder that hangs is left behind."""
-        self._lines.put(None)
-        self._thread.join(_PATIENCE)
-        if self._thread.is_alive():
-            self.trouble = f"{self._path}: not written within {_PATIENCE:g} s"
+    # --- in the process that writes --------------------------------------------------------------
 
-    # --- in the thread ---------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        try:
-            descriptor = self._open()
-            try:
-                self._use(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            self.history = None  # who cannot write now will not be able to count this attempt later
-            self.trouble = f"{self._path}: {error.strerror}"
+    def _write(self, lines: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
+        """Append lines, and return the history before the first of them."""
+        descriptor = self._open()
+        history = None if self._history is not None else [tuple(one) for one in _attempts(_tail_lines(descriptor))]
+        for line in lines:
+            # One write per line: lines of two attempts, or of two ranks, never mix (open(2), O_APPEND).
+            os.write(descriptor, line)
+        return history
 
     def _open(self) -> int:
-        # O_NONBLOCK: never wait for a reader, whatever somebody put there.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        folder = os.path.dirname(self._path)
-        os.makedirs(folder, exist_ok=True)
-        try:
-            return os.open(self._path, flags, 0o644)
-        except FileNotFoundError:  # somebody tidied the folder away, just now
-            os.makedirs(folder, exist_ok=True)
-            return os.open(self._path, flags, 0o644)
-
-    def _use(self, descriptor: int) -> None:
-        first = self._lines.get()
-        if first is not None:
-            history = _attempts(_tail_lines(descriptor))
-            os.write(descriptor, first)
-            self.history = history
-            # One write per line: lines of two attempts, or of two ranks, never mix (open(2), O_APPEND).
-            while (line := self._lines.get()) is not None:
-                os.write(descriptor, line)
+        while True:
+            folder = open_folder(self._folder, Trust.NO_STRANGERS_LINK, make=True)
+            try:
+                return open_own_file(self._name, folder)
+            except FileNotFoundError:
+                continue  # somebody tidied the folder away, just now
+            finally:
+                os.close(folder)
 
 
 def _attempts(lines: list[bytes]) -> History:
@@ -113,7 +112,7 @@ def _attempts(lines: list[bytes]) -> History:
             progress = entry["progress"] if isinstance(entry["progress"], bool) else None
             shutdown = None if entry["shutdown"] is None else float(entry["shutdown"])
             attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
     return tuple(attempts)
 

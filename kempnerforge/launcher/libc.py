@@ -1,4 +1,4 @@
-"""The system calls that Python does not offer: prctl(2), signalfd(2) and tgkill(2)."""
+"""The system calls that Python does not offer: prctl(2), signalfd(2), tgkill(2) and fstatfs(2)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ _SFD_CLOEXEC = os.O_CLOEXEC
 _SFD_NONBLOCK = os.O_NONBLOCK
 #: sizeof(sigset_t) in glibc and musl (bytes).
 _SIGSET_SIZE = 128
+#: More than a struct statfs takes anywhere (bytes), and what it begins with in a tmpfs: TMPFS_MAGIC.
+_STATFS_SIZE = 512
+_TMPFS = 0x01021994
 
 
 def _checked(result: int, call: str) -> int:
@@ -52,3 +55,12 @@ def signal_main_thread(pid: int, signum: int) -> bool:
         return int(_libc.tgkill(pid, pid, signum)) == 0
     except AttributeError:  # glibc before 2.30
         return False
+
+
+def is_in_memory(descriptor: int) -> bool:
+    """Return whether a file is in a tmpfs (fstatfs(2)): such a file system waits for nothing."""
+    status = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.fstatfs(descriptor, status) < 0:
+        return False
+    kind = ctypes.c_long.from_buffer(status).value
+    return kind == _TMPFS

@@ -26,8 +26,8 @@ class Outer:
         folder = contract.control_folder()
         if folder is None:
             raise FileNotFoundError("no kforge-run above this one")
+        folder_fd = contract.open_private_folder(folder)
         self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._connection.settimeout(_CONNECT_TIMEOUT)
             self._connection.connect(contract.socket_address(folder_fd))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
+from collections.abc import Sequence
 from typing import Literal
+
+from .writer import Writer
 
 Level = Literal["detail", "info", "summary", "warning"]
 Verbosity = Literal["quiet", "brief", "normal", "verbose"]
@@ -24,27 +28,59 @@ class Log:
 
     Args:
         verbosity: what is shown: warnings always, what happens to the run, and every detail.
+        poller, helpers: for its writer.
         name: tells apart several kforge-runs that write into one log; empty: there is one.
     """
 
-    def __init__(self, verbosity: Verbosity, name: str = "") -> None:
+    def __init__(self, verbosity: Verbosity, poller: select.poll, helpers: set[int], name: str = "") -> None:
         self._shown = _SHOWN[verbosity]
         self._prefix = f"kforge-run[{name}]" if name else "kforge-run"
-        self._poller = select.poll()
-        self._poller.register(2, select.POLLOUT)
+        self._ready = select.poll()
+        self._ready.register(2, select.POLLOUT)
+        #: None: standard error is no file, and tells itself whether it would block. A file never says so.
+        self.writer = Writer(_write_lines, poller, helpers, keep=(2,), without=_write_lines) if _is_file(2) else None
+        self._descriptor = 2 if self.writer is not None else _open_without_blocking(2)
 
     def say(self, level: Level, text: str) -> None:
         if level not in self._shown:
             return
         mark = "warning: " if level == "warning" else ""
         line = f"{self._prefix} {time.strftime('%H:%M:%S')} {mark}{one_line(text)}".encode("utf-8", "backslashreplace")
+        line = line[: select.PIPE_BUF - 1] + b"\n"
+        if self.writer is not None:
+            self.writer.put(line)
+            return
         try:
             # A pipe that nobody reads is not ready, and its line is dropped: it must not hold up a shutdown. One that
-            # is ready takes PIPE_BUF bytes. The descriptor is the child's too, so it cannot be set to non-blocking.
-            if self._poller.poll(0):
-                os.write(2, line[: select.PIPE_BUF - 1] + b"\n")
+            # is ready takes PIPE_BUF bytes, unless another process was quicker: then that it does not block is needed.
+            if self._ready.poll(0):
+                os.write(self._descriptor, line)
         except OSError:
             pass  # closed, full or broken
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _write_lines(lines: Sequence[bytes]) -> None:
+    for line in lines:
+        os.write(2, line)
+
+
+def _open_without_blocking(descriptor: int) -> int:
+    """Open a pipe or a terminal once more, without blocking; where that cannot be (another user's, a socket) return it.
+
+    The descriptor itself is the child's too, so it cannot be set to non-blocking.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except OSError:
+        return descriptor
 
 
 def one_line(text: str) -> str:

@@ -1,26 +1,31 @@
-"""The private folder: what kforge-run and the processes below it find of each other on this node."""
+"""The private folder: what kforge-run and the processes below it find of each other on this node.
+
+It is reached by descriptor only, from its making to its end. Whoever could rename what is on the way to it could
+otherwise have us write to, and remove, files of our own that are somewhere else.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+import select
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..bootstrap import contract
-from . import tree
+from . import libc, tree, trust
 from .policy.words import Reason
+from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
-#: Where it goes, in this order: the user's choice first, then what every node has of its own.
-_PARENTS = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108 - mkdir(2) of a new name with mode 0700 is safe there
+#: Memory comes first: it never hangs, and is never on a network.
+_MEMORY = "/dev/shm"  # noqa: S108 - mkdir(2) of a new name with mode 0700 is safe there
+#: Then the user's choice, and then what every node has of its own.
+_DISKS = ("/tmp", "/var/tmp")  # noqa: S108
 
 
 def parents(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield where a private folder may go; a relative TMPDIR would be another folder to a descendant.
-
-    A colon would end its entry in PYTHONPATH, which has no way to quote one.
-    """
-    for parent in (environment.get("TMPDIR", ""), *_PARENTS):
-        if os.path.isabs(parent) and ":" not in parent:
+    """Yield where a private folder may go; a relative TMPDIR would be another folder to a descendant."""
+    for parent in (_MEMORY, environment.get("TMPDIR", ""), *_DISKS):
+        if os.path.isabs(parent):
             yield parent
 
 
@@ -29,21 +34,29 @@ class PrivateFolder:
 
     Args:
         parent: where to make it.
+        poller, helpers: for its writer.
 
     Raises:
-        OSError: it cannot be made there.
+        OSError: it cannot be made there, or a stranger could put another one in its place.
     """
 
-    def __init__(self, parent: str) -> None:
+    def __init__(self, parent: str, poller: select.poll, helpers: set[int]) -> None:
         me = tree.identity(os.getpid()).replace(".", "-")
-        self.path = os.path.join(parent, f"kforge-{os.getuid()}-{me}-{os.urandom(4).hex()}")
-        os.mkdir(self.path, 0o700)
-        self.fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    @property
-    def site(self) -> str:
-        """The folder for PYTHONPATH."""
-        return os.path.join(self.path, contract.SITE_FOLDER)
+        self._name = f".kforge-{os.getuid()}-{me}-{os.urandom(4).hex()}"
+        self.path = os.path.join(parent, self._name)
+        self._parent = trust.open_folder(parent, trust.Trust.NOW)
+        try:
+            os.mkdir(self._name, contract.PRIVATE_MODE, dir_fd=self._parent)
+            # Some file systems know nothing of modes: then everybody below would refuse it.
+            self.fd = contract.open_private_folder(self._name, self._parent)
+        except OSError:
+            _try_to(os.rmdir, self._name, self._parent)
+            os.close(self._parent)
+            raise
+        #: None: the folder is in memory, where nothing hangs.
+        self.writer: Writer | None = None
+        if not libc.is_in_memory(self._parent):
+            self.writer = Writer(_do_all, poller, helpers, keep=(self._parent, self.fd), without=_do_all)
 
     def create(self, name: str, content: bytes) -> None:
         """Write a new file.
@@ -68,33 +81,58 @@ class PrivateFolder:
         """Leave the notice for processes that register later. Failing here costs them nothing but a message's time."""
         # JSON by hand: the module would take 2 ms, while the notice waits to be delivered.
         known = "null" if reason is None else f'"{reason}"'
-        try:
-            self._replace(contract.NOTICE_FILE, f'{{"signal": {signum}, "reason": {known}}}'.encode())
-        except OSError:
-            pass  # a full disk; whoever registers is told over the socket as well
+        content = f'{{"signal": {signum}, "reason": {known}}}'.encode()
+        self._do(lambda: self._replace(contract.NOTICE_FILE, content))
 
     def mark(self, name: str) -> None:
         """Make an empty file, which means something by being there."""
-        try:
-            self._replace(name, b"")
-        except OSError:
-            pass  # a full disk, or TMPDIR was tidied away; whoever looks for it does as if there were no notice
+        self._do(lambda: self._replace(name, b""))
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """Change the folder before what comes next, unless its file system does not answer."""
+        if self.writer is None:
+            _try(work)
+            return
+        hangs = self.writer.busy
+        self.writer.put(work)
+        wait_for([self.writer], 0.0 if hangs else MOMENT)
 
     def remove(self) -> None:
-        """Remove the folder and what is in it. What somebody else put deeper stays, and the folders around it."""
+        """Remove the folder and our files in it. What somebody else has put there stays, and the folder around it."""
+        if self.writer is None:
+            self._remove()
+        else:
+            self.writer.put(self._remove)
+            wait_for([self.writer], LAST_PATIENCE)
+            self.writer.give_up()
         os.close(self.fd)
-        for name in (*reversed(contract.FOLDERS), ""):
-            folder = os.path.join(self.path, name)
-            try:
-                for file in os.listdir(folder):
-                    _remove_file(os.path.join(folder, file))
-                os.rmdir(folder)
-            except OSError:
-                continue  # it was never made, or is not empty
+        os.close(self._parent)
+
+    def _remove(self) -> None:
+        for name in contract.FILES:
+            _try_to(os.unlink, name, dir_fd=self.fd)
+        try:
+            # By its name, but nothing else that may have that name now: an empty folder is all that can go.
+            if os.path.samestat(os.stat(self._name, dir_fd=self._parent, follow_symlinks=False), os.fstat(self.fd)):
+                os.rmdir(self._name, dir_fd=self._parent)
+        except OSError:
+            pass  # it is gone already, or not empty
 
 
-def _remove_file(path: str) -> None:
+def _do_all(works: Sequence[Callable[[], None]]) -> None:
+    for work in works:
+        _try(work)
+
+
+def _try(work: Callable[[], None]) -> None:
     try:
-        os.unlink(path)
+        work()
     except OSError:
-        pass  # a folder, or somebody was faster
+        pass  # it was tidied away, or there is no room; who looks for it does as if there were no notice
+
+
+def _try_to(remove: Callable[..., None], name: str, dir_fd: int) -> None:
+    try:
+        remove(name, dir_fd=dir_fd)
+    except OSError:
+        pass  # it was never made, or somebody was faster

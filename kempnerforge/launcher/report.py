@@ -8,6 +8,7 @@ from typing import Any
 from .journal import Journal
 from .output import Level, Log
 from .policy.words import History
+from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
 
 class Report:
@@ -40,9 +41,30 @@ class Report:
         """How earlier attempts ended; None: not known, or not yet."""
         return self._journal.history if self._journal is not None else None
 
+    def flush(self) -> None:
+        """Have in the log what was said, before others write into it; unless its file system does not answer."""
+        if self._log.writer is not None:
+            wait_for([self._log.writer], MOMENT)
+
+    def writers(self) -> list[Writer]:
+        """Return what writes in the background."""
+        all_of_them = (self._log.writer, self._journal.writer if self._journal is not None else None)
+        return [writer for writer in all_of_them if writer is not None]
+
     def close(self) -> None:
+        """Wait a moment for what is not written yet; what hangs is left behind."""
         if self._journal is not None:
-            self._journal.close()
+            wait_for(self.writers(), LAST_PATIENCE)
+            if (left := self._journal.writer.give_up()) is not None:
+                self.warn(f"pid {left} hangs while it writes the journal")
+            self._tell_trouble(self._journal)
+        if self._log.writer is not None:
+            wait_for([self._log.writer], LAST_PATIENCE)
+            self._log.writer.give_up()
+
+    def look_after_journal(self) -> None:
+        """Warn if the journal is not written any more."""
+        if self._journal is not None:
             self._tell_trouble(self._journal)
 
     def _tell_trouble(self, journal: Journal) -> None:

@@ -19,6 +19,8 @@ class Settings(NamedTuple):
         retry_failures: requeue so many times after a failure without a notice.
         embed: inject the bootstrap into Python programs.
         journal: folder of the journals; None: the default one, inside Slurm only.
+        command_in_journal: write the command's arguments into the journal, and not only its program.
+        umask: of the training process; None: our own.
         verbosity: how much is told on standard error.
     """
 
@@ -30,4 +32,6 @@ class Settings(NamedTuple):
     retry_failures: int = 0
     embed: bool = True
     journal: str | None = None
+    command_in_journal: bool = True
+    umask: int | None = None
     verbosity: Verbosity = "normal"

@@ -24,6 +24,8 @@ _LONGEST_ANSWER = 1 << 24
 _MOST_AT_A_TIME = 64
 #: Variables that change what scontrol asks, and whom (scontrol(1)).
 _MISLEADING = ("SLURM_CLUSTERS", "SCONTROL_")
+#: A variable that tells what an scontrol of ours has started.
+_HELPERS_MARK = "KFORGE_SCONTROL"
 #: What scontrol says of a requeue that it will refuse for ever (slurm-facts, "Requeueing").
 _REFUSED_FOR_EVER = (
     "presently disabled",
@@ -120,15 +122,23 @@ class Controller:
         partition: SLURM_JOB_PARTITION; empty: its grace time is not read.
         environment: in which scontrol runs.
         poller: gets the descriptor of a running scontrol's output.
+        helpers: of kforge-run's own children those that are no part of the run; gets a running scontrol.
     """
 
-    def __init__(self, job_id: str, partition: str, environment: Mapping[str, str], poller: select.poll) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        partition: str,
+        environment: Mapping[str, str],
+        poller: select.poll,
+        helpers: set[int],
+    ) -> None:
         self._job_id = job_id
         self._partition = partition
         # Times as epoch seconds, so that no time zone comes in; messages in the language that is looked for above.
         # What sends scontrol to another cluster is dropped: the job is on this one.
         ours = {key: value for key, value in environment.items() if not key.startswith(_MISLEADING)}
-        self._environment = {**ours, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"}
+        self._environment = {**ours, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C", _HELPERS_MARK: "1"}
         self._poller = poller
         self._queue: list[_Query] = []
         self._running: child.Child | None = None
@@ -138,8 +148,7 @@ class Controller:
         self._kill_at: float | None = None
         self._config = ""
         self._told_missing = False
-        #: pids of ours that are no part of the run.
-        self.helpers: set[int] = set()
+        self._helpers = helpers
 
     @property
     def due(self) -> float | None:
@@ -194,7 +203,7 @@ class Controller:
                 self._poller.register(read_end, select.POLLIN)
                 self._output, self._query, self._answer = read_end, query, bytearray()
                 self._kill_at = now + _PATIENCE
-                self.helpers.add(self._running.pid)
+                self._helpers.add(self._running.pid)
                 os.close(write_end)
                 continue
             os.close(read_end)
@@ -235,19 +244,31 @@ class Controller:
 
     def ended(self, pid: int) -> list[Answer]:
         """Reap one of our scontrols that has ended, and return what it answered."""
+        self._end_what_it_left(pid)
         running, query = self._running, self._query
         if running is None or query is None or running.pid != pid:
             os.waitpid(pid, 0)  # one that was given up
-            self.helpers.discard(pid)
+            self._helpers.discard(pid)
             return []
         running.reap()
         self.read()
         answer, gave_up = self._answer.decode("utf-8", "replace"), self._kill_at is None
-        self.helpers.discard(pid)
+        self._helpers.discard(pid)
         self._forget_running()
         if gave_up:
             return _failed(query, f"scontrol did not answer within {_PATIENCE:.0f} s")
         return self._understand(query, running.status, answer)
+
+    def _end_what_it_left(self, pid: int) -> None:
+        """Kill what a site's script has left running: it would be swept at our end, and ignores SIGTERM as we asked.
+
+        Args:
+            pid: of an scontrol that has ended. It is not reaped yet, so its group is its own.
+        """
+        os.killpg(pid, signal.SIGKILL)
+        for orphan in tree.children():
+            if orphan != pid and tree.was_given(orphan, _HELPERS_MARK):
+                os.kill(orphan, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill whatever scontrol is running; nobody waits for it any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ from .report import Report
 from .settings import Settings
 from .signals import CapturedSignals, Received
 
+_NO_FOLDER = "no private folder: processes cannot register, signals are passed on"
 #: How long the facts may keep an srun from starting (s): its environment is fixed then.
 _FACTS_FIRST = 2.0
 
@@ -44,21 +46,37 @@ class FirstFacts(NamedTuple):
         return next(known, slurm.SiteFacts(words.Site(), False))
 
 
+class Meeting(NamedTuple):
+    """Where kforge-run and the processes below it meet; without a private folder they do not, and the run goes on."""
+
+    folder: PrivateFolder | None = None
+    control: Control | None = None
+    #: What PYTHONPATH leads to; None: nothing is injected.
+    site: str | None = None
+    #: None: nothing is injected.
+    armed: ArmedProcesses | None = None
+
+    def close(self) -> None:
+        for part in (self.control, self.armed):
+            if part is not None:
+                part.close()
+        if self.folder is not None:
+            self.folder.remove()
+
+
 class Attempt(NamedTuple):
     """Everything that the loop works with."""
 
     settings: Settings
+    #: pids of our own children that are no part of the run.
+    helpers: set[int]
     where: place.Whereabouts
     child: child.Child
     #: The child is in our process group, and gets what the terminal sends.
     in_our_group: bool
     #: None: not a batch process, so Slurm is not asked.
     controller: slurm.Controller | None
-    #: None: there is no private folder.
-    folder: PrivateFolder | None
-    control: Control | None
-    #: None: nothing is injected.
-    armed: ArmedProcesses | None
+    meeting: Meeting
     #: None: no kforge-run above this one can be reached.
     outer: Outer | None
     report: Report
@@ -80,8 +98,9 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     libc.become_child_subreaper()
     where = place.find(environment)
     verbosity = "brief" if where.outer is not None and settings.verbosity == "normal" else settings.verbosity
-    log = Log(verbosity, f"task {where.task}" if where.task else "")
-    controller = _ask(where, environment, poller)
+    helpers: set[int] = set()
+    log = Log(verbosity, poller, helpers, f"task {where.task}" if where.task else "")
+    controller = _ask(where, environment, poller, helpers)
     is_srun = os.path.basename(settings.command[0]) == "srun"
     facts = FirstFacts([], [])
     if controller is not None and is_srun:
@@ -93,24 +112,40 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     if where.place == "batch":
         end = None if facts.job is None else facts.job.end
         job_facts = place.facts_to_hand_down(where.job_id, end, facts.site.site, kills)
-    folder, control, armed = _open_folder(settings.embed, environment, poller, log)
+    inject.protect_compiled_code()
+    meeting = _open_meeting(settings.embed, environment, poller, helpers, log)
     in_our_group = child.shares_our_terminal()
-    try:
-        started = child.spawn(
+
+    def spawn() -> child.Child:
+        return child.spawn(
             settings.command,
-            inject.child_environment(environment, folder, armed is not None, job_facts),
+            inject.child_environment(environment, meeting.folder, meeting.site, job_facts),
             own_group=not in_our_group,
             death_signal=signal.SIGTERM,
+            umask=settings.umask,
         )
+
+    try:
+        try:
+            started = spawn()
+        except OSError as error:
+            if error.errno != errno.EMFILE or meeting.folder is None:
+                raise
+            # The run comes first: without a private folder there are descriptors enough.
+            meeting.close()
+            log.say("warning", f"{_NO_FOLDER} ({error.strerror})")
+            meeting = Meeting()
+            started = spawn()
     except BaseException:
         if controller is not None:
             controller.close()
-            reaping.reap_all()
-        if folder is not None:
-            folder.remove()
+        meeting.close()
+        Report(log, None).close()
+        reaping.reap_all()
         raise
     # The child runs: from here on everything may take its time.
-    report = Report(log, _journal(settings, environment, where))
+    has_journal = settings.journal is not None or where.place != "outside"
+    report = Report(log, _journal(settings, environment, where, poller, helpers) if has_journal else None)
     rules = words.Rules(
         place=where.place,
         requeue=settings.requeue,
@@ -127,13 +162,12 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     policy = Policy(rules, site, end)
     attempt = Attempt(
         settings,
+        helpers,
         where,
         started,
         in_our_group,
         controller,
-        folder,
-        control,
-        armed,
+        meeting,
         _register_above(where),
         report,
         policy,
@@ -143,34 +177,48 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     return attempt
 
 
-def _open_folder(
-    embed: bool, environment: Mapping[str, str], poller: select.poll, log: Log
-) -> tuple[PrivateFolder, Control, ArmedProcesses | None] | tuple[None, None, None]:
+def _open_meeting(
+    embed: bool, environment: Mapping[str, str], poller: select.poll, helpers: set[int], log: Log
+) -> Meeting:
     """Make the private folder, with all that belongs into it, in the first place where that works."""
-    failure = OSError()
+    site = _find_site(environment, log) if embed else None
+    failure = OSError("there is no place for it")
     for parent in parents(environment):
         try:
-            folder = PrivateFolder(parent)
+            folder = PrivateFolder(parent, poller, helpers)
         except OSError as error:
             failure = error
             continue
+        meeting = Meeting(folder)
         try:
-            if embed:
+            if site is not None:
                 inject.install_bootstrap(folder)
-            control = Control(folder.fd, poller)
-            return folder, control, ArmedProcesses(folder.fd, poller) if embed else None
+            meeting = Meeting(folder, Control(folder.fd, poller))
+            return meeting if site is None else meeting._replace(site=site, armed=ArmedProcesses(folder.fd, poller))
         except OSError as error:
             failure = error
-            folder.remove()
-    log.say("warning", f"no private folder ({failure}): processes cannot register, signals are passed on")
-    return None, None, None
+            meeting.close()
+    log.say("warning", f"{_NO_FOLDER} ({failure})")
+    return Meeting()
 
 
-def _ask(where: place.Whereabouts, environment: Mapping[str, str], poller: select.poll) -> slurm.Controller | None:
+def _find_site(environment: Mapping[str, str], log: Log) -> str | None:
+    try:
+        return inject.find_site(environment)
+    except OSError as error:
+        cure = "install kforge-run where nobody else can write"
+        log.say("warning", f"nothing is injected, a notice gets to programs as a signal: {error.strerror} ({cure})")
+        return None
+
+
+def _ask(
+    where: place.Whereabouts, environment: Mapping[str, str], poller: select.poll, helpers: set[int]
+) -> slurm.Controller | None:
     """Have the job's facts asked for, if it is ours to ask."""
     if where.place != "batch":
         return None
-    controller = slurm.Controller(where.job_id, environment.get("SLURM_JOB_PARTITION", ""), environment, poller)
+    partition = environment.get("SLURM_JOB_PARTITION", "")
+    controller = slurm.Controller(where.job_id, partition, environment, poller, helpers)
     controller.ask_job()
     controller.ask_site()
     return controller
@@ -190,17 +238,21 @@ def _wait_for_facts(controller: slurm.Controller, poller: select.poll, signals: 
     return facts
 
 
-def _journal(settings: Settings, environment: Mapping[str, str], where: place.Whereabouts) -> Journal | None:
+def _journal(
+    settings: Settings,
+    environment: Mapping[str, str],
+    where: place.Whereabouts,
+    poller: select.poll,
+    helpers: set[int],
+) -> Journal:
     """Return the journal: one file per job, and one per task of a step."""
-    if settings.journal is None and where.place == "outside":
-        return None
     folder = settings.journal or default_folder(environment)
     cluster = environment.get("SLURM_CLUSTER_NAME", "slurm")
     name = f"{cluster}-{where.job_id}" if where.job_id else f"local-{time.time():.0f}-{os.getpid()}"
     if where.place == "step":
         name += f".{environment.get('SLURM_STEP_ID', 'x')}.{where.task}"
     common = {"job": where.job_id, "attempt": f"{time.time():.0f}-{os.getpid()}"}
-    return Journal(os.path.join(folder, name.replace("/", "_") + ".jsonl"), common)
+    return Journal(folder, name.replace("/", "_") + ".jsonl", common, poller, helpers)
 
 
 def _register_above(where: place.Whereabouts) -> Outer | None:
@@ -218,7 +270,7 @@ def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
     report.record(
         "start",
         {
-            "command": command,
+            "command": command if attempt.settings.command_in_journal else command[:1],
             "version": __about__.__version__,
             "place": where.place,
             "name": environment.get("SLURM_JOB_NAME", ""),

@@ -66,13 +66,16 @@ class Supervisor:
         self._attempt = attempt
         self._child = attempt.child
         self._policy = attempt.policy
-        self._control = attempt.control
-        self._armed = attempt.armed
+        self._control = attempt.meeting.control
+        self._armed = attempt.meeting.armed
+        self._folder = attempt.meeting.folder
         self._controller = attempt.controller
         self._report = attempt.report
+        folder_writer = self._folder.writer if self._folder is not None else None
+        self._writers = [*attempt.report.writers(), *([folder_writer] if folder_writer is not None else [])]
         self._poller = poller
         self._signals = signals
-        self._tree = tree.Tree(attempt.controller.helpers if attempt.controller else ())
+        self._tree = tree.Tree(attempt.helpers)
         self._site = attempt.first_facts.site.site
         #: Read, but not handed on yet.
         self._received = attempt.first_facts.signals
@@ -81,7 +84,7 @@ class Supervisor:
         self._told: words.Tell | None = None
         #: When something of this module itself is due, and what.
         self._chores = {"warm up": time.monotonic() + _WARM_UP_AFTER}
-        if attempt.armed is not None:
+        if self._armed is not None:
             self._chores["look for armed"] = time.monotonic() + _LOOK_FOR_ARMED_AFTER
         #: The job's Restarts as first read.
         self._restarts: int | None = None
@@ -104,6 +107,8 @@ class Supervisor:
         """Sleep until something happens or is due; for ever if nothing is."""
         if self._controller is not None:
             self._answered += self._controller.start_next(time.monotonic())
+        for writer in self._writers:
+            writer.start_next()
         if self._received or self._answered:
             return
         due = [self._policy.due, self._controller.due if self._controller else None, *self._chores.values()]
@@ -142,6 +147,9 @@ class Supervisor:
             early, self._answered = self._answered, []
             yield from self._answers(early)
             self._controller.read()
+        for writer in self._writers:
+            writer.read()
+        self._report.look_after_journal()
         for pid in reaping.ended_children():
             yield from self._ended(pid)
         yield from self._due_now(time.monotonic())
@@ -205,7 +213,9 @@ class Supervisor:
             self._child.reap()
             assert self._child.status is not None
             yield words.ChildExited(self._child.status, self._tree.is_empty())
-        elif self._controller is not None and pid in self._controller.helpers:
+        elif any(writer.ended(pid) for writer in self._writers):
+            pass
+        elif self._controller is not None and pid in self._attempt.helpers:
             yield from self._answers(self._controller.ended(pid))
         else:
             os.waitpid(pid, 0)
@@ -289,8 +299,8 @@ class Supervisor:
             if "look for armed" in self._chores:
                 self._chores["look for armed"] = now  # after the delivery
             delivered = delivery.deliver(action.signum, self._child, peers, armed)
-            if delivered.ranks_told and self._attempt.folder is not None:
-                self._attempt.folder.mark(contract.RANKS_TOLD_FILE)
+            if delivered.ranks_told and self._folder is not None:
+                self._folder.mark(contract.RANKS_TOLD_FILE)
             return delivered
         if isinstance(action, words.Forward):
             self._child.send(action.signum)
@@ -303,13 +313,14 @@ class Supervisor:
             if self._controller is not None:
                 self._controller.requeue(action.job_id)
         elif isinstance(action, words.DumpStacks):
+            self._report.flush()
             for peer in peers:
                 # Only whoever still has the handler: by default a real-time signal kills.
                 if peer.cooperative and peer.stacks is not None:
                     peer.send(peer.stacks)
         elif isinstance(action, words.Terminate):
-            if self._attempt.folder is not None:
-                self._attempt.folder.mark(contract.TERMINATE_FILE)
+            if self._folder is not None:
+                self._folder.mark(contract.TERMINATE_FILE)
             self._tree.terminate()
         elif isinstance(action, words.Kill):
             self._tree.kill()
@@ -331,8 +342,8 @@ class Supervisor:
         self._write_notice(told.signum, told.reason)
 
     def _write_notice(self, signum: int, reason: words.Reason | None) -> None:
-        if self._attempt.folder is not None:
-            self._attempt.folder.write_notice(signum, reason)
+        if self._folder is not None:
+            self._folder.write_notice(signum, reason)
 
     # --- if kforge-run has a bug -----------------------------------------------------------------
 
@@ -341,6 +352,7 @@ class Supervisor:
         self._report.say(
             "warning", "a bug in kforge-run, see above: signals are only passed on, and nothing is requeued"
         )
+        self._report.flush()
         alone = select.poll()
         alone.register(self._signals.fd, select.POLLIN)
         while self._child.status is None:
@@ -353,7 +365,7 @@ class Supervisor:
             for pid in reaping.ended_children():
                 if pid == self._child.pid:
                     self._child.reap()
-                else:
+                elif not any(writer.ended(pid) for writer in self._writers):
                     os.waitpid(pid, 0)
         self._tree.kill()
         return self._child.status if self._child.status >= 0 else 128 - self._child.status
@@ -364,17 +376,13 @@ class Supervisor:
         """Leave nothing behind, and name what could not be ended."""
         if self._controller is not None:
             self._controller.close()
-            reaping.reap_all()
         if not self._tree.is_empty():
             for survivor in self._tree.survivors():
                 self._report.say("warning", f"could not be killed: {survivor}")
-        if self._control is not None:
-            self._control.close()
-        if self._armed is not None:
-            self._armed.close()
-        if self._attempt.folder is not None:
-            self._attempt.folder.remove()
+        self._attempt.meeting.close()
         self._report.close()
+        if self._controller is not None:
+            reaping.reap_all()
 
 
 def _which_attempt(job: words.Job) -> str:

@@ -11,13 +11,16 @@ import enum
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 #: As many links as the kernel follows in one path (path_resolution(7)).
 _MOST_LINKS = 40
 #: Shown for a user that a user namespace does not know (user_namespaces(7)): root outside a rootless container.
 _UNMAPPED = 65534
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
+#: How a folder is opened to reach what is in it.
+FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Trust(enum.IntEnum):
@@ -43,6 +46,13 @@ def is_stranger(uid: int) -> bool:
     return uid not in (0, os.geteuid())
 
 
+class Folder(NamedTuple):
+    #: O_PATH.
+    fd: int
+    #: It, or one on the way to it, lets nobody else in: what modes say further down is of no matter.
+    closed: bool
+
+
 def open_folder(path: str, trust: Trust, *, make: bool = False) -> int:
     """Open a folder and return its descriptor (O_PATH).
 
@@ -55,15 +65,22 @@ def open_folder(path: str, trust: Trust, *, make: bool = False) -> int:
         Strange: it is not to be trusted so far.
         OSError: it cannot be opened, or made.
     """
+    return walk(path, trust, make=make).fd
+
+
+def walk(path: str, trust: Trust, *, make: bool = False) -> Folder:
+    """Open a folder as `open_folder` does, and say whether anybody else gets there."""
     names = path.split("/")[::-1]
     links = 0
-    folder = os.open("/" if os.path.isabs(path) else ".", _FOLDER)
+    #: So many names are left behind the first link: what a link names is not made.
+    behind_link = len(names)
+    folder = Folder(os.open("/" if os.path.isabs(path) else ".", FOLDER), False)
     try:
         while names:
             name = names.pop()
             if name in ("", "."):
                 continue
-            below = _open_below(folder, name, make)
+            below = _open_below(folder.fd, name, make and len(names) < behind_link)
             status = os.fstat(below)
             if stat.S_ISLNK(status.st_mode):
                 target = os.readlink("", dir_fd=below)
@@ -73,19 +90,22 @@ def open_folder(path: str, trust: Trust, *, make: bool = False) -> int:
                     raise Strange(f"{name} in {path}", f"is a link of uid {status.st_uid}")
                 if links > _MOST_LINKS:
                     raise OSError(errno.ELOOP, f"{path}: {os.strerror(errno.ELOOP)}")
+                behind_link = min(behind_link, len(names))
                 names += target.split("/")[::-1]
                 if target.startswith("/"):
-                    os.close(folder)
-                    folder = os.open("/", _FOLDER)
+                    os.close(folder.fd)
+                    folder = Folder(os.open("/", FOLDER), False)
                 continue
-            os.close(folder)
-            folder = below
+            os.close(folder.fd)
+            # ".." leads out again.
+            closed = name != ".." and folder.closed
+            folder = Folder(below, closed or not (is_stranger(status.st_uid) or status.st_mode & _OTHERS_ENTER))
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, f"{path}: {os.strerror(errno.ENOTDIR)}")
-            if why := why_not_trusted(status, trust, folder):
+            if why := why_not_trusted(below, trust, closed):
                 raise Strange(f"{name} in {path}", why)
     except BaseException:
-        os.close(folder)
+        os.close(folder.fd)
         raise
     return folder
 
@@ -104,19 +124,19 @@ def _open_below(folder: int, name: str, make: bool) -> int:
     return os.open(name, flags, dir_fd=folder)
 
 
-def why_not_trusted(status: os.stat_result, trust: Trust, descriptor: int) -> str | None:
-    """Return why something is not to be trusted so far; None: it is.
+def why_not_trusted(descriptor: int, trust: Trust, closed: bool = False) -> str | None:
+    """Return why what was opened is not to be trusted so far; None: it is.
 
     Args:
-        status: what fstat(2) says of it.
-        descriptor: it, opened: a group may be ours alone, unless an access control list says more.
+        closed: nobody else gets as far as to it.
     """
     if trust is Trust.NO_STRANGERS_LINK:
         return None
+    status = os.fstat(descriptor)
     if is_stranger(status.st_uid) and not _is_unmapped(status.st_uid):
         return f"belongs to uid {status.st_uid}"
     mode = stat.S_IMODE(status.st_mode)
-    if not mode & _OTHERS_WRITE or (trust is Trust.NOW and mode & stat.S_ISVTX):
+    if closed or not mode & _OTHERS_WRITE or (trust is Trust.NOW and mode & stat.S_ISVTX):
         return None
     if not mode & stat.S_IWOTH and _is_private_group(status.st_gid) and not _has_acl(descriptor):
         return None
@@ -183,7 +203,7 @@ def open_own_file(name: str, folder: int) -> int:
     elif status.st_nlink != 1:
         why = "has a second name"
     else:
-        why = why_not_trusted(status, Trust.ALWAYS, descriptor)
+        why = why_not_trusted(descriptor, Trust.ALWAYS)
     if why is not None:
         os.close(descriptor)
         raise Strange(name, why)

@@ -1,4 +1,4 @@
-"""What kforge-run injects into Python processes. `sitecustomize` is there from the start, the rest when it is needed.
+"""What kforge-run injects into Python processes. `process` is there from the start, the rest when it is needed.
 
-In an injected process this package is called as `contract.BOOTSTRAP_MODULE` says, and its files are copies.
+In an injected process the package above is called as `contract.BOOTSTRAP_MODULE` says, and the files are copies.
 """

@@ -6,9 +6,8 @@ import os
 import sys
 from time import monotonic, sleep
 
+from ..site.sitecustomize import folder_of_launcher, open_folder
 from . import process
-from .process import ARMED_FOLDER, BELOW_PREFIX, CODE_FILE, identity
-from .sitecustomize import folder_of_launcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 # As in contract.py, which is not there in a process of somebody else's.
 NOTICE_FILE = "notice"
-SEEN_PREFIX = "seen."
+SEEN_NEWS = "seen"
 RANKS_TOLD_FILE = "ranks told"
 TERMINATE_FILE = "terminate"
 
@@ -100,9 +99,13 @@ def _acknowledge() -> None:
     if not _notice.acknowledged and _is_there(NOTICE_FILE):
         _notice.acknowledged = True
         try:
-            os.link(f"{process.folder}/{CODE_FILE}", f"{process.folder}/{SEEN_PREFIX}{process.me}")
+            folder = open_folder(process.folder)
+            try:
+                process.tell_news(SEEN_NEWS, folder)
+            finally:
+                os.close(folder)
         except OSError:
-            pass  # the folder is gone, or the disk is full
+            pass  # the folder is gone, or the news are not read
 
 
 def _acted_already() -> bool:
@@ -164,11 +167,7 @@ def _hand_on(frame: "FrameType | None") -> bool:
         frame = frame.f_back
     else:
         return False
-    started = frame.f_locals["self"].pid
-    if any(started in _lineage(pid) for pid in _listed(ARMED_FOLDER, "")):
-        _note_acted()
-        return True  # kforge-run tells that one itself
-    programs = [pid for pid in _listed("", BELOW_PREFIX) if started in _lineage(pid)]
+    programs = list(_programs_below(frame.f_locals["self"].pid))
     for pid in programs:
         caught = signals_caught(pid)
         best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
@@ -178,15 +177,28 @@ def _hand_on(frame: "FrameType | None") -> bool:
     return bool(programs)
 
 
-def _lineage(pid: int) -> "Iterator[int]":
-    """Yield a pid and those of its parents, nearest first, as far as this pid namespace goes."""
-    while pid > 0:
-        yield pid
-        try:
-            with open("/proc/%d/stat" % pid, "rb") as stat:
-                pid = int(stat.read().rpartition(b")")[2].split()[1])
-        except OSError:
+def _programs_below(pid: int) -> "Iterator[int]":
+    """Yield the pids of the nearest Python programs at or below a process: what is below those are their helpers.
+
+    One that is armed is told by kforge-run as well, and counts both once.
+    """
+    try:
+        with open("/proc/%d/cmdline" % pid, "rb") as stream:
+            arguments = [os.fsdecode(argument) for argument in stream.read().split(b"\0")[:-1]]
+        is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
+        children = []
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, task), "rb") as stream:
+                children += stream.read().split()
+    except OSError:
+        return  # it has just ended, or is somebody else's
+    if is_python and arguments:
+        kind, program = process.program_of(arguments)
+        if kind != "-c" and process.role_of(arguments, kind, program) == "program":
+            yield pid
             return
+    for child in children:
+        yield from _programs_below(int(child))
 
 
 def signals_caught(pid: "int | str") -> "list[int]":
@@ -250,7 +262,10 @@ def _remind() -> None:
     """Have the notice come again and again until it can be acted on."""
     if not _notice.reminding:
         _notice.reminding = True
-        _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
+        try:
+            _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
+        except RuntimeError:
+            _notice.reminding = False  # no thread can be had: what comes next is the next signal
 
 
 def _send_reminders(main_thread: int) -> None:
@@ -337,15 +352,15 @@ def all_signals() -> "Any":
 
 
 def _is_there(name: str) -> bool:
-    """Return whether kforge-run has put a file into the private folder."""
-    return os.path.exists(os.path.join(process.folder, name))
-
-
-def _listed(folder: str, prefix: str) -> "list[int]":
-    """Return the pids of the living processes that are listed in the names of files."""
+    """Return whether kforge-run has put a file into the private folder, and nobody else something in its place."""
     try:
-        names = os.listdir(os.path.join(process.folder, folder))
+        folder = open_folder(process.folder)
     except OSError:
-        return []  # somebody has tidied the private folder away
-    identities = [name[len(prefix) :] for name in names if name.startswith(prefix)]
-    return [int(one.partition(".")[0]) for one in identities if identity(one.partition(".")[0]) == one]
+        return False  # somebody has tidied it away
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
+    return True

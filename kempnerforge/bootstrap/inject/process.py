@@ -15,7 +15,7 @@ import os
 import posix
 import sys
 
-from .sitecustomize import load
+from ..site.sitecustomize import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 # As in contract.py, which cannot be imported in somebody else's process.
 CLAIM_VARIABLE = "KFORGE_CLAIM"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
-ARMED_FOLDER = "armed"
-BELOW_PREFIX = "below."
 NEWS_FIFO = "news"
-CODE_FILE = "code"
+ARMED_NEWS = "armed"
 
 #: What is loaded when it is needed, in the order in which one needs the other.
 _LATER = ("notice", "shield", "dispositions")
@@ -83,47 +81,59 @@ _functions = {}  # type: dict[str, Any]
 real_signal, real_getsignal = _signal.signal, _signal.getsignal
 
 
-def start():
-    # type: () -> None
-    """Find out what this process is, and make it that."""
-    global me
+def start(folder_fd):
+    # type: (int) -> None
+    """Find out what this process is, and make it that.
+
+    Args:
+        folder_fd: the launcher's private folder, which is ours.
+    """
     package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
     package.find_spec = _find_spec
     sys.meta_path.append(package)  # the last of all finders
     # `sys.argv` is not there yet, and before Python 3.10 nothing else is.
     arguments = getattr(sys, "orig_argv", None) or load("interpreter").command_line()
     kind, program = program_of(arguments)
+    role = role_of(arguments, kind, program)
+    if role == "ours" or ("python" not in arguments[0] and not load("interpreter").is_python()):
+        return
+    if role == "helper":
+        _take_signals(None)
+        call("shield.ignore_strays" if program.startswith(_TRACKER_CODE) else "shield.raise_shield")
+    elif role == "launcher":
+        _take_signals("notice.spare_launcher")
+    elif _claim():
+        _take_signals("notice.on_notice")
+        if own:
+            tell_news(ARMED_NEWS, folder_fd)
+
+
+def role_of(arguments, kind, program):
+    # type: (list[str], str, str) -> str
+    """Return what a Python is by its command line: `ours`, `helper` of multiprocessing, `launcher` or `program`.
+
+    Args:
+        kind, program: as `program_of` finds them in the arguments.
+    """
     if is_one_of(kind, program, _OUR_SCRIPTS, _OUR_MODULES):
-        return
-    if "python" not in arguments[0] and not load("interpreter").is_python():
-        return
+        return "ours"
     if (
         (kind == "-c" and program.startswith(_HELPER_CODE))
         or "--multiprocessing-fork" in arguments
         or is_one_of(kind, program, "", _HELPER_MODULES)
     ):
-        _take_signals(None)
-        call("shield.ignore_strays" if program.startswith(_TRACKER_CODE) else "shield.raise_shield")
-        return
-    if is_one_of(kind, program, *LAUNCHERS):
-        _take_signals("notice.spare_launcher")
-        return
-    listed_as = ""
-    is_armed = False
-    if _claim():
-        _take_signals("notice.on_notice")
-        is_armed = bool(own)
-        listed_as = f"{ARMED_FOLDER}/{me}" if is_armed else ""
-    elif kind != "-c":
-        me = identity(os.getpid())
-        listed_as = f"{BELOW_PREFIX}{me}"
-    if listed_as:
-        # A file that is there already, under one more name: a new one takes three times as long.
-        os.link(f"{folder}/{CODE_FILE}", f"{folder}/{listed_as}")
-    if is_armed:
-        news = os.open(f"{folder}/{NEWS_FIFO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.write(news, b"!")
-        os.close(news)
+        return "helper"
+    return "launcher" if is_one_of(kind, program, *LAUNCHERS) else "program"
+
+
+def tell_news(news, folder_fd):
+    # type: (str, int) -> None
+    """Tell kforge-run something of this process; an exception: it cannot be told."""
+    fifo = os.open(NEWS_FIFO, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+    try:
+        os.write(fifo, f"{news} {me}\n".encode())
+    finally:
+        os.close(fifo)
 
 
 def identity(pid):

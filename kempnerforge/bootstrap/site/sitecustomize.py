@@ -4,6 +4,9 @@ If a kforge-run above means this process, process.py decides what it is. Whateve
 we were not there: nothing is printed, nothing raised, and what is used is built in or loaded anyway. Every Python pays
 for this file, so it is short. Its syntax is that of Python 2.7, because old Pythons read it too. It stands alone: the
 names it shares with the launcher are those of bootstrap/contract.py, and a test compares the two.
+
+The environment is handed on to where we are not: through srun, sbatch, sudo. So what it names is used only where it is
+a private folder of the very user that runs this program.
 """
 
 import os
@@ -23,13 +26,20 @@ _OLDEST = (3, 7)
 
 
 def _start():
-    folder = folder_of_launcher()
-    if folder is not None and sys.version_info >= _OLDEST:
+    path = folder_of_launcher() if sys.version_info >= _OLDEST else None
+    if path is None or BOOTSTRAP_MODULE in sys.modules:
+        return
+    folder = open_folder(path)
+    try:
         package = type(sys)(BOOTSTRAP_MODULE)  # type: Any
-        package.folder, package.code = folder, {}
-        package.sitecustomize = sys.modules[BOOTSTRAP_MODULE + ".sitecustomize"] = sys.modules[__name__]
-        sys.modules[BOOTSTRAP_MODULE] = package
-        load("process").start()
+        package.folder, package.code = path, {}
+        sys.modules[BOOTSTRAP_MODULE + ".site.sitecustomize"] = sys.modules[__name__]
+        # Two names for one, so that its modules find each other where they are not injected, too.
+        sys.modules[BOOTSTRAP_MODULE] = sys.modules[BOOTSTRAP_MODULE + ".inject"] = package
+        package.path = _load_code(CODE_FILE, folder)
+        load("process").start(folder)
+    finally:
+        os.close(folder)
 
 
 def folder_of_launcher():
@@ -41,9 +51,22 @@ def folder_of_launcher():
     here = os.environ.get("SLURMD_NODENAME") or os.uname()[1]
     if node != here or os.environ.get("SLURM_JOB_ID", job) != job:
         return None
-    # kforge-UID-PID-START-RANDOM. If kforge-run was killed, the folder is still there, and the environment stale. That
+    # .kforge-UID-PID-START-RANDOM. If kforge-run was killed, the folder is still there, and the environment stale. That
     # another process has its number now is not looked for: it would take as long as all else here.
     os.kill(int(folder.rpartition("/")[2].split("-")[2]), 0)
+    return folder
+
+
+def open_folder(path):
+    """Open a private folder and return its descriptor; an exception: it is not there, or not ours alone.
+
+    What is in it is code that we execute and words that we obey, so that a path is not enough.
+    """
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    status = os.fstat(folder)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700:
+        os.close(folder)
+        raise OSError
     return folder
 
 
@@ -57,33 +80,48 @@ def load(name):
     module = getattr(package, name, None)  # type: Any
     if module is None:
         code = _code_of(name)
-        full_name = BOOTSTRAP_MODULE + "." + name
-        module = type(sys)(full_name)
-        module.__package__ = BOOTSTRAP_MODULE  # and no __file__: `inspect` would look at it at each import of torch
+        inject = BOOTSTRAP_MODULE + ".inject"
+        module = type(sys)(inject + "." + name)
+        module.__package__ = inject  # and no __file__: `inspect` would look at it at each import of torch
         exec(code, module.__dict__)  # noqa: S102 - our own
-        sys.modules[full_name] = module
+        sys.modules[module.__name__] = module
         setattr(package, name, module)
     return module
 
 
 def _code_of(name):
     """Return a module's code: what kforge-run has compiled if that is for this Python, else from its source."""
-    import marshal
-
     package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
-    if name not in package.code:
-        file = os.open(package.folder + "/" + (CODE_FILE if name == "process" else LATER_CODE_FILE), os.O_RDONLY)
+    if name not in package.code and name != "process":
         try:
-            path, _, compiled = os.read(file, os.fstat(file).st_size).partition(b"\0")
-        finally:
-            os.close(file)
-        package.path = os.fsdecode(path)
-        if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
-            package.code.update(marshal.loads(compiled[4:]))  # noqa: S302 - from a folder that only we may enter
+            folder = open_folder(package.folder)
+            try:
+                _load_code(LATER_CODE_FILE, folder)
+            finally:
+                os.close(folder)
+        except OSError:
+            pass  # somebody has tidied it away: the source is still there, as a rule
     if name in package.code:
-        return marshal.loads(package.code[name])  # noqa: S302
+        import marshal
+
+        return marshal.loads(package.code[name])  # noqa: S302 - see open_folder()
     source = os.path.join(package.path, "bootstrap", "inject", name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
+
+
+def _load_code(name, folder):
+    """Take over what kforge-run has compiled, if that is for this Python; return where its own files are."""
+    import marshal
+
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        path, _, compiled = os.read(file, os.fstat(file).st_size).partition(b"\0")
+    finally:
+        os.close(file)
+    if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
+        package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
+        package.code.update(marshal.loads(compiled[4:]))  # noqa: S302 - see open_folder()
+    return os.fsdecode(path)
 
 
 def _make_way():
