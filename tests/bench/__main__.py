@@ -44,7 +44,8 @@ def main() -> int:
 
     # Whatever goes wrong, the leftovers of a sweep are still below us.
     libc.become_child_subreaper()
-    folder = Path(tempfile.mkdtemp(prefix="kforge-bench-"))
+    # Not below /tmp: nobody installs there, and PYTHONPATH would not lead there (docs/security.md).
+    folder = Path(tempfile.mkdtemp(prefix=".kforge-bench-", dir=Path.home()))
     started = time.monotonic()
     table: list[Row] = []
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import statistics
@@ -38,7 +39,7 @@ _SETTLED = 0.5
 
 def measure(installation: Installation, quick: bool) -> list[rows.Row]:
     """Return the rows. This process stands for kforge-run: the folder is its own, and it lives."""
-    folder = PrivateFolder(str(installation.folder))
+    folder = PrivateFolder("/dev/shm", select.poll(), set())
     try:
         inject.install_bootstrap(folder)
         environments = _environments(installation, folder)
@@ -56,7 +57,7 @@ def measure(installation: Installation, quick: bool) -> list[rows.Row]:
 def _environments(installation: Installation, folder: PrivateFolder) -> dict[str, dict[str, str]]:
     """Return the environments of a Python without the bootstrap, and of each kind that finds it."""
     bare = installation.environment
-    not_for_it = {**bare, "PYTHONPATH": folder.site}
+    not_for_it = {**bare, "PYTHONPATH": inject.find_site(os.environ)}
     armed = {**not_for_it, contract.CONTROL_VARIABLE: contract.control_address(folder.path)}
     # As if this process were the armed one of the same rank.
     claim = f"{tree.identity(os.getpid())}|{',' * 11}"

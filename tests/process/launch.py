@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from kempnerforge.launcher import inject
 from tests.process import children
 
 ROOT = Path(__file__).parents[2]
 KFORGE_RUN = (sys.executable, "-m", "kempnerforge.launcher")
 #: Longer than anything here takes on a loaded machine (s).
 PATIENCE = 20.0
-#: Where kforge-run puts its private folder when TMPDIR is not usable.
-FALL_BACKS = (Path("/tmp"), Path("/dev/shm"), Path("/var/tmp"))
+#: Where kforge-run puts its private folder, besides TMPDIR.
+PRIVATE_PARENTS = (Path("/dev/shm"), Path("/tmp"), Path("/var/tmp"))
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -78,6 +79,20 @@ def descendants(pid: int) -> list[int]:
     for process in below:
         below += by_parent.get(process, ())
     return below
+
+
+def run_below(kforge_run: int) -> list[int]:
+    """Return what is below a kforge-run, parents first, but for the forks of it that write its log and journal."""
+    own = command_line(kforge_run)
+    return [pid for pid in descendants(kforge_run) if command_line(pid) != own]
+
+
+def command_line(pid: int) -> bytes:
+    """Return the command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 class ArmedProcess(NamedTuple):
@@ -203,7 +218,7 @@ class Launch:
         self.tmp = folder / "tmp"
         self.tmp.mkdir()
         self.started: list[Launched] = []
-        self._left_by_others = set(self._fallen_back("*"))
+        self._left_by_others = set(self._private_folders("*"))
         self.environment = {
             "HOME": str(folder),
             "PATH": os.environ["PATH"],
@@ -240,6 +255,11 @@ class Launch:
         slurmstepd = ["slurmstepd: [123.batch]", "-c", '"$@"; exit $?', "sh"]
         return self.start([*slurmstepd, *KFORGE_RUN, *options, *arguments], variables=variables, executable="/bin/sh")
 
+    def without_memory(self, *arguments: str, variables: Mapping[str, str] | None = None) -> Launched:
+        """Start kforge-run where there is no /dev/shm (root only), so that its private folder goes to a disk."""
+        hide = 'mount --bind /sys /dev/shm && exec "$@"'  # in /sys nobody can make a folder
+        return self.start(["unshare", "--mount", "sh", "-c", hide, "sh", *KFORGE_RUN, *arguments], variables=variables)
+
     def start(
         self,
         command: Sequence[str | bytes],
@@ -273,6 +293,11 @@ class Launch:
         (file,) = folder.iterdir()
         return [json.loads(line) for line in file.read_text().splitlines()]
 
+    @property
+    def site(self) -> str:
+        """What kforge-run puts on PYTHONPATH."""
+        return inject.find_site(self.environment)
+
     def close(self) -> None:
         """Reap what has ended and close all pipes; what still runs is found by the fixture that looks for leftovers."""
         for launched in self.started:
@@ -283,9 +308,9 @@ class Launch:
     def leftover_folders(self) -> Iterator[Path]:
         yield from self.tmp.iterdir()
         for launched in self.started:
-            yield from set(self._fallen_back(launched.pid)) - self._left_by_others
+            yield from set(self._private_folders(launched.pid)) - self._left_by_others
 
     @staticmethod
-    def _fallen_back(pid: object) -> Iterator[Path]:
-        for parent in FALL_BACKS:
-            yield from parent.glob(f"kforge-{os.getuid()}-{pid}-*")
+    def _private_folders(pid: object) -> Iterator[Path]:
+        for parent in PRIVATE_PARENTS:
+            yield from parent.glob(f".kforge-{os.getuid()}-{pid}-*")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.bootstrap.inject import process
-from tests.process.launch import Launch, Launched, status_of, wait_until
+from tests.process.launch import Launch, Launched, run_below, status_of, wait_until
 
 CHECKPOINTED = 85
 OPTIONS = ("--timeout", "20", "--verbose")
@@ -216,7 +216,7 @@ def test_a_shell_that_dies_of_the_notice_leaves_what_it_ran_to_save(launch: Laun
 
 
 def children_of(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return [child for child in run_below(pid) if status_of(child).get("PPid") == str(pid)]
 
 
 def test_many_processes_that_come_and_go_are_forgotten(launch: Launch) -> None:

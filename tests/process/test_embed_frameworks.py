@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.launch import PATIENCE, Launch, Launched, become_subreaper, descendants, status_of
+from tests.process.launch import PATIENCE, Launch, Launched, become_subreaper, descendants, run_below, status_of
 
 BIN = Path(sys.prefix) / "bin"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -220,7 +220,7 @@ def test_a_sigterm_to_every_process_does_not_come_between_a_dataloader_and_its_c
 ) -> None:
     run = launch(*python("dataloader.py", kind, method), options=OPTIONS, variables=short_tmpdir)
     line_of(run, "ready")
-    processes = descendants(run.pid)
+    processes = run_below(run.pid)
     assert len(processes) >= 3
     run.send(signal.SIGUSR1)
     # The workers first: that one has died must not reach the main process before the notice.

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.bootstrap import contract
-from kempnerforge.bootstrap.inject import notice, package, process, sitecustomize
+from kempnerforge.bootstrap.inject import notice, package, process
+from kempnerforge.bootstrap.site import sitecustomize
 from tests.process.launch import KFORGE_RUN, ROOT, Launch, Launched, wait_until
 from tests.process.pythons import VERSIONS, python_of_version
 
@@ -24,7 +25,7 @@ KFORGE_RUN_BY_PATH = (
     "-c",
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); from kempnerforge.launcher.cli import main; main()",
 )
-INJECT = ROOT / "kempnerforge/bootstrap/inject"
+SITE = ROOT / "kempnerforge/bootstrap" / contract.SITE_FOLDER
 
 
 def compare(launch: Launch, *command: str, shell: str = "", variables: dict[str, str] | None = None) -> Launched:
@@ -224,10 +225,10 @@ def test_ours_is_offered_where_there_is_none(launch: Launch) -> None:
 # --- where it is not meant to be ---------------------------------------------------------------------------
 
 
-def armed_with(launch: Launch, variables: dict[str, str], folder: str = "") -> bool:
+def armed_with(launch: Launch, variables: dict[str, str]) -> bool:
     """Start a Python with the bootstrap on its path and these variables, and return whether it holds the signals."""
     text = "print(*[l.split()[1] for l in open('/proc/self/status') if l.startswith('SigCgt')])"
-    run = launch.start(code(text), variables={"PYTHONPATH": folder or str(INJECT), **variables})
+    run = launch.start(code(text), variables={"PYTHONPATH": str(SITE), **variables})
     (caught,) = run.rest()
     run.ends(0)
     assert run.log == ""
@@ -239,8 +240,7 @@ def test_inert_unless_all_of_it_is_meant_for_this_process(launch: Launch) -> Non
     control = run.line()
     node, _, rest = control.partition(":")
     folder = rest.partition(":")[2]
-    site = f"{folder}/site"
-    assert armed_with(launch, {"KFORGE_CONTROL": control}, site)
+    assert armed_with(launch, {"KFORGE_CONTROL": control})
     for stale in (
         {},
         {"KFORGE_CONTROL": ""},
@@ -249,9 +249,9 @@ def test_inert_unless_all_of_it_is_meant_for_this_process(launch: Launch) -> Non
         {"KFORGE_CONTROL": control, "SLURMD_NODENAME": "elsewhere"},
         {"KFORGE_CONTROL": f"{node}:12:{folder}", "SLURM_JOB_ID": "13"},
         {"KFORGE_CONTROL": f"{node}::{folder}x"},
-        {"KFORGE_CONTROL": f"{node}::/tmp/kforge-0-1-1-x"},
+        {"KFORGE_CONTROL": f"{node}::/tmp/.kforge-0-1-1-x"},
     ):
-        assert not armed_with(launch, stale, site), stale
+        assert not armed_with(launch, stale), stale
     assert run.process.stdin is not None
     run.process.stdin.close()
     run.process.wait(20)
@@ -266,7 +266,7 @@ def test_inert_when_kforge_run_was_killed(launch: Launch) -> None:
     run.send(signal.SIGKILL)
     run.process.wait(20)
     assert folder.exists()
-    assert not armed_with(launch, {"KFORGE_CONTROL": control}, f"{folder}/site")
+    assert not armed_with(launch, {"KFORGE_CONTROL": control})
     shutil.rmtree(folder)
 
 
@@ -283,9 +283,8 @@ def test_no_embed(launch: Launch) -> None:
 
 def test_an_inner_kforge_run_puts_its_own_in_the_place_of_the_outers(launch: Launch) -> None:
     inner = [sys.executable, "-m", "kempnerforge.launcher"]
-    run = launch(*inner, *code("import os; print(os.environ['PYTHONPATH'], os.environ['KFORGE_CONTROL'])"))
-    path, control = run.line().split()
-    assert path == f"{control.rpartition(':')[2]}/site:{ROOT}"
+    run = launch(*inner, *code("import os; print(os.environ['PYTHONPATH'])"))
+    run.says(f"{launch.site}:{ROOT}")
     run.ends(0)
 
 
@@ -312,7 +311,7 @@ def test_silent_on_every_python(launch: Launch, version: str) -> None:
 
 
 def test_it_parses_as_python_2() -> None:
-    source = (INJECT / "sitecustomize.py").read_bytes()
+    source = (SITE / "sitecustomize.py").read_bytes()
     assert source.isascii()
 
 

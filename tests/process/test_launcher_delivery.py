@@ -12,7 +12,7 @@ import pytest
 
 from tests.process import children
 from tests.process.children import LAST
-from tests.process.launch import Launch, Launched, descendants, program, wait_until
+from tests.process.launch import Launch, Launched, descendants, program, run_below, wait_until
 
 CHECKPOINTED = 85
 
@@ -205,7 +205,7 @@ def test_srun_below_bash_gets_sigusr1_and_bash_nothing(launch: Launch) -> None:
     run.says("ready")
     run.send(signal.SIGTERM)
     run.says("SIGUSR1")
-    (bash,) = [pid for pid in descendants(run.pid) if Path(f"/proc/{pid}/comm").read_text() == "bash\n"]
+    (bash,) = [pid for pid in run_below(run.pid) if Path(f"/proc/{pid}/comm").read_text() == "bash\n"]
     (srun,) = descendants(bash)
     os.kill(srun, LAST)
     assert run.rest() == ["the end"]

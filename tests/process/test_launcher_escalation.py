@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.launch import Launch, descendants, program, status_of, wait_until
+from tests.process.launch import Launch, program, run_below, status_of, wait_until
 
 CHECKPOINTED = 85
 #: Of a shutdown of 3 s: forced exit at 2.0 s, SIGTERM at 2.25 s, SIGKILL at 2.375 s.
@@ -59,7 +59,7 @@ def test_all_of_the_tree_is_asked_and_then_killed(launch: Launch) -> None:
 def test_a_process_stuck_in_c_leaves_its_stacks_before_it_is_killed(launch: Launch) -> None:
     run = launch(*program("get_stuck"), options=IN_2_S)
     run.says("ready")
-    (child,) = descendants(run.pid)
+    (child,) = run_below(run.pid)
     futex_wait = "202 "  # x86-64
     wait_until(lambda: Path(f"/proc/{child}/syscall").read_text().startswith(futex_wait))
     run.send(signal.SIGTERM)
@@ -101,7 +101,7 @@ def test_no_more_time_than_there_is(launch: Launch) -> None:
 def test_a_stopped_child_is_continued_to_take_its_sigterm(launch: Launch) -> None:
     run = launch("sh", "-c", "echo ready; exec sleep 60", options=("--timeout", "1.5", "--term-grace", "5"))
     run.says("ready")
-    (child,) = descendants(run.pid)
+    (child,) = run_below(run.pid)
     os.kill(child, signal.SIGSTOP)
     wait_until(lambda: status_of(child)["State"].startswith("T"))
     run.send(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_time_in_which_nothing_could_run_does_not_count(launch: Launch, asked: b
     """As `scontrol suspend` and `resume` do it, to every process; a plain SIGSTOP leaves no trace of when it came."""
     run = launch(*program("listen"), options=("-v", "--timeout", "4", "--term-grace", "1"))
     run.says("ready")
-    (child,) = descendants(run.pid)
+    (child,) = run_below(run.pid)
     began = time.monotonic()
     run.send(signal.SIGUSR1)
     run.says("SIGUSR1")

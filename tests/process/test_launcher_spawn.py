@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.children import LAST
-from tests.process.launch import KFORGE_RUN, Launch, Launched, descendants, program, signals_in, status_of, wait_until
+from tests.process.launch import KFORGE_RUN, Launch, Launched, program, run_below, signals_in, status_of, wait_until
 
 #: Says the process group, session and terminal's foreground group of itself and its parent.
 GROUPS = """
@@ -223,7 +223,7 @@ def reap(pid: int) -> int:
 
 def kill_kforge_run(run: Launched) -> int:
     """Kill kforge-run, and return its child, now ours."""
-    (child,) = descendants(run.pid)
+    (child,) = run_below(run.pid)
     run.send(signal.SIGKILL)
     run.ends(-signal.SIGKILL)
     return child
@@ -239,7 +239,7 @@ def test_a_plain_child_gets_sigterm_when_we_are_killed(launch: Launch) -> None:
 def test_a_cooperative_child_saves_when_we_are_killed(launch: Launch) -> None:
     run = launch("bash", "-c", 'trap "" TERM; "$@"; exit $?', "bash", *program("cooperate", 4, 0.05))
     run.says("ready")
-    bash, python = descendants(run.pid)
+    bash, python = run_below(run.pid)
     run.send(signal.SIGKILL)
     run.ends(-signal.SIGKILL)  # only then bash is ours
     run.says("stop", "SIGTERM")
@@ -250,7 +250,7 @@ def test_a_cooperative_child_saves_when_we_are_killed(launch: Launch) -> None:
 
 def forget_folder(launch: Launch) -> None:
     """Remove what kforge-run cannot remove when it is killed."""
-    (folder,) = launch.tmp.iterdir()
+    (folder,) = launch.leftover_folders()
     assert (folder.stat().st_mode & 0o777) == 0o700
     shutil.rmtree(folder)
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from tests.process.launch import Launch, Launched, program
 
 CHECKPOINTED = 85
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount something")
 
 
 def works(run: Launched, *warnings: str) -> None:
@@ -82,10 +84,11 @@ def test_the_working_directory_is_gone(launch: Launch) -> None:
 SAY_WHERE = ("sh", "-c", 'echo "$KFORGE_CONTROL"; exec "$@"', "sh")
 
 
+@needs_root
 def test_a_long_tmpdir(launch: Launch) -> None:
     folder = launch.tmp / ("x" * 100) / ("y" * 100)
     folder.mkdir(parents=True)
-    run = launch(*SAY_WHERE, *program("cooperate"), variables={"TMPDIR": str(folder)})
+    run = launch.without_memory(*SAY_WHERE, *program("cooperate"), variables={"TMPDIR": str(folder)})
     assert str(folder) in run.line()
     works(run)
     assert not list(folder.iterdir())
@@ -93,23 +96,33 @@ def test_a_long_tmpdir(launch: Launch) -> None:
     folder.parent.rmdir()
 
 
+@needs_root
 @pytest.mark.parametrize("folder", ["/no/such/folder", "/proc", "/dev/null", "relative", "", "/dev/null\n"])
 def test_a_tmpdir_that_is_none(launch: Launch, folder: str) -> None:
     (launch.folder / "relative").mkdir()
-    run = launch(*SAY_WHERE, *program("cooperate"), variables={"TMPDIR": folder})
-    assert ":/tmp/kforge-" in run.line()
+    run = launch.without_memory(*SAY_WHERE, *program("cooperate"), variables={"TMPDIR": folder})
+    assert ":/tmp/.kforge-" in run.line()
     works(run)
 
 
-def test_tmpdir_vanishes_during_the_run(launch: Launch) -> None:
-    folder = launch.tmp / "to be removed"
-    folder.mkdir()
-    run = launch("sh", "-c", 'rm -r "$TMPDIR"; exec "$@"', "sh", *program("listen"), variables={"TMPDIR": str(folder)})
+VANISHES = ("sh", "-c", 'rm -r "${KFORGE_CONTROL##*:}"; exec "$@"', "sh", *program("listen"))
+
+
+def hears_a_notice(run: Launched) -> None:
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("SIGUSR1")
     run.send(signal.SIGRTMAX - 3)
     run.ends(9)
+
+
+def test_the_private_folder_vanishes_during_the_run(launch: Launch) -> None:
+    hears_a_notice(launch(*VANISHES))
+
+
+@needs_root
+def test_the_private_folder_vanishes_from_a_disk_during_the_run(launch: Launch) -> None:
+    hears_a_notice(launch.without_memory(*VANISHES))
 
 
 # --- the journal -----------------------------------------------------------------------------------------
@@ -144,13 +157,17 @@ def test_a_journal_that_cannot_be_made(launch: Launch, journal: str) -> None:
     works(run, "no journal: ")
 
 
+@needs_root
 def test_a_journal_on_a_full_disk(launch: Launch) -> None:
     folder = launch.folder / "journals"
     folder.mkdir()
-    (folder / "slurm-77.jsonl").symlink_to("/dev/full")
-    run = launch(*program("cooperate"), options=("--journal", str(folder)), variables={"SLURM_JOB_ID": "77"})
-    works(run, "no journal: ")
-    assert "No space left on device" in run.log
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "full", folder], check=True)
+    try:
+        (folder / "full").write_bytes(bytes(4096))
+        works(launch(*program("cooperate"), options=("--journal", str(folder))), "no journal: ")
+        assert "No space left on device" in launch.started[-1].log
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_journal_that_vanishes(launch: Launch) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.process.launch import Launch, descendants, program, wait_until
+from tests.process.launch import Launch, program, run_below, wait_until
 
 
 @pytest.mark.parametrize("kind", ["plain", "session", "orphan", "stopped", "deaf"])
@@ -45,7 +45,7 @@ def test_the_childs_status_is_its_own_while_orphans_end_all_around(launch: Launc
 def test_zombies_of_others_do_not_pile_up(launch: Launch) -> None:
     run = launch("sh", "-c", "for i in 1 2 3; do (sleep 0 &); done; echo ready; exec sleep 60")
     run.says("ready")
-    wait_until(lambda: len(descendants(run.pid)) == 1)
+    wait_until(lambda: len(run_below(run.pid)) == 1)
     run.send(signal.SIGTERM)
     run.ends(128 + signal.SIGTERM)
 

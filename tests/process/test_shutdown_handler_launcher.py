@@ -24,6 +24,7 @@ class FakeLauncher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.chmod(contract.PRIVATE_MODE)
         self.variable = contract.control_address(str(folder))
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = os.open(folder, os.O_PATH)

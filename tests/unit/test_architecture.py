@@ -18,7 +18,7 @@ THIRD_PARTY = {
         *(f"commands/{name}.py" for name in ("doctor", "drill", "report", "submit", "template")),
     },
     "psutil": {"launcher/tree.py"},
-    "sitecustomize": {"bootstrap/inject/sitecustomize.py"},  # the user's own, behind ours
+    "sitecustomize": {"bootstrap/site/sitecustomize.py"},  # the user's own, behind ours
 }
 
 

@@ -1,0 +1,127 @@
+"""The loop never waits for a file system: a notice is delivered, whatever hangs, and kforge-run comes to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hostile import frozen
+from tests.hostile.frozen import Frozen
+from tests.process.conftest import _default_signals, launch
+from tests.process.launch import KFORGE_RUN, Launch, Launched, program, wait_until
+
+__all__ = ["_default_signals", "launch"]  # fixtures
+
+CHECKPOINTED = 85
+#: Nothing here takes as long but waiting for a file system (s).
+SOON = 8.0
+
+
+@pytest.fixture
+def hung(tmp_path: Path) -> Iterator[Frozen]:
+    if why := frozen.why_not():
+        pytest.skip(why)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with frozen.file_system(folder) as made:
+        yield made
+
+
+def notice_in_time(run: Launched, *words: str) -> None:
+    """Send the notice, and check that it got there as soon as ever."""
+    sent = time.monotonic()
+    run.send(signal.SIGUSR1)
+    run.says(*words)
+    assert time.monotonic() - sent < SOON
+
+
+def left_behind(hung: Frozen, run: Launched, name: str) -> None:
+    """Check that what hangs was left behind and ends when it can, so that the file system is free again."""
+    assert run.process.poll() is not None
+    hung.thaw()
+    wait_until(lambda: not any(name in _open_files(pid) for pid in _processes()))
+
+
+def _processes() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _open_files(pid: int) -> str:
+    try:
+        return " ".join(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return ""
+
+
+def test_tmpdir_hangs_from_the_start(launch: Launch, hung: Frozen) -> None:
+    hung.freeze()
+    run = launch(*program("cooperate"), variables={"TMPDIR": str(hung.path)})
+    run.says("ready")
+    notice_in_time(run, "stop", "SIGUSR1")
+    run.ends(CHECKPOINTED)
+    assert "warning" not in run.log
+
+
+@pytest.mark.parametrize("who", ["cooperate", "a script"])
+def test_a_private_folder_that_is_no_memory_hangs(launch: Launch, hung: Frozen, who: str) -> None:
+    """Before the notice; a Python that starts now, and is armed, must not hang either."""
+    script = launch.folder / "train.py"
+    script.write_text(
+        "import subprocess, sys, time\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "subprocess.run([sys.executable, '-c', 'print(\"started\", flush=True)'], check=True)\n"
+        "try: time.sleep(60)\n"
+        "except KeyboardInterrupt: print('stop', 'SIGUSR1', flush=True); sys.exit(85)\n"
+    )
+    command = program("cooperate") if who == "cooperate" else ["python", str(script)]
+    hide = 'mount --bind /sys /dev/shm && exec "$@"'
+    wrapper = ["unshare", "--mount", "sh", "-c", hide, "sh"]
+    variables = {"TMPDIR": str(hung.path)}
+    run = launch.start([*wrapper, *KFORGE_RUN, "--timeout", "6", *command], variables=variables, stdin=-1)
+    run.says("ready")
+    assert [path for path in hung.path.iterdir() if path.name.startswith(".kforge-")]
+    hung.freeze()
+    if who != "cooperate":
+        assert run.process.stdin is not None
+        run.process.stdin.write(b"\n")
+        run.process.stdin.flush()
+        run.says("started")
+    notice_in_time(run, "stop", "SIGUSR1")
+    assert run.ends(CHECKPOINTED) < SOON
+    left_behind(hung, run, str(hung.path))
+
+
+@pytest.mark.parametrize("when", ["before the start", "before the notice"])
+def test_the_journal_hangs(launch: Launch, hung: Frozen, when: str) -> None:
+    journals = hung.path / "journals"
+    journals.mkdir()
+    if when == "before the start":
+        hung.freeze()
+    run = launch(*program("cooperate"), options=("--journal", str(journals)))
+    run.says("ready")
+    hung.freeze() if when == "before the notice" else None
+    notice_in_time(run, "stop", "SIGUSR1")
+    assert run.ends(CHECKPOINTED) < SOON
+    assert "no journal: " in run.log and "does not answer" in run.log
+    left_behind(hung, run, str(hung.path))
+
+
+def test_the_log_hangs(launch: Launch, hung: Frozen) -> None:
+    """SIGTERM, SIGKILL and the end come all the same. What could not be written is lost."""
+    log = hung.path / "log"
+    with open(log, "wb") as stderr:
+        run = launch(
+            *program("ignore", "SIGTERM", "SIGUSR1"), options=("--timeout", "3", "--term-grace", "0.5"), stderr=stderr
+        )
+        run.says("ready")
+        hung.freeze()
+        sent = time.monotonic()
+        run.send(signal.SIGUSR1)
+        assert run.process.wait(30) == 128 + signal.SIGKILL
+    assert time.monotonic() - sent < SOON
+    left_behind(hung, run, str(hung.path))

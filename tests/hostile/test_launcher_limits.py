@@ -1,0 +1,115 @@
+"""Surroundings in which plain Python runs, and so must a run: few descriptors, no threads, no processes, odd umasks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.hostile.users import User, become
+from tests.process.conftest import _default_signals, launch
+from tests.process.launch import KFORGE_RUN, Launch, program
+
+__all__ = ["_default_signals", "launch"]  # fixtures
+
+CHECKPOINTED = 85
+
+
+@pytest.mark.parametrize("descriptors", range(6, 17))
+def test_few_descriptors(launch: Launch, descriptors: int) -> None:
+    """What cannot be had is done without, and said once."""
+    journal = ("--journal", str(launch.folder / "journals"))
+    run = launch("sh", "-c", "echo ran; exit 7", options=journal, shell=f"ulimit -n {descriptors}")
+    run.says("ran")
+    run.ends(7)
+    assert run.log.count("no private folder") <= 1 and run.log.count("\n") <= 3, run.log
+
+
+@pytest.mark.parametrize("descriptors", [*range(10, 17), 24])
+def test_few_descriptors_and_a_notice(launch: Launch, descriptors: int) -> None:
+    run = launch(*program("listen"), shell=f"ulimit -n {descriptors}")
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("SIGUSR1")
+    run.send(signal.SIGRTMAX - 3)
+    run.ends(9)
+
+
+NO_THREADS = "ulimit -s 4000000; ulimit -v 2000000"
+
+
+def test_no_threads(launch: Launch) -> None:
+    """A thread's stack does not fit into the address space."""
+    thread = "import threading\ntry: threading.Thread(target=print).start()\nexcept RuntimeError: print('no thread')"
+    journals = launch.folder / "journals"
+    run = launch(sys.executable, "-c", thread, options=("--journal", str(journals)), shell=NO_THREADS)
+    run.says("no thread")
+    run.ends(0)
+    assert [line["event"] for line in launch.journal(journals)][-1] == "end"
+    run = launch(*program("cooperate"), shell=NO_THREADS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("stop", "SIGUSR1")
+    run.ends(CHECKPOINTED)
+    assert run.log.count("no forced exit here") == 1
+
+
+def test_no_threads_for_a_handler_alone(launch: Launch) -> None:
+    """Without kforge-run just as well."""
+    run = launch.start(program("cooperate"), shell=NO_THREADS)
+    run.says("ready")
+    run.send(signal.SIGTERM)
+    run.says("stop", "SIGTERM")
+    assert run.process.wait(20) == 0
+
+
+def test_no_further_process(victim: User) -> None:
+    """Two of them: kforge-run and the run itself. Nothing is left for the journal's writer."""
+    journal = ("--journal", "journals")
+    output, errors = victim.run(*victim.kforge_run, *journal, "echo", "ran", shell="ulimit -u 2")
+    assert output == "ran\n"
+    assert errors.count("\n") <= 1 and ("no journal: " in errors or not errors)
+
+
+def test_no_further_process_and_a_notice(victim: User) -> None:
+    wait = (
+        "import signal, time\nprint('ready', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
+    )
+    run = victim.start(*victim.kforge_run, victim.python, "-c", wait, shell="ulimit -u 2")
+    assert run.stdout is not None and run.stdout.readline() == "ready\n"
+    subprocess.run([*become(victim.uid), "kill", f"-{signal.SIGUSR1}", str(run.pid)], check=True)
+    output, errors = run.communicate(timeout=30)
+    assert output == "saved\n", errors
+
+
+@pytest.mark.parametrize("umask", ["0777", "0000"])
+def test_an_odd_umask_leaves_nothing(launch: Launch, umask: str) -> None:
+    run = launch("sh", "-c", "umask", shell=f"umask {umask}")
+    run.says(umask)
+    run.ends(0)
+    assert run.log == ""
+
+
+def test_a_scontrol_that_leaves_daemons_does_not_make_the_end_late(launch: Launch) -> None:
+    """A site's script: what it leaves behind is ended, and not waited for."""
+    bin_folder = launch.folder / "bin"
+    bin_folder.mkdir()
+    scontrol = bin_folder / "scontrol"
+    record = (
+        "JobId=123 JobName=x UserId=u(1) GroupId=u(1) JobState=RUNNING Reason=None Requeue=1 Restarts=0 "
+        "EndTime=Unknown SuspendTime=None Command=x WorkDir=/"
+    )
+    scontrol.write_text(
+        f"#!/bin/sh\nsleep 1000 >/dev/null 2>&1 &\nsetsid sleep 1001 >/dev/null 2>&1 &\necho '{record}'\n"
+    )
+    scontrol.chmod(0o755)
+    path = {"PATH": f"{bin_folder}:{launch.environment['PATH']}", "SLURM_JOB_ID": "123"}
+    run = launch.start(
+        ["slurmstepd: [123.batch]", "-c", '"$@"; exit $?', "sh", *KFORGE_RUN, "sh", "-c", "sleep 0.5; echo ran"],
+        variables=path,
+        executable="/bin/sh",
+    )
+    run.says("ran")
+    assert run.ends(0) < 1.0
