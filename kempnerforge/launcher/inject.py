@@ -19,7 +19,7 @@ from ..bootstrap import contract
 from . import tree
 from .private_folder import PrivateFolder
 from .state_folder import state_folders
-from .trust import FOLDER, Folder, Strange, Trust, open_folder, walk, why_not_trusted
+from .trust import Folder, Strange, Trust, open_folder, walk, why_not_trusted
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _SOURCES = os.path.join(_PACKAGE, "bootstrap", "inject")
@@ -31,7 +31,7 @@ _MODULES = {
     contract.CODE_FILE: ("process",),
     contract.LATER_CODE_FILE: ("dispositions", "interpreter", "notice", "package", "shield"),
 }
-#: Folders that a job, a node or a moment has of its own, whoever owns them there and now.
+#: Folders that a job or a node has of its own, whoever owns them there and now.
 _PASSING = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are told apart, not used
 #: Where PYTHONPATH leads below any kforge-run, of whatever installation and version.
 _OUR_SITE = re.compile(rf"/(kempnerforge/bootstrap/{contract.SITE_FOLDER}|kforge/{contract.SITE_FOLDER}-[^/]+)$")
@@ -53,7 +53,7 @@ def install_bootstrap(folder: PrivateFolder) -> None:
         # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
         magic = compiled[modules[0]][:4]
         code = marshal.dumps({module: one[16:] for module, one in compiled.items()})
-        folder.create(name, os.fsencode(_trusted_package()) + b"\0" + magic + code)
+        folder.create(name, os.fsencode(_package_for_others()) + b"\0" + magic + code)
     os.mkfifo(contract.NEWS_FIFO, 0o600, dir_fd=folder.fd)
 
 
@@ -67,7 +67,8 @@ def find_site(environment: Mapping[str, str]) -> str:
         OSError: there is none in which a stranger can make nothing, on any node and at any time; the message says why.
     """
     try:
-        _check_always(_SITE, environment)
+        _check_name(_SITE)
+        _check_always(_SITE)
         return _SITE
     except OSError as error:
         why = error
@@ -75,55 +76,61 @@ def find_site(environment: Mapping[str, str]) -> str:
         # Two versions of us may run at the same time.
         site = os.path.realpath(os.path.join(state, f"{contract.SITE_FOLDER}-{__about__.__version__}"))
         try:
+            _check_name(site)
             os.close(open_folder(site, Trust.ALWAYS, make=True))
             _copy_starter(site)
-            _check_always(site, environment)
+            _check_always(site)
             return site
         except OSError:
             continue  # the installation is the place that can be mended best: it is the one to be told of
     raise why
 
 
-def _check_always(site: str, environment: Mapping[str, str]) -> None:
+def _check_name(site: str) -> None:
+    """Make sure that a name is good for PYTHONPATH, and means the same on every node.
+
+    Raises:
+        OSError: it is not.
+    """
+    if ":" in site:
+        raise Strange(site, "has a colon in its name, which PYTHONPATH cannot say")
+    for parent in {*_PASSING, *map(os.path.realpath, _PASSING)}:
+        if os.path.commonpath([parent, site]) == parent:
+            raise Strange(site, f"is below {parent}, which is another folder on another node")
+
+
+def _check_always(site: str) -> None:
     """Make sure that nobody but root and us can ever make something of this name, or in it.
 
     Raises:
         OSError: somebody could.
     """
-    if ":" in site:
-        raise Strange(site, "has a colon in its name, which PYTHONPATH cannot say")
-    passing = [folder for folder in (*_PASSING, environment.get("TMPDIR", "")) if os.path.isabs(folder)]
-    for parent in {*passing, *map(os.path.realpath, passing)}:
-        if os.path.commonpath([parent, site]) == parent != "/":
-            raise Strange(site, f"is below {parent}, which is another folder on another node")
     folder = walk(site, Trust.ALWAYS)
     try:
         _check_file(_STARTER, folder)
-        if cache := _open_checked_cache(folder):
-            try:
-                for name in os.listdir(cache.fd):
-                    if name.startswith("sitecustomize."):
-                        _check_file(name, cache)
-            finally:
-                os.close(cache.fd)
+        _check_cache(folder)
     finally:
         os.close(folder.fd)
 
 
-def _open_checked_cache(folder: Folder) -> Folder | None:
-    """Open a folder's compiled code if that is as protected as its source, whatever umask it was written with.
+def _check_cache(folder: Folder) -> None:
+    """Make sure that nobody else can change the compiled starter, whatever umask it was written with.
 
     Raises:
-        OSError: a stranger could have changed it.
+        OSError: somebody could.
     """
     try:
         cache = os.open(_CACHE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.fd)
     except FileNotFoundError:
-        return None
-    if why := why_not_trusted(cache, Trust.ALWAYS, folder.closed):
+        return
+    try:
+        if why := why_not_trusted(cache, Trust.ALWAYS, folder.closed):
+            raise Strange(_CACHE, why)
+        for name in os.listdir(cache):
+            if name.startswith("sitecustomize."):
+                _check_file(name, Folder(cache, folder.closed))
+    finally:
         os.close(cache)
-        raise Strange(_CACHE, why)
-    return Folder(cache, folder.closed)
 
 
 def _check_file(name: str, folder: Folder) -> None:
@@ -171,29 +178,27 @@ def protect_compiled_code() -> None:
             pass  # it is there, as a rule; or we may write nothing here, and nor may who imports us
 
 
-def _trusted_package() -> str:
-    """Return where our package is if nobody else can change it as long as we run, and compiled it is as safe; or ""."""
-    try:
-        package = walk(_PACKAGE, Trust.NOW)
+def _package_for_others() -> str:
+    """Return where our package is, for programs that have none and for Pythons other than ours; or "".
+
+    It is what we run ourselves. Only what is compiled of it may have been written by others, by their umask.
+    """
+    for part in _IMPORTED:
+        source = os.path.join(_PACKAGE, part)
+        cache = os.path.join(source, _CACHE)
         try:
-            for part in _IMPORTED:
-                _check_part(part, package)
-        finally:
-            os.close(package.fd)
-    except OSError:
-        return ""
+            if not _is_as_protected(os.lstat(cache), os.stat(source)):
+                return ""
+        except OSError:
+            continue  # it is not compiled
     return _PACKAGE
 
 
-def _check_part(part: str, package: Folder) -> None:
-    folder = Folder(os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=package.fd), package.closed)
-    try:
-        if why := why_not_trusted(folder.fd, Trust.NOW, folder.closed):
-            raise Strange(part, why)
-        if cache := _open_checked_cache(folder):
-            os.close(cache.fd)
-    finally:
-        os.close(folder.fd)
+def _is_as_protected(compiled: os.stat_result, source: os.stat_result) -> bool:
+    """Return whether nobody could write what is compiled who could not write its source."""
+    if compiled.st_uid not in (0, os.geteuid(), source.st_uid):
+        return False
+    return not compiled.st_mode & ~source.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 # --- compiling -------------------------------------------------------------------------------------------
@@ -218,8 +223,7 @@ def _read_kept(kept: str, source: os.stat_result) -> bytes:
         return b""
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
-        as_source = status.st_uid in (0, os.geteuid(), source.st_uid) and not status.st_mode & ~source.st_mode & 0o022
-        return file.read() if stat.S_ISREG(status.st_mode) and as_source else b""
+        return file.read() if stat.S_ISREG(status.st_mode) and _is_as_protected(status, source) else b""
 
 
 def _compile(source: str, about: bytes, kept: str, status: os.stat_result) -> bytes:
