@@ -112,4 +112,4 @@ def test_a_scontrol_that_leaves_daemons_does_not_make_the_end_late(launch: Launc
         executable="/bin/sh",
     )
     run.says("ran")
-    assert run.ends(0) < 1.0
+    assert run.ends(0) < 5  # --term-grace is 10 s
