@@ -29,10 +29,11 @@ _LAST_MOMENT = 221_845_392_000.0
 #: More than any number in a journal: counts, statuses, seconds.
 _LARGEST = 1e15
 
-_NAME = re.compile(r"(?P<cluster>.+)-(?P<job>\d+)(?:\.(?P<task>[^.]+\.[^.]+))?\.jsonl")
+#: Everybody can give a file a name, and a shell offers what is in it: nothing but the cluster's part is free.
+_NAME = re.compile(r"(?P<cluster>.+)-(?P<job>[0-9]+)(?:\.(?P<task>[A-Za-z0-9_+]+\.[0-9]+))?\.jsonl")
 #: kforge-run outside Slurm: when it started, and its pid.
-_LOCAL_NAME = re.compile(r"local-\d{9,}-\d+\.jsonl")
-_ARRAY = re.compile(r"(\d+)(?:_(\d+))?")
+_LOCAL_NAME = re.compile(r"local-[0-9]{9,}-[0-9]+\.jsonl")
+_ARRAY = re.compile(r"([0-9]+)(?:_([0-9]+))?")
 _ARRAY_TASK = re.compile(rb'"array_task": "(\d+_\d+)"')
 #: Within so many bytes a journal tells of which array it is: on its first line.
 _HEAD = 1 << 16

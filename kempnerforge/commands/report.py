@@ -41,8 +41,11 @@ Examples:
 def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """Return the jobs that the shell may offer, latest first."""
     folder = ctx.params.get("folder") or os.environ.get("KFORGE_JOURNAL") or default_folder(os.environ)
-    labels = (journals.label_of(path) for path in journals.latest(folder, _MOST_OFFERED))
-    return [label for label in labels if label.startswith(incomplete)]
+    try:
+        latest = journals.latest(folder, _MOST_OFFERED)
+    except Trouble:
+        return []  # a shell that completes a line is no place to say why
+    return [label for label in map(journals.label_of, latest) if label.startswith(incomplete)]
 
 
 @click.command(epilog=_EPILOG)
