@@ -49,7 +49,14 @@ HOSTILE = (
 
 
 def test_only_what_has_the_form_of_a_job_id_is_offered(tmp_path: Path) -> None:
-    for name in (*HOSTILE, "c-5.jsonl", "c-6.2.11.jsonl", "c-7.2+1.0.jsonl", "$(id)-8.jsonl", "local-1795600000-9.jsonl"):
+    for name in (
+        *HOSTILE,
+        "c-5.jsonl",
+        "c-6.2.11.jsonl",
+        "c-7.2+1.0.jsonl",
+        "$(id)-8.jsonl",
+        "local-1795600000-9.jsonl",
+    ):
         (tmp_path / name).write_text("")
     found = offered("kforge report ", f"{BIN}:{os.environ['PATH']}", tmp_path)
     assert sorted(found) == ["5", "6.2.11", "7.2+1.0", "8", "local-1795600000-9"]
@@ -61,7 +68,9 @@ def test_a_program_with_a_shells_letters_in_its_name_is_not_offered(tmp_path: Pa
     for name in (*bad, "x86_64-linux-gnu-g++", "x-1.2"):
         (tmp_path / name).write_text("")
         (tmp_path / name).chmod(0o755)
-    ours = [found for found in offered(line, f"{tmp_path}:{BIN}:{os.environ['PATH']}", tmp_path) if found.startswith("x")]
+    ours = [
+        found for found in offered(line, f"{tmp_path}:{BIN}:{os.environ['PATH']}", tmp_path) if found.startswith("x")
+    ]
     assert {"x86_64-linux-gnu-g++", "x-1.2"} <= set(ours)
     assert not any(set(found) & set(" $`;'\"\\*&<>()\x1b") for found in ours)
     assert shlex.join(ours) == " ".join(ours)
