@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..launcher.journal import default_folder
-from . import journals, sbatch_arguments, slurm_commands
+from . import files, journals, sbatch_arguments, slurm_commands
 from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters
 from .diagnosis import findings
@@ -27,8 +27,10 @@ from .trouble import FOUND, Trouble
 _USUAL_LEAD = 120
 #: How many journals are looked through for earlier attempts of a job of the same name: a folder may hold thousands.
 _JOURNALS = 100
+#: Of each its end: dozens of attempts (bytes).
+_OF_EACH = 1 << 17
 #: Larger than any script that sbatch takes (bytes).
-_MOST = 64 << 20
+_MOST = 16 << 20
 
 _WIDTH, _INDENT = 80, "    "
 _WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
@@ -81,11 +83,10 @@ def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[s
 
 def _read(path: str) -> bytes:
     try:
-        # Not a FIFO or a device, which might never end.
         if not os.path.isfile(path):
             raise Trouble(f"{path} is no file" if os.path.exists(path) else f"there is no file {path}")
-        with open(path, "rb") as file:
-            return file.read(_MOST)
+        with files.open_to_read(path) as file:
+            return file.read(_MOST) or b""
     except OSError as error:
         raise Trouble(f"cannot read {path}: {error.strerror}") from None
 
@@ -131,7 +132,7 @@ def _may_be_the_same(words: Sequence[str], command: Sequence[str]) -> bool:
 
 def _attempts(path: Path) -> tuple[journals.Attempt, ...]:
     try:
-        return journals.read(path).attempts
+        return journals.read(path, _OF_EACH).attempts
     except Trouble:
         return ()  # a journal that cannot be read tells nothing
 

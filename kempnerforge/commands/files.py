@@ -1,4 +1,4 @@
-"""Files for the user: whole or not at all, and never over one that is there unless asked."""
+"""Files for the user: whole or not at all, and never over one that is there unless asked. Files of anybody: read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ import contextlib
 import os
 import stat
 import tempfile
+from typing import BinaryIO
 
 from .trouble import FAILED, Trouble
+
+
+def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file that may be anybody's, and never wait: a FIFO and a device may have no end, or no beginning.
+
+    Raises:
+        Trouble: it is no file, is not there, or may not be read.
+    """
+    try:
+        # O_NONBLOCK: never wait for a writer or a lease, nor for the kernel's next message in /proc/kmsg.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise Trouble(f"cannot read {path}: {why}", status=FAILED) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Trouble(f"cannot read {path}: it is not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def write_new(path: str, content: bytes, *, force: bool, mode: int = 0o666) -> None:
