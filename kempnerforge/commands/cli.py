@@ -64,6 +64,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # Journals and scripts hold what the terminal's encoding may not have.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # With a umask that takes our own permissions away nothing that is made here could be used, or tidied up.
+    os.umask(os.umask(0o077) & 0o077)
     status = FAILED
     try:
         status = kforge.main(prog_name="kforge", standalone_mode=False) or 0

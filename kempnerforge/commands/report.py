@@ -81,7 +81,8 @@ def report(
     told = _latest(place, latest, with_tasks) if job is None else _of_job(place, job, with_tasks)
     if page_file is not None:
         content = page.render(told.jobs, told.tasks, time.time())
-        files.write_new(page_file, content.encode("utf-8", "backslashreplace"), force=force)
+        # It holds command lines, which are nobody else's business until the user says so.
+        files.write_new(page_file, content.encode("utf-8", "backslashreplace"), force=force, mode=0o600)
         click.echo(f"written: {os.path.abspath(page_file)}", err=True)
     if as_json:
         click.echo(json.dumps(answer.answer(told.jobs, told.tasks), indent=2))

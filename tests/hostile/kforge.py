@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 BIN = Path(sys.prefix) / "bin"
 KFORGE = BIN / "kforge"
@@ -48,15 +48,17 @@ def kforge(*arguments: str | bytes | Path, given: Mapping[str, str] | None = Non
             stdout=output,
             stderr=errors,
             start_new_session=True,
-            preexec_fn=lambda: signal.alarm(round(2 * LONGEST)),
+            preexec_fn=lambda: signal.alarm(round(2 * LONGEST)),  # noqa: PLW1509 - there is no other thread
         )
         _pid, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        said = []
-        for file in (output, errors):
-            file.seek(0)
-            said.append(file.read().decode("utf-8", "surrogateescape"))
-    return Answer(process.returncode, *said, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
+        said, complained = (_content(file) for file in (output, errors))
+    return Answer(process.returncode, said, complained, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "surrogateescape")
 
 
 def assert_bounded(answer: Answer) -> None:
