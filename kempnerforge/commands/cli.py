@@ -14,6 +14,7 @@ from .completion import completion
 from .doctor import doctor
 from .drill import drill
 from .report import report
+from .screen import echo
 from .submit import submit
 from .template import template
 from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
@@ -44,7 +45,7 @@ def kforge(ctx: click.Context) -> None:
     What runs inside the job is kforge-run.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
         ctx.exit(BAD_INPUT)
 
 
@@ -88,5 +89,5 @@ def main() -> NoReturn:
     except Exception:  # noqa: BLE001 - the one boundary: a bug in kforge has an exit status of its own
         import traceback
 
-        traceback.print_exc()
+        echo(traceback.format_exc(), err=True)
     sys.exit(status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ from ..launcher.journal import default_folder
 from ..launcher.policy.tables import RUNNING_STATES
 from . import files, job_state, journals
 from .journals import Journal
+from .screen import echo, echo_json, paint
 from .timeline import answer, page, story, text, wording
 from .timeline.story import Story
 from .trouble import Trouble
@@ -83,9 +83,9 @@ def report(
         content = page.render(told.jobs, told.tasks, time.time())
         # It holds command lines, which are nobody else's business until the user says so.
         files.write_new(page_file, content.encode("utf-8", "backslashreplace"), force=force, mode=0o600)
-        click.echo(f"written: {os.path.abspath(page_file)}", err=True)
+        echo(f"written: {os.path.abspath(page_file)}", err=True)
     if as_json:
-        click.echo(json.dumps(answer.answer(told.jobs, told.tasks), indent=2))
+        echo_json(answer.answer(told.jobs, told.tasks))
     elif page_file is None:
         _print(told, place, one_by_one=job is not None, everything=everything)
 
@@ -160,7 +160,7 @@ def _read_what_can_be(paths: Sequence[Path]) -> list[Journal]:
 
 
 def _left_out(what: str) -> None:
-    click.echo(f"left out: {what}", err=True)
+    echo(f"left out: {what}", err=True)
 
 
 def _tell(own: Sequence[Journal], tasks: Sequence[Journal], untold: int) -> Told:
@@ -195,8 +195,8 @@ def _tell(own: Sequence[Journal], tasks: Sequence[Journal], untold: int) -> Told
 def _print(told: Told, folder: str, *, one_by_one: bool, everything: bool) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not told.jobs:
-        click.echo(f"no journals in {folder}")
-        click.echo("hint: kforge-run keeps one for each job in Slurm, and elsewhere with --journal DIR")
+        echo(f"no journals in {folder}")
+        echo("hint: kforge-run keeps one for each job in Slurm, and elsewhere with --journal DIR")
         return
     lines: list[str] = []
     if not one_by_one:
@@ -211,10 +211,10 @@ def _print(told: Told, folder: str, *, one_by_one: bool, everything: bool) -> No
         tasks = wording.plural(told.untold, "task")
         lines.append(f"{tasks} of its steps wrote journals, too (--tasks shows them)")
     # In one piece: ten thousand attempts are as many lines.
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _paint(content: str, style: str) -> str:
     if os.environ.get("NO_COLOR"):
         return content
-    return click.style(content, bold=True) if style == "bold" else click.style(content, fg=style)
+    return paint(content, style)
