@@ -113,7 +113,7 @@ def test_what_slurm_says(tmp_path: Path, status: int) -> None:
 def test_what_a_rehearsal_is_told(tmp_path: Path) -> None:
     program = f"import sys; sys.stdout.write({EVIL!r} * 3 + 'x\\n'); sys.exit(3)"
     given = environment(f"{BIN}:/usr/bin:/bin")
-    harmless(kforge("drill", "--after", "0", "--", "python", "-c", program, EVIL, given=given, cwd=tmp_path))
+    harmless(kforge("drill", "--log", f"log{EVIL}", "--", "python", "-c", program, EVIL, given=given, cwd=tmp_path))
     harmless(kforge("drill", "--", f"no-such{EVIL}", given=given, cwd=tmp_path))
 
 
