@@ -17,8 +17,12 @@ _MOST_LINKS = 40
 _OWN_PLACE = "name a place that no other user leads elsewhere"
 
 
-def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
+def open_to_read(path: str | os.PathLike[str], hint: str = "") -> BinaryIO:
     """Open a file that may be anybody's, and never wait: a FIFO and a device may have no end, or no beginning.
+
+    Args:
+        path: of it.
+        hint: what to do where it is no file.
 
     Raises:
         Trouble: it is no file, is not there, or may not be read.
@@ -31,7 +35,7 @@ def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
         raise Trouble(f"cannot read {path}: {why}", status=FAILED) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Trouble(f"cannot read {path}: it is not a regular file")
+        raise Trouble(f"cannot read {path}: it is not a regular file", hint)
     return os.fdopen(descriptor, "rb")
 
 
@@ -88,8 +92,11 @@ def open_to_append(path: str) -> int:
             return os.open(place.name, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=place.folder)
         finally:
             place.close()
-    except OSError as error:
+    except Strange as error:
         raise Trouble(f"cannot write {path}: {error.strerror}", _OWN_PLACE) from None
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise Trouble(f"cannot write {path}: {why}", "choose another place") from None
 
 
 class _Place(NamedTuple):

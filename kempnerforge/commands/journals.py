@@ -404,7 +404,7 @@ def read(path: str | Path, most: int = MOST) -> Journal:
     attempts: dict[str, Attempt] = {}
     unreadable = unknown = forgotten = 0
     commands = _Commands()
-    with files.open_to_read(path) as file:
+    with files.open_to_read(path, "give a job's number, or a journal's file") as file:
         unread = _go_to_end(file, most)
         for line in _lines(file, most):
             entry, whole = _entry(line)
