@@ -14,6 +14,7 @@ from .completion import completion
 from .doctor import doctor
 from .drill import drill
 from .report import report
+from .screen import echo
 from .submit import submit
 from .template import template
 from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
@@ -44,7 +45,7 @@ def kforge(ctx: click.Context) -> None:
     What runs inside the job is kforge-run.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
         ctx.exit(BAD_INPUT)
 
 
@@ -64,6 +65,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # Journals and scripts hold what the terminal's encoding may not have.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # With a umask that takes our own permissions away nothing that is made here could be used, or tidied up.
+    os.umask(os.umask(0o077) & 0o077)
     status = FAILED
     try:
         status = kforge.main(prog_name="kforge", standalone_mode=False) or 0
@@ -86,5 +89,5 @@ def main() -> NoReturn:
     except Exception:  # noqa: BLE001 - the one boundary: a bug in kforge has an exit status of its own
         import traceback
 
-        traceback.print_exc()
+        echo(traceback.format_exc(), err=True)
     sys.exit(status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import textwrap
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from ..launcher.journal import default_folder
-from . import journals, sbatch_arguments, slurm_commands
+from . import files, journals, sbatch_arguments, slurm_commands
 from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters
 from .diagnosis import findings
@@ -21,14 +20,17 @@ from .diagnosis.cluster import Cluster, Event, Partition
 from .diagnosis.finding import Finding, Past
 from .diagnosis.findings import Subject
 from .sbatch_arguments import Given, SbatchOptionsCommand
+from .screen import echo, echo_json, paint
 from .trouble import FOUND, Trouble
 
 #: The lead of the three lines (s).
 _USUAL_LEAD = 120
 #: How many journals are looked through for earlier attempts of a job of the same name: a folder may hold thousands.
 _JOURNALS = 100
+#: Of each its end: dozens of attempts (bytes).
+_OF_EACH = 1 << 17
 #: Larger than any script that sbatch takes (bytes).
-_MOST = 64 << 20
+_MOST = 16 << 20
 
 _WIDTH, _INDENT = 80, "    "
 _WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
@@ -70,7 +72,7 @@ def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[s
     past = _past(script, subject, given, journal or default_folder(os.environ))
     found = findings.find(subject, cluster=cluster, past=past, environment=os.environ, given=given)
     if as_json:
-        click.echo(json.dumps({"script": script, "findings": [finding._asdict() for finding in found]}, indent=2))
+        echo_json({"script": script, "findings": [finding._asdict() for finding in found]})
     else:
         _show_findings(script, found, unknown)
     return FOUND if any(finding.loses for finding in found) else 0
@@ -81,11 +83,10 @@ def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[s
 
 def _read(path: str) -> bytes:
     try:
-        # Not a FIFO or a device, which might never end.
         if not os.path.isfile(path):
             raise Trouble(f"{path} is no file" if os.path.exists(path) else f"there is no file {path}")
-        with open(path, "rb") as file:
-            return file.read(_MOST)
+        with files.open_to_read(path) as file:
+            return file.read(_MOST) or b""
     except OSError as error:
         raise Trouble(f"cannot read {path}: {error.strerror}") from None
 
@@ -131,7 +132,7 @@ def _may_be_the_same(words: Sequence[str], command: Sequence[str]) -> bool:
 
 def _attempts(path: Path) -> tuple[journals.Attempt, ...]:
     try:
-        return journals.read(path).attempts
+        return journals.read(path, _OF_EACH).attempts
     except Trouble:
         return ()  # a journal that cannot be read tells nothing
 
@@ -141,15 +142,15 @@ def _show_findings(script: str, found: list[Finding], unknown: str) -> None:
         where = f"{script}:{finding.line}" if finding.line else script
         weight = "would lose a run" if finding.loses else "good to know"
         text = textwrap.fill(f"{where}: {weight}: {finding.what}", _WIDTH, subsequent_indent=_INDENT, **_WHOLE_WORDS)
-        click.echo(text.replace(weight, click.style(weight, fg="red" if finding.loses else "yellow"), 1))
-        click.echo(f"{_INDENT}cure: {finding.cure}")
+        echo(text.replace(weight, paint(weight, "red" if finding.loses else "yellow"), 1))
+        echo(f"{_INDENT}cure: {finding.cure}")
     count = sum(finding.loses for finding in found)
     if count:
-        click.echo(f"\n{count} {'finding' if count == 1 else 'findings'} would lose a run")
+        echo(f"\n{count} {'finding' if count == 1 else 'findings'} would lose a run")
     else:
-        click.echo(f"{script}: nothing found that would lose a run")
+        echo(f"{script}: nothing found that would lose a run")
     if unknown:
-        click.echo(f"looked at without the cluster's settings: {unknown}", err=True)
+        echo(f"looked at without the cluster's settings: {unknown}", err=True)
 
 
 # --- a cluster -----------------------------------------------------------------------------------
@@ -171,12 +172,10 @@ def _wanted(cluster: Cluster, given: list[Option]) -> Cluster:
 
 def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(_as_json(cluster), indent=2))
+        echo_json(_as_json(cluster))
         return
-    click.echo(f"cluster {cluster.name}, Slurm {cluster.version}: what happens to a job with these lines\n")
-    click.echo(
-        f"    #SBATCH --signal=B:USR1@{_USUAL_LEAD}\n    #SBATCH --requeue\n    exec kforge-run python train.py\n"
-    )
+    echo(f"cluster {cluster.name}, Slurm {cluster.version}: what happens to a job with these lines\n")
+    echo(f"    #SBATCH --signal=B:USR1@{_USUAL_LEAD}\n    #SBATCH --requeue\n    exec kforge-run python train.py\n")
     rows = [("in every partition", "notice", "killed", "back by")]
     rows += [_row(event) for event in clusters.events_everywhere(cluster, _USUAL_LEAD)]
     for partition in cluster.partitions:
@@ -187,10 +186,10 @@ def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
             ("  never preempted", "", "", "")
         ]
     for row in rows:
-        click.echo(f"{row[0]:<34}{row[1]:<23}{row[2]:<11}{row[3]}".rstrip())
-    click.echo()
+        echo(f"{row[0]:<34}{row[1]:<23}{row[2]:<11}{row[3]}".rstrip())
+    echo("")
     for remark in _remarks(cluster):
-        click.echo(f"- {remark}")
+        echo(f"- {remark}")
 
 
 def _limits(partition: Partition) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from .rehearsal.place import Place
 from .rehearsal.rehearse import Plan
 from .rehearsal.verdict import AFTER_START
 from .sbatch_arguments import Given, SbatchCommand
+from .screen import echo, echo_json
 from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
 
 _EPILOG = f"""\b
@@ -138,7 +138,7 @@ def drill(
         except Interrupted as stop:
             ctx.exit(128 + stop.signum)
         if as_json:
-            click.echo(json.dumps(text.data(plan, results, place.kept), indent=2))
+            echo_json(text.data(plan, results, place.kept))
         else:
-            click.echo(text.report(plan, results, place.kept))
+            echo(text.report(plan, results, place.kept))
     ctx.exit(0 if all(one.verdict.passed for one in results) else FOUND)

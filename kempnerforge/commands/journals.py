@@ -2,26 +2,39 @@
 
 Nothing in a journal is relied on. A line may be cut short (a full disk, a node that died), be written by a newer
 version, or be no line of a journal at all: it is passed over and counted, and the others still tell what they tell.
+What is read, and what is kept of it, has bounds: what is left out is counted, too.
 """
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import itertools
 import json
 import math
 import os
 import re
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from . import files
 from .trouble import FAILED, Trouble
 
 Entry = dict[str, Any]
 
-#: Longer than any line of ours: a command line has at most 2 MiB (execve(2)), which JSON may make six times as long.
-_LONGEST_LINE = 16 << 20  # bytes
+#: Longer than a line of ours: a command line has at most 2 MiB (execve(2)), and is made longer by JSON.
+_LONGEST_LINE = 4 << 20  # bytes
+#: Nothing shorter has a time, an attempt and an event (bytes).
+_SHORTEST_LINE = 36
+#: Of a longer journal only its end is read: this holds ten thousand attempts (bytes).
+MOST = 32 << 20
+#: Of more attempts the latest are kept, of longer texts their beginning (letters), of all commands so many words.
+_MOST_ATTEMPTS, _LONGEST_TEXT, _MOST_WORDS = 20_000, 1000, 500_000
+#: Suspensions after the notice, one by one; more are added up.
+_MOST_PAUSES = 100
+#: So many files of a folder are looked at, and so many of an array's tasks looked for.
+_MOST_FILES, _MOST_TASKS = 250_000, 10_000
 #: What a process says of its own state is kept as far as a person may want to read it.
 _MOST_STATUSES = 20
 #: Year 9000 begins: a date shows no more than four digits, and what is drawn needs some room (s, epoch).
@@ -29,15 +42,24 @@ _LAST_MOMENT = 221_845_392_000.0
 #: More than any number in a journal: counts, statuses, seconds.
 _LARGEST = 1e15
 
-_NAME = re.compile(r"(?P<cluster>.+)-(?P<job>\d+)(?:\.(?P<task>[^.]+\.[^.]+))?\.jsonl")
+#: Everybody can give a file a name, and a shell offers what is in it: nothing but the cluster's part is free.
+_NAME = re.compile(r"(?P<cluster>.+)-(?P<job>[0-9]+)(?:\.(?P<task>[A-Za-z0-9_+]+\.[0-9]+))?\.jsonl")
 #: kforge-run outside Slurm: when it started, and its pid.
-_LOCAL_NAME = re.compile(r"local-\d{9,}-\d+\.jsonl")
-_ARRAY = re.compile(r"(\d+)(?:_(\d+))?")
+_LOCAL_NAME = re.compile(r"local-[0-9]{9,}-[0-9]+\.jsonl")
+_ARRAY = re.compile(r"([0-9]+)(?:_([0-9]+))?")
 _ARRAY_TASK = re.compile(rb'"array_task": "(\d+_\d+)"')
 #: Within so many bytes a journal tells of which array it is: on its first line.
 _HEAD = 1 << 16
 #: How a line begins. Inside a JSON string its quotes would be escaped, so this finds the line behind a broken one.
 _LINE_BEGINS = b'{"time": '
+
+
+def _integer(digits: str) -> float:
+    """Return a number, infinity for one with so many digits that reading them would take long."""
+    return int(digits) if len(digits) < 20 else math.inf
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 class Notice(NamedTuple):
@@ -163,6 +185,9 @@ class Journal(NamedTuple):
     unreadable: int = 0
     #: Lines of kinds that this version does not know.
     unknown: int = 0
+    #: How much of it was not read (bytes), and how many attempts were not kept: the earliest.
+    unread: int = 0
+    forgotten: int = 0
 
     @property
     def newer(self) -> bool:
@@ -193,11 +218,14 @@ def with_tasks(journal: Journal, tasks: Sequence[Journal]) -> Journal:
         journal: of the kforge-run that owns the job.
         tasks: of those below it.
     """
-    attempts = []
-    for index, attempt in enumerate(journal.attempts):
-        until = journal.attempts[index + 1].started if index + 1 < len(journal.attempts) else math.inf
-        below = [task for one in tasks for task in one.attempts if attempt.started <= task.started < until]
-        attempts.append(_with_tasks(attempt, below))
+    order = sorted(range(len(journal.attempts)), key=lambda index: journal.attempts[index].started)
+    starts = [journal.attempts[index].started for index in order]
+    below: dict[int, list[Attempt]] = {}
+    for one in tasks:
+        for task in one.attempts:
+            if (later := bisect.bisect_right(starts, task.started)) > 0:
+                below.setdefault(order[later - 1], []).append(task)
+    attempts = (_with_tasks(attempt, below.get(index, ())) for index, attempt in enumerate(journal.attempts))
     return journal._replace(attempts=tuple(attempts))
 
 
@@ -235,37 +263,64 @@ class _Name(NamedTuple):
         return {self.stem, self.job, self.stem + suffix, self.job + suffix} - {""}
 
 
-def find(folder: str | Path, job: str) -> list[Path]:
+def _ignore(_what: str) -> None:
+    pass
+
+
+def find(folder: str | Path, job: str, tell: Callable[[str], None] = _ignore) -> list[Path]:
     """Return the journals of a job: its own first, then its steps' tasks, in their order.
 
     Args:
         folder: where journals are.
         job: its number, or an array's for all its tasks; a task as ARRAY_TASK; a journal's name with or without its
             ending, or its path.
+        tell: gets what was left out, in words.
 
     Raises:
         Trouble: the folder cannot be read.
     """
     if os.sep in job or job.endswith(".jsonl"):
         return [path for path in (Path(job), Path(folder, job)) if path.exists()][:1]
-    journals = _journals(folder)
-    found = {Path(entry) for entry, name in journals if job in name.answers_to}
     array = _ARRAY.fullmatch(job)
-    if array and (not found or any(map(_array_task, found))):
-        # It may be an array's. A task has a job number of its own, not below its array's.
-        later = (Path(entry) for entry, name in journals if name.job and int(name.job) >= int(array[1]))
-        found.update(path for path in later if _is_task_of(job, _array_task(path)))
+    found: set[Path] = set()
+    later: list[tuple[int, str]] = []
+    for entry, name in _journals(folder, tell):
+        if job in name.answers_to:
+            found.add(Path(entry))
+        elif array and name.job and int(name.job) >= int(array[1]):
+            later.append((int(name.job), entry.path))
+    if array and (not found or any(_array_task(path) for path in found if not task_of(path))):
+        # It may be an array's. A task has a job number of its own, not below its array's, and not far above it.
+        nearest = (Path(path) for _job, path in heapq.nsmallest(_MOST_TASKS, later))
+        found.update(path for path in nearest if _is_task_of(job, _array_task(path)))
+        if len(later) > _MOST_TASKS:
+            tell(f"{len(later) - _MOST_TASKS:,} journals of later jobs were not looked into for tasks of {job}")
     return sorted(found, key=_order)
 
 
-def latest(folder: str | Path, most: int) -> list[Path]:
+def tasks_beside(folder: str | Path, jobs: Iterable[Journal]) -> list[Path]:
+    """Return the journals of the tasks of some jobs' steps, in their order.
+
+    Raises:
+        Trouble: the folder cannot be read.
+    """
+    wanted = {f"{journal.cluster}-{journal.job}" for journal in jobs if journal.job}
+    return sorted((Path(entry) for entry, name in _journals(folder) if name.task and name.stem in wanted), key=_order)
+
+
+def latest(folder: str | Path, most: int, tell: Callable[[str], None] = _ignore) -> list[Path]:
     """Return the journals of the jobs that wrote last, latest first: for each job one, its own if there is one.
+
+    Args:
+        folder: where journals are.
+        most: of how many jobs.
+        tell: gets what was left out, in words.
 
     Raises:
         Trouble: the folder cannot be read.
     """
     newest: dict[tuple[str, bool], tuple[int, str]] = {}
-    for entry, name in _journals(folder):
+    for entry, name in _journals(folder, tell):
         try:
             written = entry.stat().st_mtime_ns
         except OSError:
@@ -289,12 +344,16 @@ def task_of(path: Path) -> str:
     return (_named(path.name) or _Name("")).task
 
 
-def _journals(folder: str | Path) -> list[tuple[os.DirEntry[str], _Name]]:
+def _journals(folder: str | Path, tell: Callable[[str], None] = _ignore) -> Iterator[tuple[os.DirEntry[str], _Name]]:
     try:
         with os.scandir(folder) as entries:
-            return [(entry, name) for entry in entries if (name := _named(entry.name)) is not None]
+            for entry in itertools.islice(entries, _MOST_FILES):
+                if (name := _named(entry.name)) is not None:
+                    yield entry, name
+            if next(entries, None) is not None:
+                tell(f"{folder} has more than {_MOST_FILES:,} files: the others were not looked at")
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise Trouble(f"cannot read {folder}: {error.strerror}", status=FAILED) from None
 
@@ -321,8 +380,8 @@ def _is_task_of(job: str, array_task: str) -> bool:
 def _array_task(path: Path) -> str:
     """Return which task of an array wrote a journal, as ARRAY_TASK; empty: none did."""
     try:
-        with _open(path) as file:
-            told = _ARRAY_TASK.search(file.read(_HEAD))
+        with files.open_to_read(path) as file:
+            told = _ARRAY_TASK.search(file.read(_HEAD) or b"")
     except (Trouble, OSError):
         return ""  # it is somebody else's
     return "" if told is None else told[1].decode()
@@ -331,18 +390,26 @@ def _array_task(path: Path) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> Journal:
+def read(path: str | Path, most: int = MOST) -> Journal:
     """Read a journal, as far as it can be read.
+
+    Args:
+        path: of it.
+        most: of a longer one only the end is read (bytes).
 
     Raises:
         Trouble: it is no file, is not there, or may not be read.
     """
     path = Path(path)
     attempts: dict[str, Attempt] = {}
-    unreadable = unknown = 0
-    with _open(path) as file:
-        for line in _lines(file):
+    unreadable = unknown = forgotten = 0
+    commands = _Commands()
+    with files.open_to_read(path, "give a job's number, or a journal's file") as file:
+        unread = _go_to_end(file, most)
+        for line in _lines(file, most):
             entry, whole = _entry(line)
+            if entry is not None and not commands.keep(entry):
+                whole = False
             if not whole:
                 unreadable += 1
             if entry is None:
@@ -352,33 +419,65 @@ def read(path: str | Path) -> Journal:
             told = _told(attempt, time, entry)
             unknown += told is None
             attempts[key] = attempt._replace(last_time=time, **(told or {}))
+            if len(attempts) > _MOST_ATTEMPTS:
+                del attempts[next(iter(attempts))]
+                forgotten += 1
     name = _named(path.name) or _Name("")
     cluster = name.stem.removesuffix(f"-{name.job}") if name.job else ""
     numbered = tuple(_numbered(attempts.values()))
     job = name.job or next((attempt.job for attempt in numbered if attempt.job), "")
-    return Journal(path, cluster, job, name.task, numbered, unreadable, unknown)
+    return Journal(path, cluster, job, name.task, numbered, unreadable, unknown, unread, forgotten)
 
 
-def _open(path: Path) -> BinaryIO:
+class _Commands:
+    """The commands of a journal's attempts: most have the same, and one list will do for them."""
+
+    def __init__(self) -> None:
+        self._last: list[str] = []
+        self._words = 0
+
+    def keep(self, entry: Entry) -> bool:
+        """Share the command of a line with the one before; return whether there was room for it, or take it out."""
+        command = _texts(entry, "command") if entry["event"] == "start" else []
+        if command == self._last:
+            command = self._last
+        self._words += 0 if command is self._last else len(command)
+        if self._words > _MOST_WORDS:
+            entry["command"] = []
+            return False
+        if command:
+            entry["command"] = self._last = command
+        return True
+
+
+def _go_to_end(file: BinaryIO, most: int) -> int:
+    """Go to where the end of a file begins that is to be read; return how much is before that (bytes)."""
     try:
-        # O_NONBLOCK: never wait for a writer, whatever somebody put there.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise Trouble(f"cannot read {path}: {why}", status=FAILED) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Trouble(f"cannot read {path}: it is not a regular file", "give a job's number, or a journal's file")
-    return os.fdopen(descriptor, "rb")
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            return 0
+        file.seek(size - most - 1)
+        # What is left of a line there; with a line end before it, that is nothing.
+        file.readline(most)
+        return file.tell()
+    except OSError as error:
+        raise Trouble(f"cannot read {file.name}: {error.strerror}", status=FAILED) from None
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """Yield the lines that are not empty; None for one that is too long to be ours."""
+def _lines(file: BinaryIO, most: int) -> Iterator[bytes | None]:
+    """Yield the lines that are not empty; None for one that is too long to be ours.
+
+    Args:
+        most: so much is read, however fast it grows (bytes).
+    """
+    left = most
     try:
-        while line := file.readline(_LONGEST_LINE):
+        while left > 0 and (line := file.readline(_LONGEST_LINE)):
+            left -= len(line)
             if len(line) == _LONGEST_LINE:
-                while line and not line.endswith(b"\n"):
+                while left > 0 and line and not line.endswith(b"\n"):
                     line = file.readline(_LONGEST_LINE)
+                    left -= len(line)
                 yield None
             elif line != b"\n":
                 yield line
@@ -398,8 +497,10 @@ def _entry(line: bytes | None) -> tuple[Entry | None, bool]:
 
 
 def _parse(text: bytes) -> Entry | None:
+    if len(text) < _SHORTEST_LINE:
+        return None
     try:
-        entry = json.loads(text)
+        entry = _DECODER.decode(text.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict):
@@ -474,7 +575,13 @@ def _staged(attempt: Attempt, stage: Stage) -> Entry:
 
 
 def _continued(attempt: Attempt, time: float, seconds: float) -> Entry:
-    pauses = () if attempt.notice is None else (*attempt.pauses, (time, seconds))
+    pauses = attempt.pauses
+    if attempt.notice is None:
+        pauses = ()
+    elif len(pauses) < _MOST_PAUSES:
+        pauses = (*pauses, (time, seconds))
+    else:
+        pauses = (*pauses[:-1], (time, pauses[-1][1] + seconds))
     return {"suspended": attempt.suspended + seconds, "pauses": pauses}
 
 
@@ -500,7 +607,7 @@ def _ended(attempt: Attempt, time: float, entry: Entry) -> Entry:
 
 def _text(entry: Entry, name: str) -> str:
     value = entry.get(name)
-    return value if isinstance(value, str) else ""
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def _number(entry: Entry, name: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ from ..launcher.journal import default_folder
 from ..launcher.policy.tables import RUNNING_STATES
 from . import files, job_state, journals
 from .journals import Journal
+from .screen import echo, echo_json, paint
 from .timeline import answer, page, story, text, wording
 from .timeline.story import Story
 from .trouble import Trouble
@@ -24,6 +24,9 @@ from .trouble import Trouble
 _WIDEST = 120
 #: Of so many tasks the journals are read for what the job's own does not know.
 _MOST_TASKS = 512
+#: Of all journals together so much is read, of each its share (bytes); and no more journals than these.
+_MOST_IN_ALL, _LEAST = 2 * journals.MOST, 1 << 16
+_MOST_JOURNALS = 4096
 
 #: Of the latest jobs a shell offers so many to choose from.
 _MOST_OFFERED = 200
@@ -41,8 +44,11 @@ Examples:
 def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """Return the jobs that the shell may offer, latest first."""
     folder = ctx.params.get("folder") or os.environ.get("KFORGE_JOURNAL") or default_folder(os.environ)
-    labels = (journals.label_of(path) for path in journals.latest(folder, _MOST_OFFERED))
-    return [label for label in labels if label.startswith(incomplete)]
+    try:
+        latest = journals.latest(folder, _MOST_OFFERED)
+    except Trouble:
+        return []  # a shell that completes a line is no place to say why
+    return [label for label in map(journals.label_of, latest) if label.startswith(incomplete)]
 
 
 @click.command(epilog=_EPILOG)
@@ -75,10 +81,11 @@ def report(
     told = _latest(place, latest, with_tasks) if job is None else _of_job(place, job, with_tasks)
     if page_file is not None:
         content = page.render(told.jobs, told.tasks, time.time())
-        files.write_new(page_file, content.encode("utf-8", "backslashreplace"), force=force)
-        click.echo(f"written: {os.path.abspath(page_file)}", err=True)
+        # It holds command lines, which are nobody else's business until the user says so.
+        files.write_new(page_file, content.encode("utf-8", "backslashreplace"), force=force, mode=0o600)
+        echo(f"written: {os.path.abspath(page_file)}", err=True)
     if as_json:
-        click.echo(json.dumps(answer.answer(told.jobs, told.tasks), indent=2))
+        echo_json(answer.answer(told.jobs, told.tasks))
     elif page_file is None:
         _print(told, place, one_by_one=job is not None, everything=everything)
 
@@ -97,26 +104,24 @@ class Told(NamedTuple):
 
 
 def _latest(folder: str, most: int, with_tasks: bool) -> Told:
-    own = _read_what_can_be(journals.latest(folder, most))
-    tasks = [path for journal in own for path in _tasks_beside(folder, journal)] if with_tasks else []
+    own = _read_what_can_be(journals.latest(folder, most, _left_out))
+    tasks = journals.tasks_beside(folder, own) if with_tasks else []
     return _tell(own, _read_what_can_be(tasks), 0)
 
 
-def _tasks_beside(folder: str, journal: Journal) -> list[Path]:
-    job = f"{journal.cluster}-{journal.job}"
-    return [path for path in journals.find(folder, job) if journals.task_of(path)] if journal.job else []
-
-
 def _of_job(folder: str, job: str, with_tasks: bool) -> Told:
-    paths = journals.find(folder, job)
+    paths = journals.find(folder, job, _left_out)
     if not paths:
         raise _no_journal(folder, job)
     tasks = [path for path in paths if journals.task_of(path)]
     # Where no kforge-run was around the steps, a task has to stand for the job.
     own = [path for path in paths if not journals.task_of(path)] or tasks[:1]
     below = _read_what_can_be(tasks) if with_tasks or len(tasks) <= _MOST_TASKS else []
-    of_jobs = sorted(map(journals.read, own), key=_by_array_task)
-    whole = [journals.with_tasks(one, [task for task in below if task.job == one.job]) for one in of_jobs]
+    of_jobs = sorted(_read_what_can_be(own) if len(own) > 1 else [journals.read(own[0])], key=_by_array_task)
+    by_job: dict[str, list[Journal]] = {}
+    for task in below:
+        by_job.setdefault(task.job, []).append(task)
+    whole = [journals.with_tasks(one, by_job.get(one.job, ())) for one in of_jobs]
     told = _tell(whole, below if with_tasks else [], 0 if with_tasks else len(tasks))
     if not told.jobs:
         raise Trouble(f"{own[0]} tells of no attempt: it is empty, or no journal of kforge-run")
@@ -141,29 +146,43 @@ def _no_journal(folder: str, job: str) -> Trouble:
 
 
 def _read_what_can_be(paths: Sequence[Path]) -> list[Journal]:
+    if len(paths) > _MOST_JOURNALS:
+        _left_out(f"{len(paths) - _MOST_JOURNALS:,} of {len(paths):,} journals: there are too many")
+        paths = paths[:_MOST_JOURNALS]
+    share = min(journals.MOST, max(_MOST_IN_ALL // max(len(paths), 1), _LEAST))
     found = []
     for path in paths:
         try:
-            found.append(journals.read(path))
+            found.append(journals.read(path, share))
         except Trouble as trouble:
-            click.echo(f"left out: {trouble}", err=True)
+            _left_out(str(trouble))
     return found
+
+
+def _left_out(what: str) -> None:
+    echo(f"left out: {what}", err=True)
 
 
 def _tell(own: Sequence[Journal], tasks: Sequence[Journal], untold: int) -> Told:
     now = time.time()
     states = job_state.states(journal for journal in own if story.may_go_on(journal))
+    beside: dict[tuple[str, str], list[Journal]] = {}
+    for task in tasks:
+        beside.setdefault((task.cluster, task.job), []).append(task)
     jobs: list[Story] = []
     by_job: dict[int, list[Story]] = {}
     for journal in own:
         told = story.tell(journal, now, states.get(journal.job))
         if told is None:
-            click.echo(f"left out: {journal.path} tells of no attempt", err=True)
+            _left_out(f"{journal.path} tells of no attempt")
             continue
         # That the job runs does not tell whether this task does.
         state = None if told.slurm_state in RUNNING_STATES else told.slurm_state
-        beside = (task for task in tasks if (task.cluster, task.job) == (journal.cluster, journal.job))
-        below = [below for task in beside if (below := story.tell(task, now, state)) is not None]
+        below = [
+            below
+            for task in beside.get((journal.cluster, journal.job), ())
+            if (below := story.tell(task, now, state)) is not None
+        ]
         if below:
             by_job[len(jobs)] = below
         jobs.append(told)
@@ -176,8 +195,8 @@ def _tell(own: Sequence[Journal], tasks: Sequence[Journal], untold: int) -> Told
 def _print(told: Told, folder: str, *, one_by_one: bool, everything: bool) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not told.jobs:
-        click.echo(f"no journals in {folder}")
-        click.echo("hint: kforge-run keeps one for each job in Slurm, and elsewhere with --journal DIR")
+        echo(f"no journals in {folder}")
+        echo("hint: kforge-run keeps one for each job in Slurm, and elsewhere with --journal DIR")
         return
     lines: list[str] = []
     if not one_by_one:
@@ -192,10 +211,10 @@ def _print(told: Told, folder: str, *, one_by_one: bool, everything: bool) -> No
         tasks = wording.plural(told.untold, "task")
         lines.append(f"{tasks} of its steps wrote journals, too (--tasks shows them)")
     # In one piece: ten thousand attempts are as many lines.
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _paint(content: str, style: str) -> str:
     if os.environ.get("NO_COLOR"):
         return content
-    return click.style(content, bold=True) if style == "bold" else click.style(content, fg=style)
+    return paint(content, style)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from . import listening
 from .trouble import BAD_INPUT, FAILED, Trouble
 
 #: What a controller is given to answer (s). Slurm's commands try for minutes when it is down.
 PATIENCE = 20.0
 #: What sbatch is given to take a job (s): it may wait for a busy controller, and must not be killed half-way.
-_SUBMIT_PATIENCE = 120.0
+SUBMIT_PATIENCE = 120.0
+#: How much of a complaint is passed on (letters).
+_LONGEST_COMPLAINT = 2000
 #: What an array that has not started has for a task's number: NO_VAL in slurm.h.
 _NO_TASK = "4294967294"
 _NOT_CONFIGURED = "Could not establish a configuration source"
@@ -64,7 +66,12 @@ def need(command: str) -> None:
 
 
 def run(
-    command: Sequence[str], standard_input: bytes = b"", patience: float = PATIENCE, without: Sequence[str] = ()
+    command: Sequence[str],
+    standard_input: bytes = b"",
+    patience: float = PATIENCE,
+    without: Sequence[str] = (),
+    *,
+    submits: bool = False,
 ) -> Answer:
     """Run a command of Slurm's, in the language and with the times that are understood here.
 
@@ -73,30 +80,34 @@ def run(
         standard_input: what it reads.
         patience: how long it may take (s).
         without: variables that it shall not see.
+        submits: it may have submitted a job already: whatever it says, it is not ended before its time is up.
 
     Raises:
-        Trouble: it cannot be executed, or does not come to an end.
+        Trouble: it cannot be executed, does not come to an end, or says more than an answer has.
     """
     # With SBATCH_WAIT sbatch would wait for the job's end.
     environment = {name: value for name, value in os.environ.items() if name not in ("SBATCH_WAIT", *without)}
     environment |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
     try:
-        done = subprocess.run(
-            command, input=standard_input, capture_output=True, env=environment, timeout=patience, check=False
-        )
-    except subprocess.TimeoutExpired:
+        said = listening.listen(command, standard_input, environment, patience, discard=submits)
+    except listening.TooSlow:
         raise Trouble(
             f"{command[0]} did not answer within {patience:.0f} s",
             "is Slurm's controller up? scontrol ping",
             status=FAILED,
         ) from None
+    except listening.TooMuch:
+        raise Trouble(
+            f"{command[0]} says more than any answer has", f"is it Slurm's own? type {command[0]}", status=FAILED
+        ) from None
     except OSError as error:
         raise Trouble(f"cannot execute {command[0]}: {error.strerror}", status=FAILED) from None
-    lines = re.sub(rf"^{command[0]}: (error|fatal): ", "", done.stderr.decode("utf-8", "replace"), flags=re.MULTILINE)
+    complaint = said.errors[: 4 * _LONGEST_COMPLAINT].decode("utf-8", "replace")[:_LONGEST_COMPLAINT]
+    lines = re.sub(rf"^{command[0]}: (error|fatal): ", "", complaint, flags=re.MULTILINE)
     errors = "; ".join(line.strip() for line in lines.splitlines() if line.strip())
     if _NOT_CONFIGURED in errors:
         errors = f"Slurm is installed here, but finds no slurm.conf ({_NOT_CONFIGURED})"
-    return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), errors)
+    return Answer(said.status, said.output.decode("utf-8", "replace"), errors)
 
 
 def ask(*arguments: str) -> str:
@@ -108,7 +119,10 @@ def ask(*arguments: str) -> str:
     need("scontrol")
     answer = run(["scontrol", *arguments])
     if answer.status != 0:
-        raise Trouble(f"scontrol {' '.join(arguments)}: {answer.errors or answer.output.strip()}", status=FAILED)
+        raise Trouble(
+            f"scontrol {' '.join(arguments)}: {answer.errors or answer.output.strip()[:_LONGEST_COMPLAINT]}",
+            status=FAILED,
+        )
     return answer.output
 
 
@@ -139,7 +153,7 @@ def submit(script: bytes, options: Sequence[str]) -> str:
         Trouble: sbatch did not take it.
     """
     need("sbatch")
-    answer = run(["sbatch", "--parsable", *options], script, _SUBMIT_PATIENCE)
+    answer = run(["sbatch", "--parsable", *options], script, SUBMIT_PATIENCE, submits=True)
     if answer.status != 0:
         raise not_submitted(answer)
     return answer.output.strip()
@@ -163,5 +177,5 @@ def log_of(job: str) -> str:
 
 def log_in(record: str) -> str:
     """Return where a job's log is, by what `scontrol show job` says of it."""
-    path = re.search(r"^\s*StdOut=(.*)$", record, re.MULTILINE)
+    path = re.search(r"^[ \t]*StdOut=(.*)$", record, re.MULTILINE)
     return path[1] if path else "scontrol does not say where"

@@ -6,6 +6,7 @@ import click
 
 from . import slurm_commands, template
 from .sbatch_arguments import Given, SbatchCommand
+from .screen import echo
 
 _EPILOG = """\b
 Examples:
@@ -39,11 +40,11 @@ def submit(
         return
     submitted = slurm_commands.submit(made.content, made.options)
     if parsable:
-        click.echo(submitted)
+        echo(submitted)
         return
     job, _, cluster = submitted.partition(";")
-    click.echo(f"job {job}{f' on {cluster}' if cluster else ''} submitted")
+    echo(f"job {job}{f' on {cluster}' if cluster else ''} submitted")
     if not cluster:
         log = slurm_commands.log_of(job)
-        click.echo(f"log: {log}{' (%a is the number of each task)' if '%a' in log else ''}")
-    click.echo(f"cancel it: scancel {job}; what happened: kforge report {job}")
+        echo(f"log: {log}{' (%a is the number of each task)' if '%a' in log else ''}")
+    echo(f"cancel it: scancel {job}; what happened: kforge report {job}")

@@ -14,6 +14,7 @@ from .diagnosis import findings
 from .diagnosis.finding import Finding
 from .diagnosis.findings import Subject
 from .sbatch_arguments import Given, SbatchCommand
+from .screen import echo
 from .trouble import Trouble
 
 _EPILOG = """\b
@@ -83,19 +84,22 @@ def _why_not_checked(content: bytes, options: list[str]) -> str | None:
 def tell(made: Made) -> None:
     """Say on standard error what is to be said about a script."""
     for finding in made.found:
-        click.echo(f"warning: {finding.what} (cure: {finding.cure})", err=True)
+        echo(f"warning: {finding.what} (cure: {finding.cure})", err=True)
     if made.not_checked is not None:
-        click.echo(f"not checked with sbatch --test-only: {made.not_checked}", err=True)
+        echo(f"not checked with sbatch --test-only: {made.not_checked}", err=True)
 
 
 def write(made: Made, destination: str | None, *, force: bool) -> None:
     """Write a script to a file or to standard output."""
-    if destination is None or destination == "-":
+    if destination in (None, "-") and sys.stdout.isatty():
+        # Read by a person, and by a terminal, which would act on what is in a name.
+        echo(made.content.decode("utf-8", "surrogateescape").expandtabs().removesuffix("\n"))
+    elif destination is None or destination == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(made.content)
     else:
         files.write_new(destination, made.content, force=force, mode=0o777)
-        click.echo(f"written: {os.path.abspath(destination)}", err=True)
+        echo(f"written: {os.path.abspath(destination)}", err=True)
 
 
 words_argument = sbatch_arguments.words_argument("NAME", sbatch_arguments.complete_template)
@@ -128,7 +132,7 @@ def template(
     if list_them:
         width = max(map(len, templates.names()))
         for name in templates.names():
-            click.echo(f"{name:<{width}}  {templates.description(name)}")
+            echo(f"{name:<{width}}  {templates.description(name)}")
         return
     made = make(words, Given.of(ctx), check=check)
     write(made, destination, force=force)

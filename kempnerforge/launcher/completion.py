@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 import click
 from click.shell_completion import CompletionItem
+
+#: A name that means nothing to a shell: bash puts what is offered into the line as it is, and `$(…)` would be run.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+.:][A-Za-z0-9_@%+.:-]*")
 
 
 def complete_command(context: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -14,7 +18,7 @@ def complete_command(context: click.Context, incomplete: str) -> list[Completion
 
 
 def programs(incomplete: str) -> list[CompletionItem]:
-    """Return the programs on PATH whose names begin so, or the files where it has a folder."""
+    """Return the programs on PATH whose names begin so and are plain, or the files where it has a folder."""
     if "/" in incomplete:
         return [CompletionItem(incomplete, type="file")]
     found: set[str] = set()
@@ -23,5 +27,6 @@ def programs(incomplete: str) -> list[CompletionItem]:
             names = os.listdir(folder)
         except OSError:
             continue
-        found.update(name for name in names if name.startswith(incomplete) and os.access(f"{folder}/{name}", os.X_OK))
+        plain = (name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name))
+        found.update(name for name in plain if os.access(f"{folder}/{name}", os.X_OK))
     return [CompletionItem(name) for name in sorted(found)]

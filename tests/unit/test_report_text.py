@@ -223,6 +223,8 @@ def test_the_answer_for_scripts(tmp_path: Path) -> None:
         "older_attempts": 0,
         "unreadable_lines": 0,
         "unknown_lines": 0,
+        "unread_bytes": 0,
+        "forgotten_attempts": 0,
     }
     assert job["totals"] == {
         "attempts": 6,

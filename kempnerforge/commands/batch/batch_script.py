@@ -11,6 +11,8 @@ from .sbatch_options import OPPOSITES, Option
 _DIRECTIVE = "#SBATCH"
 #: What isspace(3) takes for a space.
 _SPACES = " \t\n\v\f\r"
+#: No script that a person wrote has more options, or longer lines of them (letters): what has is not read on.
+_MOST_OPTIONS, _LONGEST_LINE = 2000, 16_000
 
 
 class Directive(NamedTuple):
@@ -26,10 +28,12 @@ class Directive(NamedTuple):
 
 
 class BadDirective(NamedTuple):
-    """Words on a `#SBATCH` line that sbatch would stop at."""
+    """Words on a `#SBATCH` line that sbatch would stop at, or at which we do."""
 
     line: int
     text: str
+    #: sbatch does; otherwise it is too much for us, and nobody can tell what comes behind it.
+    stops: bool = True
 
 
 class BatchScript:
@@ -71,6 +75,9 @@ class BatchScript:
         bad: list[BadDirective] = []
         for number, line in enumerate(self.lines[: self.header], 1):
             if line.startswith(_DIRECTIVE):
+                if len(line) > _LONGEST_LINE or len(found) + len(bad) > _MOST_OPTIONS:
+                    bad.append(BadDirective(number, "there are too many options", stops=False))
+                    break
                 words = split_directive(line.removeprefix(_DIRECTIVE))
                 if words is None:
                     bad.append(BadDirective(number, "a quote is not closed"))
@@ -127,14 +134,16 @@ def split_directive(text: str) -> list[str] | None:
     the middle of a word. Outside quotes no backslash keeps a space. An empty word ends the line, too.
     """
     words: list[str] = []
-    word, in_word, quote = "", False, ""
+    word: list[str] = []
+    in_word, quote = False, ""
     rest = iter(text)
     for letter in rest:
         kept = next(rest, "") if letter == "\\" else ""
         if kept and not (kept in _SPACES and not quote):
-            word, in_word = word + kept, True
+            in_word = True
+            word.append(kept)
         elif quote and letter != quote:
-            word += letter
+            word.append(letter)
         elif letter in "\"'":
             quote, in_word = ("" if quote else letter), True
         elif letter == "#":
@@ -142,13 +151,14 @@ def split_directive(text: str) -> list[str] | None:
         elif letter in _SPACES or kept:
             if in_word and not word:
                 return words
-            words += [word] if in_word else []
-            word, in_word = "", False
+            words += ["".join(word)] if in_word else []
+            word, in_word = [], False
         elif letter != "\\":
-            word, in_word = word + letter, True
+            in_word = True
+            word.append(letter)
     if quote:
         return None
-    return [*words, word] if word else words
+    return [*words, "".join(word)] if word else words
 
 
 # --- quoting for the shell -----------------------------------------------------------------------

@@ -105,7 +105,7 @@ def _count(options: Options, name: str) -> int | None:
 
 
 def _positive(name: str, value: str) -> int:
-    if not re.fullmatch(r"[0-9]+", value) or int(value) == 0:
+    if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) == 0:
         raise Trouble(f"--{name}={value} is not a number above 0")
     return int(value)
 
@@ -121,6 +121,6 @@ def _gpus(options: Options, name: str) -> int | None:
         counts = [count if count.isdigit() else "1" for count in counts]
     if not counts:
         return None
-    if not all(re.fullmatch(r"[0-9]+", count) for count in counts):
+    if not all(re.fullmatch(r"[0-9]{1,9}", count) for count in counts):
         raise Trouble(f"--{name}={value} is no number of GPUs", f"like --{name}=4 or --{name}=a100:4")
     return sum(map(int, counts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import re
 from typing import NamedTuple
 
@@ -103,16 +104,16 @@ def parse(words: list[str]) -> tuple[list[Option], list[str]]:
     """Return the options in a list of words, as sbatch reads them, and the words that are none."""
     options: list[Option] = []
     others: list[str] = []
-    rest = list(words)
+    rest = collections.deque(words)
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         if word.startswith("--") and word != "--":
             given, has_value, value = word[2:].partition("=")
             name = long_name(given)
             if has_value:
                 options.append(Option(name, value))
             elif name in _WITH_VALUE and rest:
-                options.append(Option(name, rest.pop(0)))
+                options.append(Option(name, rest.popleft()))
             else:
                 options.append(Option(name))
         elif word.startswith("-") and word not in ("-", "--"):
@@ -122,20 +123,19 @@ def parse(words: list[str]) -> tuple[list[Option], list[str]]:
     return options, others
 
 
-def _cluster(letters: str, rest: list[str], others: list[str]) -> list[Option]:
+def _cluster(letters: str, rest: collections.deque[str], others: list[str]) -> list[Option]:
     """Return the options in what follows one dash: `-Ht5` is `--hold --time=5`."""
     found = []
-    while letters:
-        letter, letters = letters[0], letters[1:]
+    for at, letter in enumerate(letters):
         if letter in SHORT_FLAGS:
             found.append(Option(SHORT_FLAGS[letter]))
         elif letter in SHORT_OPTIONAL:
-            return [*found, Option(SHORT_OPTIONAL[letter], letters or None)]
+            return [*found, Option(SHORT_OPTIONAL[letter], letters[at + 1 :] or None)]
         elif letter in SHORT:
-            value = letters or (rest.pop(0) if rest else None)
+            value = letters[at + 1 :] or (rest.popleft() if rest else None)
             return [*found, Option(SHORT[letter], value)]
         else:
-            others.append(f"-{letter}{letters}")
+            others.append(f"-{letters[at:]}")
             return found
     return found
 
@@ -155,7 +155,10 @@ def minutes_and_more(value: str) -> float:
     text = value.strip().lower()
     if text in {"0", "-1"} or (text and ("infinite".startswith(text) or "unlimited".startswith(text))):
         return float("inf")
-    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|(\d+)(?::(\d+)(?::(\d+))?)?)", text)
+    number = r"(\d{1,9})"
+    found = re.fullmatch(
+        rf"(?:{number}-{number}(?::{number}(?::{number})?)?|{number}(?::{number}(?::{number})?)?)", text
+    )
     if found is None:
         raise Trouble(f"--time={value} is not a time limit", "like 90 (minutes), 24:00:00 or 2-12:00:00")
     days, hours, minutes, seconds, first, second, third = (int(part or 0) for part in found.groups())
@@ -206,7 +209,7 @@ def lead(value: str) -> Lead:
     Raises:
         Trouble: sbatch would not take it.
     """
-    found = re.fullmatch(r"(?:([RB]{1,2}):)?(?:SIG)?(\w+)(?:@(\d+))?", value.strip().upper())
+    found = re.fullmatch(r"(?:([RB]{1,2}):)?(?:SIG)?(\w+)(?:@(\d{1,9}))?", value.strip().upper())
     if found is None or not (found[2] in _SIGNALS or found[2].isdecimal()):
         raise Trouble(f"--signal={value} cannot be understood", "like --signal=B:USR1@120")
     seconds = int(found[3]) if found[3] else DEFAULT_LEAD

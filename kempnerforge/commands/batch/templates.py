@@ -23,6 +23,7 @@ _USAGE = re.compile(r"#\n#\s+sbatch .*\n")
 _AGENT_PATIENCE = re.compile(rf"(export {AGENT_PATIENCE_VARIABLE}=)(\d+)")
 #: A value of ``--gres`` that asks for GPUs and nothing else.
 _ONLY_GPUS = re.compile(r"(?:gres:)?gpu:((?:[^:,]+:)?\d+)")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 #: Where a template has as many of the one as of the other, so has what is made from it.
 _TASKS_AND_GPUS = ("ntasks-per-node", "gpus-per-node")
 
@@ -95,7 +96,7 @@ def _per_node(template: BatchScript, given: list[Option]) -> list[Option]:
         return given
     kind, colon, count = values["gpus"].rpartition(":")
     nodes = values.get("nodes", own.get("nodes") or "1")
-    if not (count.isdecimal() and nodes.isdecimal() and int(nodes)):
+    if not (_NUMBER.fullmatch(count) and _NUMBER.fullmatch(nodes) and int(nodes)):
         raise Trouble(f"--gpus={values['gpus']} on --nodes={nodes} cannot be shared out", "use --gpus-per-node")
     if int(count) % int(nodes):
         raise Trouble(f"{count} GPUs cannot be shared evenly by {nodes} nodes", "use --gpus-per-node")

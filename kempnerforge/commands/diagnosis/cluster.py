@@ -101,13 +101,14 @@ def parse(config: str, partitions: str) -> Cluster:
         config: of `show config`.
         partitions: of `show partition --oneliner`.
     """
-    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", config, re.MULTILINE))
+    lines = (line.partition("=") for line in config.splitlines() if "=" in line)
+    settings = {name.strip(): value.strip() for name, _, value in lines}
     facts = slurm.parse_site(config, "")
     # A parameter of slurmctld's on 22.05 (seen; among the scheduler's it does nothing), later of the preemption's.
     parameters = ",".join(settings.get(f"{kind}Parameters", "") for kind in ("Preempt", "Slurmctld"))
     preemption = settings.get("PreemptType", "none").removeprefix("preempt/").replace("(null)", "none")
-    expires = re.search(r"cred_expire=(\d+)", settings.get("AuthInfo", ""))
-    delay = re.search(r"requeue_delay=(\d+)", settings.get("SchedulerParameters", ""))
+    expires = re.search(r"cred_expire=([0-9]{1,9})", settings.get("AuthInfo", ""))
+    delay = re.search(r"requeue_delay=([0-9]{1,9})", settings.get("SchedulerParameters", ""))
     wait = delay or expires
     exits = [f"{key} {settings[key]}" for key in ("RequeueExit", "RequeueExitHold") if _is_set(settings, key)]
     return Cluster(
@@ -134,7 +135,8 @@ def _is_set(settings: Mapping[str, str], key: str) -> bool:
 
 
 def _partition(line: str, cluster_mode: str, preemption: str) -> Partition:
-    fields = dict(re.findall(r"(\w+)=(\S*)", line))
+    words = (word.partition("=") for word in line.split())
+    fields = {name: value for name, _, value in words}
     mode = fields.get("PreemptMode", cluster_mode).upper()
     # By QOS every partition's jobs can be preempted, as the QOS of a job says.
     mode = cluster_mode if preemption == "qos" else mode

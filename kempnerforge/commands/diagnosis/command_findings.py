@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ _NO = frozenset({"0", "false", "no", "off", "f", "n"})
 _NOTICES = frozenset({"USR1", "SIGUSR1", "10", "TERM", "SIGTERM", "15"})
 #: A shorter ``--timeout`` is hardly meant (s).
 _SHORTEST_SHUTDOWN = 30.0
+#: So many words behind a program are looked at for its options.
+_MOST_OPTIONS = 100
 #: Where a redirection leads to what is open already.
 _OPEN = frozenset({"", "1", "2", "-"})
 
@@ -162,7 +165,7 @@ def _of_kforge_run_options(command: Command, index: int) -> Iterator[Finding]:
     yield from _of_a_timeout(command, f"--timeout {options.get('timeout')}", str(options.get("timeout", "")))
 
 
-def _of_kforge_run_variables(command: Command, exported: Mapping[str, str]) -> Iterator[Finding]:
+def _of_kforge_run_variables(command: Command, exported: dict[str, str]) -> Iterator[Finding]:
     given = _environment_of(command, exported)
     for name, values in {"KFORGE_REQUEUE": _NO, "KFORGE_MAX_REQUEUES": frozenset({"0"})}.items():
         if given.get(name, "").lower() in values:
@@ -184,9 +187,16 @@ def _of_what_cannot_be_armed(command: Command, index: int) -> Iterator[Finding]:
         name = os.path.basename(word)
         option = None
         if _PYTHON.fullmatch(name):
-            option = isolating_option(words[start:])
+            option = isolating_option(words[start : start + _MOST_OPTIONS])
         elif name in _CONTAINERS:
-            option = next((word for word in _container_options(words[start + 2 :]) if word in _CLEANING), None)
+            option = next(
+                (
+                    word
+                    for word in _container_options(words[start + 2 : start + 2 + _MOST_OPTIONS])
+                    if word in _CLEANING
+                ),
+                None,
+            )
         if option is not None:
             what = f"{name} {option} keeps the notice from the program, unless it handles SIGUSR1 by itself"
             yield Finding(command.line, True, what, "leave it out")
@@ -244,9 +254,10 @@ def _exported(commands: list[Command]) -> dict[str, str]:
     return found
 
 
-def _environment_of(command: Command, exported: Mapping[str, str]) -> dict[str, str]:
+def _environment_of(command: Command, exported: dict[str, str]) -> Mapping[str, str]:
     own = dict(word.split("=", 1) for word in command.words if re.match(r"[A-Z_][A-Z0-9_]*=", word))
-    return {**exported, **command.assignments, **own}
+    # Not copied: a script may export thousands, and run thousands of commands.
+    return ChainMap(own, command.assignments, exported)
 
 
 def _of_a_trap(command: Command, no_shell_stays: bool) -> Iterator[Finding]:
@@ -295,7 +306,7 @@ def _srun_of(command: Command) -> list[str]:
     return list(command.words[names.index("srun") :]) if "srun" in names else []
 
 
-def _of_a_bad_exit(command: Command, exported: Mapping[str, str], configured: bool) -> Iterator[Finding]:
+def _of_a_bad_exit(command: Command, exported: dict[str, str], configured: bool) -> Iterator[Finding]:
     words = _srun_of(command)
     if words and slurm.kills_on_bad_exit(words, _environment_of(command, exported), configured):
         inner = _launcher_in(words) is not None
@@ -304,7 +315,7 @@ def _of_a_bad_exit(command: Command, exported: Mapping[str, str], configured: bo
         yield Finding(command.line, not inner, what, cure)
 
 
-def _of_sruns_patience(command: Command, exported: Mapping[str, str], needed: float) -> Iterator[Finding]:
+def _of_sruns_patience(command: Command, exported: dict[str, str], needed: float) -> Iterator[Finding]:
     """Look for an srun that ends the other tasks so long after the first one's end (srun(1), --wait)."""
     words = _srun_of(command)
     if not words:
@@ -313,16 +324,16 @@ def _of_sruns_patience(command: Command, exported: Mapping[str, str], needed: fl
     for before, word in itertools.pairwise(words):
         if not word.startswith("-") and not before.startswith("-"):
             break
-        if found := re.fullmatch(r"(?:--wait=|-W=?)(\d+)", word):
+        if found := re.fullmatch(r"(?:--wait=|-W=?)([0-9]+)", word):
             given = found[1]
         elif before in ("--wait", "-W"):
             given = word
-    if given.isdecimal() and 0 < int(given) < max(needed, 1.0):
+    if re.fullmatch(r"[0-9]{1,9}", given) and 0 < int(given) < max(needed, 1.0):
         what = f"srun ends the other tasks {given} s after the first one has ended, also those that save"
         yield Finding(command.line, True, what, "srun --wait=0")
 
 
-def _of_an_agent(command: Command, exported: Mapping[str, str], needed: float) -> Iterator[Finding]:
+def _of_an_agent(command: Command, exported: dict[str, str], needed: float) -> Iterator[Finding]:
     start = _agent_in(command.words)
     if start is None:
         return

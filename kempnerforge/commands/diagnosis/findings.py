@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ from . import command_findings, shell_commands
 from .cluster import Cluster
 from .command_findings import Around
 from .finding import Finding, Past
-from .shell_commands import Command
+from .shell_commands import Budget, Command
 
 #: What escalation takes off the end of a lead, when time is plenty (s).
 _ESCALATION = FORCED_EXIT_GAP + Settings([]).term_grace + REQUEUE_GAP
@@ -28,6 +29,10 @@ _SHORTEST_LEAD = 60
 _LARGEST = 4 << 20
 #: How much of a script is looked at (bytes).
 _READ = 1 << 20
+#: So many findings are told, and of each so many letters: more than anybody reads.
+_MOST, _LONGEST = 100, 500
+#: No path is longer (bytes): PATH_MAX.
+_LONGEST_PATH = 4096
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "ash", "busybox"})
 #: Variables that sbatch reads before a script's own lines (sbatch(1), "Input environment variables").
 _VARIABLES = {
@@ -58,12 +63,14 @@ class Subject:
         if b"\0" in content:
             raise Trouble(f"{name} is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
         self.content = content
+        #: Tells whether `commands` are all that there are.
+        self.budget = Budget()
         self.script = BatchScript(content[:_READ].decode("utf-8", "surrogateescape").replace("\r\n", "\n"))
 
     @functools.cached_property
     def commands(self) -> list[Command]:
         """What a shell would run of it."""
-        return shell_commands.simplify(shell_commands.read(self.script.text))
+        return shell_commands.simplify(shell_commands.read(self.script.text, self.budget), self.budget)
 
     @property
     def launched(self) -> tuple[str, ...]:
@@ -112,28 +119,40 @@ def find(
     options = job_options(script, environment or {}, given)
     namesake = past if past is not None and not past.same_command else None
     past = None if namesake is not None else past
-    findings = [
-        *_of_a_namesake(options, namesake),
-        *_of_the_file(subject.content, script),
-        *_of_directives(script),
-        *_of_the_lead(options, cluster, past),
-        *_of_the_requeue(options, cluster),
-        *_of_the_log(options, cluster),
+    sources: list[Iterator[Finding]] = [
+        _of_a_namesake(options, namesake),
+        _of_the_file(subject.content, script),
+        _of_directives(script),
+        _of_the_lead(options, cluster, past),
+        _of_the_requeue(options, cluster),
+        _of_the_log(options, cluster),
     ]
     if script.interpreter in _SHELLS:
         needed = _lead_of(options) if past is None else past.stop
         kills = cluster is not None and cluster.kills_on_bad_exit
-        findings += command_findings.find(subject.commands, Around(environment or {}, needed, kills))
-    elif script.interpreter and "kempnerforge.launcher" not in script.text:
-        findings.append(
-            Finding(
-                1,
-                True,
-                f"{script.interpreter} is the batch process, not kforge-run, and dies of the notice",
-                f"a shell script with: exec kforge-run {script.interpreter} …",
-            )
-        )
-    return sorted(findings, key=lambda finding: (finding.line, not finding.loses))
+        sources.append(command_findings.find(subject.commands, Around(environment or {}, needed, kills)))
+        sources.append(_of_what_was_not_read(subject.budget))
+    else:
+        sources.append(_of_the_interpreter(script))
+    findings: list[Finding] = []
+    for source in sources:
+        findings += itertools.islice(source, _MOST)
+        if next(source, None) is not None:
+            what = f"it cannot be told what else there is: only the first {_MOST} findings of a kind are told"
+            findings.append(Finding(0, True, what, "look again when these are cured"))
+    return sorted(map(_shortened, findings), key=lambda finding: (finding.line, not finding.loses))
+
+
+def _shortened(finding: Finding) -> Finding:
+    """Return a finding that can be read, whatever it quotes."""
+    what, cure = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in (finding.what, finding.cure))
+    return finding._replace(what=what, cure=cure)
+
+
+def _of_what_was_not_read(budget: Budget) -> Iterator[Finding]:
+    if budget.spent_on:
+        what = "it cannot be told what happens from here on: the script is too long or too deeply nested"
+        yield Finding(budget.spent_on, True, what, "a short script that runs another one")
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -151,10 +170,20 @@ def _of_the_file(content: bytes, script: BatchScript) -> Iterator[Finding]:
         yield Finding(1, True, "sbatch refuses a script that does not begin with #!", "#!/bin/bash")
 
 
+def _of_the_interpreter(script: BatchScript) -> Iterator[Finding]:
+    if script.interpreter and "kempnerforge.launcher" not in script.text:
+        what = f"{script.interpreter} is the batch process, not kforge-run, and dies of the notice"
+        yield Finding(1, True, what, f"a shell script with: exec kforge-run {script.interpreter} …")
+
+
 def _of_directives(script: BatchScript) -> Iterator[Finding]:
     for bad in script.directives()[1]:
         if bad.text in ("'hetjob' is no option", "'packjob' is no option"):
             continue  # the next component of a heterogeneous job
+        if not bad.stops:
+            what = f"it cannot be told what sbatch reads from here on: {bad.text}"
+            yield Finding(bad.line, True, what, "fewer and shorter #SBATCH lines")
+            continue
         yield Finding(bad.line, True, f"sbatch stops here: {bad.text}", "an option as --key=value, or a # before it")
     header = script.header
     for number, line in enumerate(script.lines, 1):
@@ -251,6 +280,9 @@ def _of_the_log(options: Mapping[str, Directive], cluster: Cluster | None) -> It
 
 def _of_a_log(log: Directive, options: Mapping[str, Directive]) -> Iterator[Finding]:
     path = log.option.value or ""
+    if len(path) > _LONGEST_PATH:
+        yield Finding(log.line, True, "no path is as long as that of the log", "a shorter one, like %x-%j.log")
+        return
     if "array" in options and not re.search(r"%\d*[aj]", path) and path != os.devnull:
         yield Finding(log.line, False, "all tasks of the array write into one log", f"--{log.option.name}=%x-%A_%a.log")
     start = options["chdir"].option.value or "" if "chdir" in options else ""

@@ -1,10 +1,12 @@
 """The simple commands of a shell script, with their lines: enough of the shell's grammar to see what a job runs.
 
-It expands nothing and never fails: what it cannot follow is read as words (POSIX Shell Command Language, 2.9).
+It expands nothing and never fails: what it cannot follow is read as words (POSIX Shell Command Language, 2.9). Whatever
+a script holds, each of its letters is read once, and a budget bounds what is made of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -14,10 +16,13 @@ _CLOSING = frozenset({"fi", "done", "esac", "}"})
 #: Words before a command.
 _LEADING = frozenset({"then", "else", "elif", "do", "!", "time"})
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
+#: Between two words of a line, or before one: nothing that could end a command that is there.
+_BLANK = re.compile(r"(?:[^\S\n]|\\\n)+")
+_EMPTY_LINES = re.compile(r"\s+")
 _OPERATOR = re.compile(r"&&|\|\||;;&|;&|;;|\|&|[;&|()]")
 _REDIRECTION = re.compile(r"(?:\d+|\{\w+\})?(?:&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<|>)")
-#: A here document inside an expansion: one that has an end.
-_HERE_DOCUMENT = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1(?=[^\n]*\n)")
+#: A here document inside an expansion.
+_HERE_DOCUMENT = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1")
 
 
 class Redirection(NamedTuple):
@@ -56,50 +61,126 @@ class Command(NamedTuple):
         return self.before in ("|", "|&") or self.after in ("|", "|&")
 
 
-def read(text: str) -> list[Command]:
-    """Return the simple commands of a script, in their order; a function's body is where it is written."""
-    reader = _Reader(text)
-    for command in list(reader.commands):
-        called = re.findall(r"\$\(\s*(\w+)", " ".join([*command.words, *command.assignments.values()]))
+class Spent(Exception):
+    """A budget is used up."""
+
+
+class Budget:
+    """What may be made of a script. No script that a person wrote comes near it; one that does is not judged.
+
+    Attributes:
+        spent_on: the line that was too much; 0: none was.
+    """
+
+    def __init__(self) -> None:
+        self._commands = 4000
+        self._words = 40_000
+        #: Letters that variables expand to, and that are read once more for eval.
+        self._expanded = 1 << 20
+        self.spent_on = 0
+
+    def take(self, *, line: int, commands: int = 0, words: int = 0, expanded: int = 0) -> None:
+        """Take something off.
+
+        Raises:
+            Spent: that is more than there is.
+        """
+        self._commands -= commands
+        self._words -= words
+        self._expanded -= expanded
+        if min(self._commands, self._words, self._expanded) < 0:
+            self.give_up(line)
+            raise Spent
+
+    def give_up(self, line: int) -> None:
+        """Note the first line that was too much."""
+        self.spent_on = self.spent_on or line
+
+
+def read(text: str, budget: Budget | None = None) -> list[Command]:
+    """Return the simple commands of a script, in their order; a function's body is where it is written.
+
+    Args:
+        text: all of it.
+        budget: when that is used up, the commands so far are returned.
+    """
+    reader = _Reader(text, budget or Budget())
+    called: set[str] = set()
+    for command in reader.commands:
+        called.update(re.findall(r"\$\(\s*(\w+)", " ".join([*command.words, *command.assignments.values()])))
         if command.words and (command.in_pipeline or command.after == "&" or command.in_subshell):
-            called.append(command.words[0])
-        for name in called:
-            reader.put_in_subshell(*reader.functions.get(name, (0, 0)))
-    return reader.commands
+            called.add(command.words[0])
+    return _put_in_subshells(reader.commands, [body for name, body in reader.functions.items() if name in called])
 
 
-def simplify(commands: list[Command]) -> list[Command]:
-    """Return commands with what can be known put in: variables that the script sets, scripts for eval and bash -c."""
+def simplify(commands: list[Command], budget: Budget | None = None) -> list[Command]:
+    """Return commands with what can be known put in: variables that the script sets, scripts for eval and bash -c.
+
+    Args:
+        commands: of the whole script.
+        budget: when that is used up, the commands so far are returned.
+    """
+    budget = budget or Budget()
     known: dict[str, str] = {}
     found: list[Command] = []
-    for command in commands:
-        if not command.words and command.is_certain:
-            known.update(command.assignments)
-        words = tuple(part for word in command.words for part in _expanded(word, known))
-        found += _inner(command._replace(words=words)) or [command._replace(words=words)]
+    try:
+        for command in commands:
+            if not command.words and command.is_certain:
+                known.update(command.assignments)
+            words = tuple(part for word in command.words for part in _expanded(word, known, command.line, budget))
+            command = command._replace(words=words)  # noqa: PLW2901 - it is the same command
+            found += _inner(command, budget) or [command]
+    except Spent:
+        pass  # what was found so far is true; who reads on sees it in the budget
     return found
 
 
-def _expanded(word: str, known: dict[str, str]) -> list[str]:
+def _expanded(word: str, known: dict[str, str], line: int, budget: Budget) -> list[str]:
     variable = re.fullmatch(r"\$\{?(\w+)(?:\[@\])?\}?", word)
     if variable is None or variable[1] not in known or "$" in known[variable[1]]:
         return [word]
-    return known[variable[1]].strip("()").split()
+    value = known[variable[1]]
+    budget.take(line=line, expanded=len(value))
+    words = value.strip("()").split()
+    budget.take(line=line, words=len(words))
+    return words
 
 
-def _inner(command: Command) -> list[Command]:
+def _inner(command: Command, budget: Budget) -> list[Command]:
     """Return the commands in a script that a command has as its argument; nothing: it has none."""
     words = list(command.words)
     if words[:1] == ["eval"]:
-        return [inner._replace(line=command.line) for inner in read(" ".join(words[1:]))]
+        inside = _read_inside(" ".join(words[1:]), command.line, budget)
+        return [inner._replace(line=command.line) for inner in inside]
     is_exec = words[:1] == ["exec"]
     if re.fullmatch(r"(.*/)?(ba|da|z|k)?sh", "".join(words[is_exec:][:1])) and words[is_exec:][1:2] == ["-c"]:
-        inside = read("".join(words[is_exec:][2:3]))
+        inside = _read_inside("".join(words[is_exec:][2:3]), command.line, budget)
         # A shell that is given one command becomes it.
         if is_exec and len(inside) == 1 and inside[0].words[:1] != ("exec",):
             inside = [inside[0]._replace(words=("exec", *inside[0].words))]
         return [inner._replace(line=command.line, in_subshell=not is_exec) for inner in inside]
     return []
+
+
+def _read_inside(text: str, line: int, budget: Budget) -> list[Command]:
+    """Return the commands of a script in a script."""
+    budget.take(line=line, expanded=len(text))
+    already = budget.spent_on
+    inside = read(text, budget)
+    if budget.spent_on and not already:
+        budget.spent_on = line  # and not one of the inner lines
+        raise Spent
+    return inside
+
+
+def _put_in_subshells(commands: list[Command], ranges: list[tuple[int, int]]) -> list[Command]:
+    """Return commands with those in some ranges noted to run in processes of their own."""
+    changes = [0] * (len(commands) + 1)
+    for start, end in ranges:
+        changes[start] += 1
+        changes[end] -= 1
+    depths = itertools.accumulate(changes)
+    return [one._replace(in_subshell=True) if depth else one for one, depth in zip(commands, depths, strict=False)]
 
 
 class _Compound(NamedTuple):
@@ -114,14 +195,20 @@ class _Compound(NamedTuple):
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, budget: Budget) -> None:
         self.commands: list[Command] = []
         #: Of each function the range of its body in `commands`.
         self.functions: dict[str, tuple[int, int]] = {}
         self._text = text
+        self._last_line_end = text.rfind("\n")
+        self._budget = budget
         self._at = 0
         self._line = 1
         self._depth: list[_Compound] = []
+        #: How many of them are subshells.
+        self._parentheses = 0
+        #: What runs in processes of its own, as ranges of `commands`.
+        self._subshells: list[tuple[int, int]] = []
         self._closed: _Compound | None = None
         self._function = ""
         self._here_documents: list[tuple[str, bool]] = []
@@ -130,7 +217,10 @@ class _Reader:
         try:
             self._read()
         except RecursionError:
-            pass  # expansions in expansions, a thousand deep: what came before is known
+            budget.give_up(self._line)  # expansions in expansions, hundreds deep
+        except Spent:
+            pass
+        self.commands = _put_in_subshells(self.commands, self._subshells)
 
     def _start_command(self) -> None:
         self._first_line = self._line
@@ -145,15 +235,17 @@ class _Reader:
                 self._end_command("")
                 self._advance(1)
                 self._skip_here_documents()
-            elif letter.isspace() or self._text.startswith("\\\n", self._at):
-                self._advance(2 if letter == "\\" else 1)
+                if empty := _EMPTY_LINES.match(self._text, self._at):
+                    self._advance(len(empty[0]))
+            elif blank := _BLANK.match(self._text, self._at):
+                self._advance(len(blank[0]))
             elif letter == "#":
                 end = self._text.find("\n", self._at)
                 self._at = len(self._text) if end < 0 else end
             elif self._text.startswith(("<(", ">("), self._at) or (
                 self._text.startswith("((", self._at) and not self._words
             ):
-                self._words.append(self._enclosed("(", ")"))
+                self._add_word(self._enclosed("(", ")"))
             elif redirection := _REDIRECTION.match(self._text, self._at):
                 self._advance(len(redirection[0]))
                 self._redirect(redirection[0])
@@ -191,25 +283,26 @@ class _Reader:
             self._start_command()
             self._open("{")
             return
+        self._add_word(word)
+
+    def _add_word(self, word: str) -> None:
+        self._budget.take(line=self._line, words=1)
         self._words.append(word)
 
     def _open(self, word: str) -> None:
         self._depth.append(_Compound(word, len(self.commands), self._before, self._function))
+        self._parentheses += word == "("
         self._function = ""
 
     def _close(self) -> None:
         if not self._depth:
             return
         self._closed = self._depth.pop()
+        self._parentheses -= self._closed.word == "("
         if self._closed.function:
             self.functions[self._closed.function] = (self._closed.start, len(self.commands))
         elif self._closed.before in ("|", "|&"):
-            self.put_in_subshell(self._closed.start, len(self.commands))
-
-    def put_in_subshell(self, start: int, end: int) -> None:
-        """Note that commands run in a process of their own."""
-        for index in range(start, end):
-            self.commands[index] = self.commands[index]._replace(in_subshell=True)
+            self._subshells.append((self._closed.start, len(self.commands)))
 
     def _operator(self, operator: str) -> None:
         if operator == "(":
@@ -223,7 +316,7 @@ class _Reader:
             self._open("(")
         elif operator == ")":
             self._end_command("")
-            if any(compound.word == "(" for compound in self._depth):
+            if self._parentheses:
                 while self._depth[-1].word != "(":
                     self._depth.pop()
                 self._close()
@@ -232,6 +325,7 @@ class _Reader:
 
     def _end_command(self, operator: str) -> None:
         if self._words or self._assignments:
+            self._budget.take(line=self._first_line, commands=1, words=len(self._assignments) + len(self._redirections))
             self.commands.append(
                 Command(
                     self._first_line,
@@ -240,12 +334,12 @@ class _Reader:
                     tuple(self._redirections),
                     self._before,
                     operator,
-                    any(compound.word == "(" for compound in self._depth),
+                    self._parentheses > 0,
                     not self._depth and self._before not in ("&&", "||"),
                 )
             )
         elif self._closed is not None and operator in ("|", "|&", "&") and not self._closed.function:
-            self.put_in_subshell(self._closed.start, len(self.commands))
+            self._subshells.append((self._closed.start, len(self.commands)))
         self._closed = None
         # Behind `|` and a line's end the pipeline goes on.
         if self._words or self._assignments or operator:
@@ -267,13 +361,25 @@ class _Reader:
     def _skip_here_documents(self) -> None:
         for end, indented in self._here_documents:
             while self._at < len(self._text):
-                stop = self._text.find("\n", self._at)
-                stop = len(self._text) if stop < 0 else stop
-                line = self._text[self._at : stop]
-                self._advance(stop - self._at + 1)
+                line = self._rest_of_line()
+                self._advance(len(line) + 1)
                 if (line.lstrip("\t") if indented else line) == end:
                     break
         self._here_documents = []
+
+    def _rest_of_line(self) -> str:
+        stop = self._text.find("\n", self._at)
+        return self._text[self._at : len(self._text) if stop < 0 else stop]
+
+    def _skip_inner_document(self, end: str) -> None:
+        """Go to the end of a here document in an expansion: up to the line end behind its last word."""
+        self._advance(len(self._rest_of_line()))
+        while self._at < len(self._text):
+            self._advance(1)
+            line = self._rest_of_line()
+            self._advance(len(line))
+            if line.lstrip("\t") == end:
+                break
 
     # --- words -------------------------------------------------------------------------------------
 
@@ -334,9 +440,9 @@ class _Reader:
             if letter == closing:
                 self._advance(1)
                 break
-            if document := _HERE_DOCUMENT.match(self._text, self._at):
-                end = re.compile(rf"\n\t*{re.escape(document[2])}(?=\n|$)").search(self._text, self._at)
-                self._advance((len(self._text) if end is None else end.end()) - self._at)
+            document = _HERE_DOCUMENT.match(self._text, self._at) if self._at < self._last_line_end else None
+            if document is not None and document.end() <= self._last_line_end:
+                self._skip_inner_document(document[2])
             elif letter in "'\"":
                 self._quoted(letter)
             elif letter == "`" or self._text.startswith(("$(", "${"), self._at):

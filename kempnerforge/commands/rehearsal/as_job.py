@@ -23,8 +23,6 @@ from .verdict import AFTER_START
 
 #: How often Slurm is asked about the job (s).
 _ASK_EVERY = 2.0
-#: How long a busy controller may take to accept it (s): sbatch must not be killed half-way.
-_SUBMIT_PATIENCE = 120.0
 #: How long what the job has written may take to be seen from here (s): NFS looks for new files once a minute or less.
 _SEEN_WITHIN = 60.0
 #: How long Slurm may take to end a job that was cancelled (s): KillWait, and its own tidying up.
@@ -97,7 +95,9 @@ class AsJob:
         ]
         text = script(plan, folder).encode("utf-8", "surrogateescape")
         with interrupts.held():
-            answer = slurm_commands.run(command, text, _SUBMIT_PATIENCE, without=("SBATCH_ARRAY_INX",))
+            answer = slurm_commands.run(
+                command, text, slurm_commands.SUBMIT_PATIENCE, without=("SBATCH_ARRAY_INX",), submits=True
+            )
         if answer.status != 0:
             raise slurm_commands.not_submitted(answer)
         self.job, _, cluster = answer.output.strip().partition(";")

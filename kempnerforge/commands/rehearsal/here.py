@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...bootstrap import contract
 from ...launcher import libc, reaping, tree
+from .. import files
 from ..interrupts import Interrupts
 from ..trouble import FAILED, Trouble
 from .run_log import RunLog, error_of
@@ -74,7 +75,7 @@ class Here:
                 os._exit(1)
 
         self._started, self._seen = time.monotonic(), False
-        with open(log.path, "ab") as output:
+        with open(files.open_to_append(str(log.path)), "ab") as output:
             # In a session of its own it has no terminal, as in a job, and Ctrl-C is ours alone.
             self._process = subprocess.Popen(
                 [*kforge_run(*options), *command],

@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from .. import files
+from ..trouble import Trouble
+
 #: A line of kforge-run's own; srun --label puts the task's number before it.
 _OURS = re.compile(r"(?:\s*\d+: )?kforge-run(?:\[[^\]]*\])? (?:\d\d:\d\d:\d\d |error: )")
 _WARNING = re.compile(_OURS.pattern + r"warning: (?P<text>.*)")
@@ -47,10 +50,10 @@ class RunLog:
     def text(self, offset: int = 0, most: int = 1 << 20) -> str:
         """Return what is behind an offset (bytes), at most so much of its end."""
         try:
-            with self.path.open("rb") as file:
+            with files.open_to_read(self.path) as file:
                 file.seek(max(offset, self._begin, self.size - most))
-                return file.read(most).decode("utf-8", "replace")
-        except OSError:
+                return (file.read(most) or b"").decode("utf-8", "replace")
+        except (OSError, Trouble):
             return ""
 
     def follow(self) -> None:
@@ -58,14 +61,14 @@ class RunLog:
         if not self._shown:
             return
         try:
-            with self.path.open("rb") as file:
+            with files.open_to_read(self.path) as file:
                 file.seek(self._copied)
                 until = self._copied + _MOST_AT_A_TIME
                 while self._copied < until and (block := file.read(_BLOCK)):
                     self._copied += len(block)
                     while block:
                         block = block[os.write(2, block) :]
-        except OSError:
+        except (OSError, Trouble):
             return  # it is not there yet, or nobody reads
 
 

@@ -51,6 +51,8 @@ def _job(story: Story) -> Json:
         "older_attempts": story.older,
         "unreadable_lines": journal.unreadable,
         "unknown_lines": journal.unknown,
+        "unread_bytes": journal.unread,
+        "forgotten_attempts": journal.forgotten,
     }
 
 

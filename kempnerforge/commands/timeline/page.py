@@ -216,7 +216,8 @@ def _shutdowns(story: Story, ident: str) -> Iterator[str]:
     lead = "Seconds from the notice to the end of it all; slack is what was left until Slurm would have killed it."
     shown = rows
     if len(rows) > MOST_BARS:
-        shown = sorted(sorted(rows, key=_tightness)[:_LAST_BARS], key=rows.index)
+        closest = sorted(range(len(rows)), key=lambda index: _tightness(rows[index]))[:_LAST_BARS]
+        shown = [rows[index] for index in sorted(closest)]
         lead += f" These {_LAST_BARS} of {len(rows):,} were the closest to it."
     yield "<section>"
     yield "<h2>Shutdowns</h2>"

@@ -139,6 +139,10 @@ def tasks(stories: Sequence[Story], width: int, paint: Paint) -> Iterator[str]:
 def notes(story: Story) -> Iterator[str]:
     """Yield what to know of the journal itself."""
     journal = story.journal
+    if journal.unread:
+        yield f"the journal is too long: its first {journal.unread / 1e6:,.1f} MB were not read"
+    if journal.forgotten:
+        yield f"{wording.plural(journal.forgotten, 'earlier attempt')} left out: there are too many"
     if journal.unreadable:
         yield f"{wording.plural(journal.unreadable, 'line')} of the journal cannot be read: passed over"
     if journal.newer:

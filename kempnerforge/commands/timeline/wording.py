@@ -296,14 +296,19 @@ def fit(text: str, width: int) -> str:
 def fold(text: str, width: int) -> list[str]:
     """Return a text in lines of at most so many columns, broken between words where there is room."""
     lines = [""]
+    room = width
     for word in text.split(" "):
-        if lines[-1] and cells(lines[-1]) + 1 + cells(word) <= width:
+        if lines[-1] and 1 + cells(word) <= room:
             lines[-1] += f" {word}"
+            room -= 1 + cells(word)
             continue
         if lines[-1]:
             lines.append("")
+            room = width
         for letter in word:
-            if cells(lines[-1]) + _cells_of(letter) > width:
+            if _cells_of(letter) > room:
                 lines.append("")
+                room = width
             lines[-1] += letter
+            room -= _cells_of(letter)
     return lines
