@@ -1,6 +1,14 @@
 """`python -m kempnerforge.commands`: the same as the command `kforge`."""
 
-from .cli import main
+import os
+import sys
 
-if __name__ == "__main__":
-    main()
+# As in kempnerforge/launcher/__main__.py: what is compiled is for nobody else to write, and no module comes from the
+# working directory.
+umask = os.umask(0o022)
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+
+from .cli import main  # noqa: E402
+
+main(umask)

@@ -57,8 +57,14 @@ def _complain(text: str) -> None:
     complain("kforge", " ".join(text.split()))
 
 
-def main() -> NoReturn:
-    """Run as the program `kforge`."""
+def main(umask: int | None = None) -> NoReturn:
+    """Run as the program `kforge`.
+
+    Args:
+        umask: what it was before kforge began, and shall be for the user's files; None: what it is.
+    """
+    if umask is not None:
+        os.umask(umask)
     keep_standard_descriptors()
     # Where one was closed Python has none, and what is printed is for nobody.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115

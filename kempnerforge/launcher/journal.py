@@ -57,6 +57,10 @@ class Journal:
         self._common = common
 
     @property
+    def path(self) -> str:
+        return os.path.join(self._folder, self._name)
+
+    @property
     def history(self) -> History | None:
         if self._history is None and self.writer.result is not None:
             self._history = tuple(Attempt(*fields) for fields in self.writer.result)
@@ -67,7 +71,7 @@ class Journal:
     def trouble(self) -> str | None:
         """Why nothing is written any more; None: it is, as far as known."""
         why = self.writer.trouble
-        return None if why is None else f"{os.path.join(self._folder, self._name)}: {why}"
+        return None if why is None else f"{self.path}: {why}"
 
     def record(self, event: str, fields: Mapping[str, Any]) -> None:
         """Append a line. Nothing that goes wrong is raised: see `trouble`."""

@@ -144,8 +144,11 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
         reaping.reap_all()
         raise
     # The child runs: from here on everything may take its time.
-    has_journal = settings.journal is not None or where.place != "outside"
-    report = Report(log, _journal(settings, environment, where, poller, helpers) if has_journal else None)
+    journal = None
+    if settings.journal is not None or where.place != "outside":
+        journal = _journal(settings, environment, where, poller, helpers)
+        log.say("detail", f"journal: {journal.path}, which only you can read (0600)")
+    report = Report(log, journal)
     rules = words.Rules(
         place=where.place,
         requeue=settings.requeue,

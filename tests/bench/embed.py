@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from typing import Any
 
 from kempnerforge.bootstrap import contract
+from kempnerforge.bootstrap.site import sitecustomize
 from kempnerforge.launcher import inject, tree
 from kempnerforge.launcher.private_folder import PrivateFolder
 
@@ -28,6 +30,8 @@ FORK_LIMIT = 1.35
 IMPORTS, QUICK_IMPORTS = 9, 3
 CALLS_LIMIT = 20
 NOTICES, QUICK_NOTICES = 30, 6
+CHECKS = 10_000
+CHECKS_LIMIT = 30.0  # µs
 POLL_LIMIT = 2.0  # ms, one rank, the median
 RANKS = 8
 RANKS_LIMIT = 10.0  # ms, the last of them, the median
@@ -43,7 +47,8 @@ def measure(installation: Installation, quick: bool) -> list[rows.Row]:
     try:
         inject.install_bootstrap(folder)
         environments = _environments(installation, folder)
-        found = _starts(installation.python, environments, QUICK_STARTS if quick else STARTS)
+        found = [_checks(folder)]
+        found += _starts(installation.python, environments, QUICK_STARTS if quick else STARTS)
         found += _imports(environments, QUICK_IMPORTS if quick else IMPORTS)
         found += _forks(installation.python, environments, QUICK_FORK_ROUNDS if quick else FORK_ROUNDS)
     finally:
@@ -67,6 +72,16 @@ def _environments(installation: Installation, folder: PrivateFolder) -> dict[str
         "skipped": {**armed, contract.CLAIM_VARIABLE: claim},
         "armed": armed,
     }
+
+
+def _checks(folder: PrivateFolder) -> rows.Row:
+    """Return what an armed Python pays for asking whose the private folder is."""
+    open_folder: Any = sitecustomize.open_folder  # its syntax is Python 2.7's, which has no types
+    started = time.perf_counter()
+    for _ in range(CHECKS):
+        os.close(open_folder(folder.path))
+    took = (time.perf_counter() - started) / CHECKS * 1e6
+    return rows.at_most("whose the private folder is, asked once", took, "us", CHECKS_LIMIT)
 
 
 def _starts(python: str, environments: dict[str, dict[str, str]], count: int) -> list[rows.Row]:

@@ -11,15 +11,14 @@ import pytest
 from kempnerforge.commands.rehearsal.place import OwnFolder
 from kempnerforge.commands.rehearsal.run_log import RunLog
 from tests.hostile.kforge import BIN, assert_bounded, environment, kforge
-from tests.hostile.test_kforge_files import ATTACKER, VICTIM, become, needs_two_users
+from tests.hostile.test_kforge_files import become, needs_two_users
+from tests.hostile.users import ATTACKER, VICTIM
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
+def shared(open_tmp: Path) -> Path:
     """A folder in which everybody may rename everything: no sticky bit."""
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o777)
-    return tmp_path / "shared"
+    return open_tmp
 
 
 def test_a_folder_in_which_others_rename_is_passed_over(shared: Path) -> None:

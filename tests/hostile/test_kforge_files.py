@@ -12,8 +12,8 @@ import pytest
 from kempnerforge.commands import files
 from kempnerforge.commands.trouble import Trouble
 from tests.hostile.kforge import environment, kforge
+from tests.hostile.users import ATTACKER, VICTIM
 
-VICTIM, ATTACKER = 60001, 60002
 needs_two_users = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two other users")
 
 

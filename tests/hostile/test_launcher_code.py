@@ -167,6 +167,7 @@ def test_what_is_compiled_is_as_protected_as_its_source(installation: Path, vict
     script.chmod(0o644)
     victim.run(victim.python, own / "bin/kforge-run", "true", shell="umask 000", variables=variables)
     victim.run(victim.python, own / "bin/kforge-run", victim.python, script, shell="umask 000", variables=variables)
+    victim.run(victim.python, own / "bin/kforge", "template", "--list", shell="umask 000", variables=variables)
     compiled = [path for path in (own / "kempnerforge").rglob("*") if "__pycache__" in path.parts]
     assert any(path.suffix == ".pyc" for path in compiled)
     assert [path for path in compiled if stat.S_IMODE(path.stat().st_mode) & 0o022] == []
@@ -203,6 +204,7 @@ def test_a_compiled_file_that_others_could_write_is_not_run(
         shutil.copytree(installation / package, own / "only-for-click" / package)
     output, _ = victim.run(*command, victim.python, "-c", "print('ran')", variables=clean)
     assert output == "ran\n"
+    victim.run(victim.python, own / "bin/kforge", "template", "--list", variables=clean)
 
 
 @pytest.mark.parametrize("script", ["x/kforge-run", "job00077/slurm_script"])
@@ -287,7 +289,7 @@ def test_an_installation_below_tmp_is_copied_to_the_users_state_folder(
 
 def test_the_notice_still_gets_there(victim: User, open_tmp: Path) -> None:
     """All of the above is worth nothing if the bootstrap does not work for an ordinary user."""
-    train = "import time\nprint('ready', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('saved')\n"
+    train = "import time\ntry: print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
     run = victim.start(*victim.kforge_run, victim.python, "-c", train, variables={"TMPDIR": str(open_tmp)})
     assert run.stdout is not None and run.stdout.readline() == "ready\n"
     subprocess.run([*become(victim.uid), "kill", f"-{signal.SIGUSR1}", str(run.pid)], check=True)

@@ -74,9 +74,7 @@ def test_no_further_process(victim: User) -> None:
 
 
 def test_no_further_process_and_a_notice(victim: User) -> None:
-    wait = (
-        "import signal, time\nprint('ready', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
-    )
+    wait = "import time\ntry: print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
     run = victim.start(*victim.kforge_run, victim.python, "-c", wait, shell="ulimit -u 2")
     assert run.stdout is not None and run.stdout.readline() == "ready\n"
     subprocess.run([*become(victim.uid), "kill", f"-{signal.SIGUSR1}", str(run.pid)], check=True)

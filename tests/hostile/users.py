@@ -138,7 +138,8 @@ def installed() -> Iterator[Path]:
             assert spec is not None and spec.submodule_search_locations is not None
             shutil.copytree(spec.submodule_search_locations[0], folder / package, ignore=ignored)
         (folder / "bin").mkdir()
-        shutil.copy2(ROOT / "bin" / "kforge-run", folder / "bin")
+        for script in ("kforge-run", "kforge"):
+            shutil.copy2(ROOT / "bin" / script, folder / "bin")
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
         python = find_python()
