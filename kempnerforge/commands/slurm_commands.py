@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..launcher import job_record
 from .trouble import BAD_INPUT, FAILED, Trouble
 
 #: What a controller is given to answer (s). Slurm's commands try for minutes when it is down.
@@ -64,7 +65,11 @@ def need(command: str) -> None:
 
 
 def run(
-    command: Sequence[str], standard_input: bytes = b"", patience: float = PATIENCE, without: Sequence[str] = ()
+    command: Sequence[str],
+    standard_input: bytes = b"",
+    patience: float = PATIENCE,
+    without: Sequence[str] = (),
+    time_format: str = "%s",
 ) -> Answer:
     """Run a command of Slurm's, in the language and with the times that are understood here.
 
@@ -73,13 +78,14 @@ def run(
         standard_input: what it reads.
         patience: how long it may take (s).
         without: variables that it shall not see.
+        time_format: SLURM_TIME_FORMAT.
 
     Raises:
         Trouble: it cannot be executed, or does not come to an end.
     """
     # With SBATCH_WAIT sbatch would wait for the job's end.
     environment = {name: value for name, value in os.environ.items() if name not in ("SBATCH_WAIT", *without)}
-    environment |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
+    environment |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": time_format}
     try:
         done = subprocess.run(
             command, input=standard_input, capture_output=True, env=environment, timeout=patience, check=False
@@ -110,6 +116,28 @@ def ask(*arguments: str) -> str:
     if answer.status != 0:
         raise Trouble(f"scontrol {' '.join(arguments)}: {answer.errors or answer.output.strip()}", status=FAILED)
     return answer.output
+
+
+def job_records(
+    job: str, cluster: Sequence[str] = (), patience: float = PATIENCE
+) -> tuple[str, list[job_record.Record]]:
+    """Return what scontrol says of a job: as it is, and the records in it as far as they can be read.
+
+    Args:
+        job: as scontrol has it: `12`, or `12_3`.
+        cluster: options that name the cluster.
+        patience: see `run`.
+
+    Raises:
+        Trouble: see `run`.
+    """
+    seal = job_record.new_seal()
+    command = ["scontrol", *cluster, "show", "job", job]
+    answer = run(command, patience=patience, time_format=job_record.time_format(seal)).output
+    try:
+        return answer, job_record.records(answer, seal)
+    except job_record.Unreadable:
+        return answer, []
 
 
 def why_not_accepted(script: bytes, options: Sequence[str]) -> str | None:
@@ -163,5 +191,5 @@ def log_of(job: str) -> str:
 
 def log_in(record: str) -> str:
     """Return where a job's log is, by what `scontrol show job` says of it."""
-    path = re.search(r"^\s*StdOut=(.*)$", record, re.MULTILINE)
+    path = re.search(r"^   StdOut=(.*)$", record, re.MULTILINE)
     return path[1] if path else "scontrol does not say where"

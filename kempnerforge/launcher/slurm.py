@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from . import child, tree
-from .policy.words import Job, JobRead, Place, RequeueAnswered, Site
+from . import child, job_record, tree
+from .policy.words import JobRead, Place, RequeueAnswered, Site
 
 #: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down.
 _PATIENCE = 10.0
@@ -101,6 +101,8 @@ class NoScontrol(NamedTuple):
 class _Query(NamedTuple):
     kind: str
     arguments: tuple[str, ...]
+    #: Behind each time in the answer (`job_record`).
+    seal: str = ""
 
 
 class BatchScript(NamedTuple):
@@ -125,10 +127,13 @@ class Controller:
     def __init__(self, job_id: str, partition: str, environment: Mapping[str, str], poller: select.poll) -> None:
         self._job_id = job_id
         self._partition = partition
-        # Times as epoch seconds, so that no time zone comes in; messages in the language that is looked for above.
-        # What sends scontrol to another cluster is dropped: the job is on this one.
+        # Messages in the language that is looked for above. What sends scontrol to another cluster is dropped: the job
+        # is on this one.
         ours = {key: value for key, value in environment.items() if not key.startswith(_MISLEADING)}
-        self._environment = {**ours, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"}
+        self._environment = {**ours, "LC_ALL": "C"}
+        # This job as one task or component of what it belongs to: less sure than its number, for a submission from
+        # inside an array inherits these variables, but it never means several.
+        self._alone = array_task(environment) or f"{job_id}+0"
         self._poller = poller
         self._queue: list[_Query] = []
         self._running: child.Child | None = None
@@ -152,12 +157,16 @@ class Controller:
 
     def ask_job(self) -> None:
         """Read the job's record anew: an answer that is under way may be older than what made us ask."""
-        job = _Query("job", ("show", "job", "-o", self._job_id))
+        job = self._job_query(self._job_id)
         self._queue = [job] + [query for query in self._queue if query.kind != "job"]
         if self._query is not None and self._query.kind != "requeue":
             if self._query.kind != "job":
                 self._queue.insert(1, self._query)
             self._give_up_running()
+
+    @staticmethod
+    def _job_query(job_id: str) -> _Query:
+        return _Query("job", ("show", "job", "-o", job_id), job_record.new_seal())
 
     def ask_site(self) -> None:
         """Read the cluster's and the partition's settings."""
@@ -182,8 +191,9 @@ class Controller:
                 continue
             try:
                 command = ["scontrol", *query.arguments]
+                environment = {**self._environment, "SLURM_TIME_FORMAT": job_record.time_format(query.seal)}
                 self._running = child.spawn(
-                    command, self._environment, own_group=True, death_signal=signal.SIGKILL, helper_output=write_end
+                    command, environment, own_group=True, death_signal=signal.SIGKILL, helper_output=write_end
                 )
             except OSError as error:
                 why = str(error)
@@ -274,11 +284,10 @@ class Controller:
         if query.kind == "requeue":
             text = " ".join(answer.split()) or f"scontrol ended with {status}"
             return [RequeueAnswered(status == 0, any(words in answer for words in _REFUSED_FOR_EVER), text)]
+        if query.kind == "job" and status == 0:
+            return self._read_job(query, answer)
         if status != 0:
             return _failed(query, " ".join(answer.split())[:200] or f"scontrol ended with {status}")
-        if query.kind == "job":
-            job = parse_job(answer, self._job_id, time.time() - time.monotonic())
-            return [JobRead(job, "" if job is not None else "scontrol's answer cannot be understood")]
         if query.kind == "script":
             return [BatchScript(answer)]
         if query.kind == "config":
@@ -287,6 +296,17 @@ class Controller:
                 self._queue.append(_Query("partition", ("show", "partition", "-o", self._partition)))
                 return []
         return [parse_site(self._config, answer if query.kind == "partition" else "")]
+
+    def _read_job(self, query: _Query, answer: str) -> list[Answer]:
+        try:
+            return [JobRead(job_record.parse(answer, self._job_id, query.seal, time.time() - time.monotonic()))]
+        except job_record.Ambiguous as error:
+            if self._alone in query.arguments:
+                return [JobRead(None, str(error), answered=True)]
+            self._queue.insert(0, self._job_query(self._alone))
+            return []
+        except job_record.Unreadable as error:
+            return [JobRead(None, str(error), answered=True)]
 
 
 def _failed(query: _Query, why: str) -> list[Answer]:
@@ -298,56 +318,6 @@ def _failed(query: _Query, why: str) -> list[Answer]:
 
 
 # --- understanding -------------------------------------------------------------------------------
-
-
-def parse_job(answer: str, job_id: str, epoch_offset: float) -> Job | None:
-    """Return the record of one job from `scontrol show job -o`, None where it is not there or not whole.
-
-    For an array's last task the command prints every task, for a heterogeneous job every component
-    (slurm-facts, "What a SIGTERM means").
-
-    Args:
-        answer: what scontrol printed.
-        job_id: the number that the record's `JobId=` must have.
-        epoch_offset: epoch time minus monotonic time (s).
-    """
-    for text in re.split(r"^(?=JobId=\d)", answer, flags=re.MULTILINE):
-        # A job's name may hold anything, "JobState=CANCELLED" and line ends too: look before it, and behind it.
-        head, _, rest = text.partition(" JobName=")
-        before = _fields(head)
-        behind = re.search(r" UserId=[^\s=]*\(\d+\) GroupId=[^\s=]*\(\d+\) (.*)", rest, re.DOTALL)
-        if before.get("JobId") != job_id or behind is None:
-            continue
-        fields = _fields(behind[1])
-        try:
-            end, preempted = _time(fields["EndTime"]), _time(fields.get("PreemptTime", "None"))
-            return Job(
-                state=fields["JobState"],
-                restarts=int(fields["Restarts"]),
-                end=None if end is None else end - epoch_offset,
-                preempted_at=None if preempted is None else preempted - epoch_offset,
-                timed_out=fields.get("Reason") == "TimeLimit",
-                suspended=_time(fields.get("SuspendTime", "None")) is not None,
-                requeueable=fields.get("Requeue") == "1",
-                requeue_id=_requeue_id(before, job_id),
-            )
-        except (KeyError, ValueError):
-            return None
-    return None
-
-
-def _fields(record: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in re.findall(r"(?:^|\s)([A-Za-z]+)=(\S*)", record):
-        found.setdefault(key, value)
-    return found
-
-
-def _requeue_id(identity: Mapping[str, str], job_id: str) -> str:
-    """Return the id that requeues just this job: the plain number of an array's last task means the whole array."""
-    if "ArrayJobId" in identity and re.fullmatch("[0-9]+", identity.get("ArrayTaskId", "")):
-        return f"{identity['ArrayJobId']}_{identity['ArrayTaskId']}"
-    return identity.get("HetJobId", job_id)
 
 
 def requeue_id_by_environment(environment: Mapping[str, str]) -> str:
@@ -382,20 +352,6 @@ def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], config
             chosen = value != "0"
         before = argument
     return chosen
-
-
-def _time(value: str) -> float | None:
-    """Return an epoch time (s), None for one that is not set.
-
-    Raises:
-        ValueError: it is no time at all.
-    """
-    if value in ("Unknown", "None", "N/A", "NONE", "INVALID", "0", ""):
-        return None
-    if value.isdigit():
-        return float(value)
-    # A Slurm that does not know SLURM_TIME_FORMAT=%s prints its local time.
-    return time.mktime(time.strptime(value, "%Y-%m-%dT%H:%M:%S"))
 
 
 def parse_site(config: str, partition: str) -> SiteFacts:

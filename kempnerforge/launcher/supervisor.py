@@ -85,6 +85,7 @@ class Supervisor:
             self._chores["look for armed"] = time.monotonic() + _LOOK_FOR_ARMED_AFTER
         #: The job's Restarts as first read.
         self._restarts: int | None = None
+        self._said_unreadable = False
         self._stop_asked_at: float | None = None
         self._started = self._looked_at = self._slept_from = time.monotonic()
         self._missed = 0.0
@@ -260,6 +261,9 @@ class Supervisor:
             return None
         if isinstance(answer, words.JobRead) and (history := self._report.history) is not None:
             self._policy.handle(words.HistoryRead(history), time.monotonic())
+        if isinstance(answer, words.JobRead) and answer.answered and not self._said_unreadable:
+            self._said_unreadable = True
+            self._report.warn(surroundings.unreadable_warning(self._attempt.where.job_id, answer.error))
         if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
             self._restarts = answer.job.restarts
             self._report.say("info", _which_attempt(answer.job))

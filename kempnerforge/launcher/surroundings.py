@@ -56,6 +56,12 @@ def not_requeueable_warning(requeueable: bool, wanted: bool) -> str | None:
     return "this job may not be requeued: add `#SBATCH --requeue`, or say --no-requeue to kforge-run"
 
 
+def unreadable_warning(job_id: str, why: str) -> str:
+    """Return what it means that Slurm's record of the job makes no sense to us, and what would help to change that."""
+    report = f"the output of `scontrol show job -o {job_id}` and of `scontrol --version`"
+    return f"cannot read this job's record ({why}): nothing will be requeued; please report it with {report}"
+
+
 def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | None:
     """Return what is wrong if Slurm gives less time than the run needs to stop.
 

@@ -180,6 +180,8 @@ class JobRead(NamedTuple):
     #: None: Slurm did not answer, or not understandably.
     job: Job | None
     error: str = ""
+    #: It did answer: what cannot be understood now will not be later either.
+    answered: bool = False
 
 
 class RequeueAnswered(NamedTuple):
