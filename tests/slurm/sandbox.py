@@ -72,6 +72,7 @@ class Sandbox:
         controller_parameters: SlurmctldParameters, for instance ``["preempt_send_user_signal"]``.
         extra_conf: Lines for slurm.conf. One that is already there is replaced.
         shared: What of /tmp, /var/tmp and /dev/shm the nodes see, besides the sandbox's own folder.
+        prepare: Commands that change what each node sees, before its slurmd starts: mounts. For root only.
 
     Attributes:
         root: The sandbox's folder: configuration, logs, spool.
@@ -103,6 +104,7 @@ class Sandbox:
         controller_parameters: Iterable[str] = (),
         extra_conf: str = "",
         shared: Sequence[Path] = SHARED,
+        prepare: Sequence[Sequence[str]] = (),
     ) -> None:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.submitted: list[int] = []
@@ -114,6 +116,7 @@ class Sandbox:
         self._controller_parameters = list(controller_parameters)
         self._extra_conf = extra_conf
         self._shared = shared
+        self._prepare = prepare
         self._socket: socket.socket | None = None
 
     # Start and end
@@ -202,7 +205,7 @@ class Sandbox:
         self.work.mkdir()
         for folder in ("state", *self.nodes):
             (self.root / folder).mkdir()
-        self.private = _can_unshare()
+        self.private = can_unshare()
         controller_port, *node_ports = self._ask("reserve", count=1 + len(self.nodes))
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
         # Slurm looks for it beside slurm.conf, and falls back on nothing.
@@ -320,7 +323,7 @@ class Sandbox:
             steps.append(["mount", "--rbind", str(own), str(folder)])
         # /tmp last: below it is what the other steps name.
         steps = [step for step in steps if step[-1] != "/tmp"] + [step for step in steps if step[-1] == "/tmp"]
-        script = "\n".join(shlex.join(step) for step in [*steps, ["exec", *command]])
+        script = "\n".join(shlex.join(step) for step in [*steps, *self._prepare, ["exec", *command]])
         return ["unshare", "--mount", "--propagation=private", "sh", "-ec", script]
 
     def _nodes_are_idle(self) -> bool:
@@ -579,7 +582,7 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
 
 
-def _can_unshare() -> bool:
+def can_unshare() -> bool:
     """Whether we are root, and in no container that forbids mounts."""
     test = ["unshare", "--mount", "--propagation=private", "mount", "--bind", "/tmp", "/var/tmp"]
     return os.getuid() == 0 and subprocess.run(test, capture_output=True, check=False).returncode == 0
