@@ -9,6 +9,7 @@ import os
 import re
 import select
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -35,6 +36,10 @@ _REFUSED_FOR_EVER = (
 )
 #: SLURM_STEP_ID of a batch script on newer versions: SLURM_BATCH_SCRIPT in slurm.h.
 _BATCH_STEP = "-5"
+#: Steps that are none, by name. The extern step holds what pam_slurm_adopt brought in from outside.
+_PLACES: Mapping[str, Place] = {"batch": "batch", "extern": "outside"}
+#: What slurmd executes for a batch job, in its spool folder.
+_SPOOLED_SCRIPT = re.compile(r"/job[0-9]+/slurm_script$")
 
 
 class Identity(NamedTuple):
@@ -48,8 +53,8 @@ class Identity(NamedTuple):
 def identify(environment: Mapping[str, str]) -> Identity:
     """Find out whether this is the batch process, a step's task or neither.
 
-    The nearest slurmstepd above is asked, by its title. Variables are only the fall-back, where /proc hides it:
-    an sbatch from inside an srun hands SLURM_STEP_ID down (slurm-facts, "Who receives what").
+    The nearest slurmstepd above is asked, by its title. Only where /proc does not show it (hidepid, another PID
+    namespace) the rest counts, see `place_unseen`.
 
     Raises:
         ValueError: SLURM_JOB_ID is not a number.
@@ -59,15 +64,41 @@ def identify(environment: Mapping[str, str]) -> Identity:
         raise ValueError(f"SLURM_JOB_ID is {job_id!r}, not a number")
     if not job_id:
         return Identity("outside", "")
+    lineage = {os.getpid(): sys.argv}
     for pid in ancestors():
-        title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(tree.command_line(pid)))
+        lineage[pid] = tree.command_line(pid)
+        title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(lineage[pid]))
         if title:
-            # The extern step holds what pam_slurm_adopt brought in from outside.
-            return Identity({"batch": "batch", "extern": "outside"}.get(title[2], "step"), job_id)  # type: ignore[arg-type]
-    step = environment.get("SLURM_STEP_ID", "")
-    if not step:
-        return Identity("outside", job_id)
-    return Identity("batch" if step == _BATCH_STEP else "step", job_id)
+            return Identity(_PLACES.get(title[2], "step"), job_id)
+    return Identity(place_unseen(environment, tree.cgroups(), lineage, tree.in_pid_namespace()), job_id)
+
+
+def place_unseen(
+    environment: Mapping[str, str], cgroups: str, lineage: Mapping[int, list[str]], renumbered: bool
+) -> Place:
+    """Return where we are by what is left when no slurmstepd can be seen above us, the surest first.
+
+    Variables are handed down: an sbatch from inside an srun gives a batch script of 22.05, which sets none itself,
+    SLURM_STEP_ID=0 (slurm-facts, "Who receives what"). A cgroup is not, and neither is a process that we come from.
+
+    Args:
+        environment: of this process.
+        cgroups: /proc/self/cgroup.
+        lineage: command lines of this process and of those above it, as far as /proc shows them.
+        renumbered: this process is in a PID namespace of its own, a container's maybe.
+    """
+    if cgroup := re.search(r"/job_[0-9]+/step_(\w+)", cgroups):
+        return _PLACES.get(cgroup[1], "step")
+    if any(_SPOOLED_SCRIPT.search(argument) for arguments in lineage.values() for argument in arguments[:2]):
+        return "batch"
+    step, task = environment.get("SLURM_STEP_ID", ""), environment.get("SLURM_TASK_PID", "")
+    if step:
+        return "batch" if step == _BATCH_STEP else "step"
+    # What slurmstepd executed finds its own pid there. salloc does not set it, but may hand it down from a job in which
+    # it was typed: there the pid is neither ours nor above us. (In a container that cannot be told; Slurm then refuses
+    # to requeue what is no batch job.)
+    is_below = task in map(str, lineage) or (task != "" and renumbered)
+    return "batch" if is_below else "outside"
 
 
 def ancestors() -> Iterator[int]:

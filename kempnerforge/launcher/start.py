@@ -228,7 +228,7 @@ def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
     )
     report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
     report.warn(where.trouble)
-    if where.place == "batch" and (warning := surroundings.batch_shell_warning()):
+    if where.place == "batch" and (warning := surroundings.batch_shell_warning(environment.get("SLURM_TASK_PID", ""))):
         report.warn(warning)
         # When that process ends, the job does. Nothing else would tell us.
         libc.set_parent_death_signal(signal.SIGTERM)

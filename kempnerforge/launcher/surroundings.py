@@ -24,17 +24,24 @@ _SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcs
 _ISOLATED = re.compile(r"-[A-Za-z]*?([IES])")
 
 
-def batch_shell_warning() -> str | None:
+def batch_shell_warning(task: str) -> str | None:
     """Return what is wrong if another process is the batch process and keeps SIGUSR1 from us.
 
     `--signal=B:` signals the batch process alone, and /bin/sh or bash dies of SIGUSR1, which ends the job
     (slurm-facts, "Who receives what").
+
+    Args:
+        task: SLURM_TASK_PID, which tells the batch process where /proc hides slurmstepd.
     """
     batch = None
+    if task == str(os.getpid()):
+        return None
     for pid in slurm.ancestors():
         if tree.command_line(pid)[:1] and tree.command_line(pid)[0].startswith("slurmstepd:"):
             break
         batch = pid
+        if task == str(pid):
+            break
     else:
         return None
     if batch is None:
