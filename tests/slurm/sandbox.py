@@ -208,8 +208,8 @@ class Sandbox:
         self.private = can_unshare()
         controller_port, *node_ports = self._ask("reserve", count=1 + len(self.nodes))
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
-        # Slurm looks for it beside slurm.conf, and falls back on nothing.
-        (self.root / "cgroup.conf").touch()
+        # Slurm looks for it beside slurm.conf. Newer slurmds do not start without cgroups unless it says so.
+        (self.root / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         (self.root / "gres.conf").write_text(self._devices())
         facts = {"nodes": self.nodes, "guardian": self.guardian, "private": self.private}
         (self.root / "facts.json").write_text(json.dumps(facts))
@@ -337,6 +337,12 @@ class Sandbox:
         )
         return result.stdout.split("\n")[:-1] == [f"{node} idle" for node in self.nodes]
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Slurm's, (24, 11) for instance."""
+        year, month, *_ = re.findall(r"\d+", self.run("scontrol", "--version").stdout)
+        return int(year), int(month)
+
     # The daemons
 
     def _ask(self, do: str, **arguments: object) -> Any:
@@ -382,8 +388,9 @@ class Sandbox:
             socket.create_connection(("127.0.0.1", int(port[1]))).close()
         except ConnectionRefusedError:
             return False
-        self.run("scontrol", "ping")
-        return True
+        # One that listens may still find its configuration wrong, and end.
+        ping = subprocess.run(["scontrol", "ping"], env=self.environment, capture_output=True, check=False)
+        return ping.returncode == 0
 
     def logs(self, lines: int = 15) -> str:
         """The last lines of each daemon's log, or of what it has printed if it did not get as far as that."""
