@@ -113,6 +113,7 @@ def parse(answer: str, job_id: str, seal: str, epoch_offset: float) -> Job:
     fields = {name: value.removesuffix(seal) for name, value in record.fields.items()}
     try:
         end, preempted = _time(fields["EndTime"]), _time(fields.get("PreemptTime", "None"))
+        submitted = _time(fields["SubmitTime"])
         return Job(
             state=fields["JobState"],
             restarts=int(fields["Restarts"]),
@@ -122,6 +123,7 @@ def parse(answer: str, job_id: str, seal: str, epoch_offset: float) -> Job:
             suspended=_time(fields.get("SuspendTime", "None")) is not None,
             requeueable=fields.get("Requeue") == "1",
             requeue_id=_requeue_id(record.identity, job_id),
+            submitted=None if submitted is None else submitted - epoch_offset,
         )
     except KeyError as error:
         raise Unreadable(f"no {error.args[0]} in scontrol's answer") from None

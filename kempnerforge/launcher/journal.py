@@ -47,6 +47,7 @@ class Journal:
         self._path = path
         self._common = common
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
+        self._was_read = threading.Event()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
@@ -56,6 +57,11 @@ class Journal:
 
         line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields})
         self._lines.put(line.encode() + b"\n")
+
+    def wait_for_history(self, patience: float) -> History:
+        """Return how earlier attempts ended, once something was recorded; nothing: not known in time (s)."""
+        self._was_read.wait(patience)
+        return self.history or ()
 
     def close(self) -> None:
         """Wait a moment for what is not written yet; a folder that hangs is left behind."""
@@ -94,6 +100,7 @@ class Journal:
             history = _attempts(_tail_lines(descriptor))
             os.write(descriptor, first)
             self.history = history
+            self._was_read.set()
             # One write per line: lines of two attempts, or of two ranks, never mix (open(2), O_APPEND).
             while (line := self._lines.get()) is not None:
                 os.write(descriptor, line)
@@ -104,6 +111,7 @@ def _attempts(lines: list[bytes]) -> History:
     import json
 
     attempts = []
+    epoch_offset = time.time() - time.monotonic()
     for line in lines:
         try:
             entry = json.loads(line)
@@ -112,7 +120,8 @@ def _attempts(lines: list[bytes]) -> History:
             restarts = None if entry["restarts"] is None else int(entry["restarts"])
             progress = entry["progress"] if isinstance(entry["progress"], bool) else None
             shutdown = None if entry["shutdown"] is None else float(entry["shutdown"])
-            attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown))
+            completed_at = float(entry["time"]) - epoch_offset if entry["outcome"] == "completed" else None
+            attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown, completed_at))
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return tuple(attempts)

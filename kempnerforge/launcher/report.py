@@ -40,6 +40,10 @@ class Report:
         """How earlier attempts ended; None: not known, or not yet."""
         return self._journal.history if self._journal is not None else None
 
+    def wait_for_history(self, patience: float) -> History:
+        """Return how earlier attempts ended; nothing: not known within `patience` (s)."""
+        return self._journal.wait_for_history(patience) if self._journal is not None else ()
+
     def close(self) -> None:
         if self._journal is not None:
             self._journal.close()

@@ -17,7 +17,7 @@ from .control import Control
 from .journal import Journal, default_folder
 from .outer import Outer
 from .output import Log
-from .policy import words
+from .policy import tables, words
 from .policy.machine import Policy
 from .private_folder import PrivateFolder, parents
 from .report import Report
@@ -66,8 +66,16 @@ class Attempt(NamedTuple):
     first_facts: FirstFacts
 
 
-def start(settings: Settings, environment: Mapping[str, str], poller: select.poll, signals: CapturedSignals) -> Attempt:
-    """Start the command.
+class AlreadyDone(NamedTuple):
+    """The run has completed in an earlier attempt: nothing was started."""
+
+    status: int
+
+
+def start(
+    settings: Settings, environment: Mapping[str, str], poller: select.poll, signals: CapturedSignals
+) -> Attempt | AlreadyDone:
+    """Start the command, unless the run is done.
 
     Args:
         poller: gets every descriptor that the loop has to wait for.
@@ -84,8 +92,17 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     controller = _ask(where, environment, poller)
     is_srun = os.path.basename(settings.command[0]) == "srun"
     facts = FirstFacts([], [])
-    if controller is not None and is_srun:
+    report: Report | None = None
+    history: words.History = ()
+    if controller is not None and environment.get("SLURM_RESTART_COUNT", "0") != "0":
+        report = _begin_report(settings, environment, where, log)
+        history = report.wait_for_history(_FACTS_FIRST)
+    if controller is not None and (is_srun or tables.may_be_done(history)):
         facts = _wait_for_facts(controller, poller, signals)
+    if controller is not None and report is not None and facts.job is not None and tables.is_done(history, facts.job):
+        controller.close()
+        reaping.reap_all()
+        return _end_at_once(facts.job, report)
     # Of an srun deeper below, only what the environment says is known in time.
     command = settings.command if is_srun else []
     kills = slurm.kills_on_bad_exit(command, environment, facts.site.kill_on_bad_exit)
@@ -110,7 +127,7 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
             folder.remove()
         raise
     # The child runs: from here on everything may take its time.
-    report = Report(log, _journal(settings, environment, where))
+    report = report or _begin_report(settings, environment, where, log)
     rules = words.Rules(
         place=where.place,
         requeue=settings.requeue,
@@ -190,6 +207,37 @@ def _wait_for_facts(controller: slurm.Controller, poller: select.poll, signals: 
     return facts
 
 
+def _end_at_once(job: words.Job, report: Report) -> AlreadyDone:
+    """Carry out what the policy says of a run that is done."""
+    status = 0
+    for action in Policy(words.Rules(place="batch")).already_done(job, time.monotonic()):
+        if isinstance(action, words.Say):
+            report.say(action.level, action.text)
+        elif isinstance(action, words.Record):
+            report.record(action.event, action.fields)
+        elif isinstance(action, words.Exit):
+            status = action.status
+    report.close()
+    return AlreadyDone(status)
+
+
+def _begin_report(settings: Settings, environment: Mapping[str, str], where: place.Whereabouts, log: Log) -> Report:
+    """Open the journal, and record what is to be run."""
+    report = Report(log, _journal(settings, environment, where))
+    report.record(
+        "start",
+        {
+            "command": settings.command,
+            "version": __about__.__version__,
+            "place": where.place,
+            "name": environment.get("SLURM_JOB_NAME", ""),
+            "array_task": slurm.array_task(environment),
+            "node": contract.node_name(),
+        },
+    )
+    return report
+
+
 def _journal(settings: Settings, environment: Mapping[str, str], where: place.Whereabouts) -> Journal | None:
     """Return the journal: one file per job, and one per task of a step."""
     if settings.journal is None and where.place == "outside":
@@ -215,17 +263,6 @@ def _register_above(where: place.Whereabouts) -> Outer | None:
 def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
     """Say what was started, and what around it would lose the run."""
     report, where, command = attempt.report, attempt.where, attempt.settings.command
-    report.record(
-        "start",
-        {
-            "command": command,
-            "version": __about__.__version__,
-            "place": where.place,
-            "name": environment.get("SLURM_JOB_NAME", ""),
-            "array_task": slurm.array_task(environment),
-            "node": contract.node_name(),
-        },
-    )
     report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
     report.warn(where.trouble)
     if where.place == "batch" and (warning := surroundings.batch_shell_warning(environment.get("SLURM_TASK_PID", ""))):

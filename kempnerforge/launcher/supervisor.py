@@ -16,7 +16,7 @@ from .control import StatusText, Unusable
 from .policy import tables, words
 from .settings import Settings
 from .signals import CapturedSignals, stop_as_asked
-from .start import Attempt, start
+from .start import AlreadyDone, Attempt, start
 
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
@@ -47,7 +47,10 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
     poller = select.poll()
     signals = CapturedSignals()
     poller.register(signals.fd, select.POLLIN)
-    supervisor = Supervisor(start(settings, environment, poller, signals), poller, signals)
+    attempt = start(settings, environment, poller, signals)
+    if isinstance(attempt, AlreadyDone):
+        return attempt.status
+    supervisor = Supervisor(attempt, poller, signals)
     try:
         return supervisor.run()
     except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue

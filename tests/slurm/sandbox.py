@@ -209,7 +209,8 @@ class Sandbox:
         controller_port, *node_ports = self._ask("reserve", count=1 + len(self.nodes))
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
         # Slurm looks for it beside slurm.conf. Newer slurmds do not start without cgroups unless it says so.
-        (self.root / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+        without_cgroups = "CgroupPlugin=disabled\n" if self.version >= (23, 2) else ""
+        (self.root / "cgroup.conf").write_text(without_cgroups)
         (self.root / "gres.conf").write_text(self._devices())
         facts = {"nodes": self.nodes, "guardian": self.guardian, "private": self.private}
         (self.root / "facts.json").write_text(json.dumps(facts))

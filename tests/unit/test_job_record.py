@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kempnerforge.launcher.job_record import Ambiguous, Unreadable, new_seal, parse, records, time_format
@@ -18,7 +18,7 @@ OFFSET = 1_700_000_000.0
 SEAL = "@5ea1ed00"
 VERSIONS = sorted(FORMATS)
 
-RUNNING = Job("RUNNING", 2, 600.0, None, False, False, True, "12")
+RUNNING = Job("RUNNING", 2, 600.0, None, False, False, True, "12", 0.0)
 
 #: What people's text may look like: like anything that the reading looks for, most of all.
 WORDS = st.one_of(
@@ -76,15 +76,21 @@ def known_jobs(draw: st.DrawFn) -> Known:
         dependency=draw(st.sampled_from(["(null)", "afterok:7(unfulfilled),singleton(unfulfilled)"])),
     )
     timed_out, was_suspended = reason == "TimeLimit", suspended is not None
-    job = Job(state, restarts, end, preempted, timed_out, was_suspended, requeue == 1, requeue_id)
+    job = Job(state, restarts, end, preempted, timed_out, was_suspended, requeue == 1, requeue_id, 0.0)
     return Known(printed, job)
 
 
+#: Twelve texts for each record take a loaded machine a while to think of.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@unhurried
 @given(st.sampled_from(VERSIONS), known_jobs(), FREE_TEXTS)
 def test_whatever_is_in_it_it_is_read_right(version: str, known: Known, texts: dict[str, str]) -> None:
     assert parse(record(version, known.printed, seal=SEAL, **texts), "12", SEAL, OFFSET) == known.job
 
 
+@unhurried
 @given(st.sampled_from(VERSIONS), known_jobs(), FREE_TEXTS)
 def test_an_scontrol_that_drops_the_seal_is_read_right_or_not_at_all(
     version: str, known: Known, texts: dict[str, str]
@@ -96,6 +102,7 @@ def test_an_scontrol_that_drops_the_seal_is_read_right_or_not_at_all(
         assert any("SubmitTime=" in text for text in texts.values())
 
 
+@unhurried
 @given(st.sampled_from(VERSIONS), known_jobs(), FREE_TEXTS, st.permutations(["12", "13", "14"]))
 def test_one_of_several_is_read_right_or_asked_for_alone(
     version: str, known: Known, texts: dict[str, str], order: list[str]

@@ -185,6 +185,17 @@ class Policy:
             return self._tree_empty(now)
         return self._reported(event, now)
 
+    def already_done(self, job: Job, now: float) -> list[Action]:
+        """Return how to end without running anything (`tables.is_done`).
+
+        To end with 0 is what lets Slurm, and whoever waits for the job, call it completed: forbidding Slurm the requeue
+        would leave it PREEMPTED.
+        """
+        self._job, self._known = job, self._known._replace(restarts=job.restarts)
+        self._outcome, self._status = "completed", 0
+        why = "the run has completed, and Slurm has started it once more because it had been preempted: nothing is run"
+        return [Say("info", why), *self._done(False, "it had completed", now)]
+
     # --- notice and reason -----------------------------------------------------------------------
 
     def _signalled(self, event: Signalled, now: float) -> list[Action]:
