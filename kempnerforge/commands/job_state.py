@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
 
-from ..launcher import slurm
 from . import slurm_commands
 from .diagnosis import cluster
 from .journals import Journal
@@ -25,14 +23,14 @@ def states(journals: Iterable[Journal]) -> dict[str, str]:
     if not wanted or not slurm_commands.have("scontrol"):
         return {}
     until = time.monotonic() + _PATIENCE
-    found = {}
+    found: dict[str, str] = {}
     try:
-        name = cluster.parse(_ask(until, "show", "config"), "").name
+        config = slurm_commands.run(["scontrol", "show", "config"], patience=_left(until)).output
+        name = cluster.parse(config, "").name
         for journal in wanted:
             if journal.cluster.lower() == name.lower():
-                answer = _ask(until, "show", "job", "-o", journal.job)
-                if (job := slurm.parse_job(answer, journal.job, 0.0)) is not None:
-                    found[journal.job] = job.state
+                _answer, records = slurm_commands.job_records(journal.job, patience=_left(until))
+                found.update((one.job_id, one.fields["JobState"]) for one in records if one.job_id == journal.job)
     except Trouble:
         pass  # no answer: what was found so far is true all the same
     return found
@@ -43,15 +41,14 @@ def without_journal(job: str) -> tuple[str, str] | None:
     if not job.replace("_", "").isdecimal() or not slurm_commands.have("scontrol"):
         return None
     try:
-        answer = _ask(time.monotonic() + _PATIENCE, "show", "job", job)
+        answer, records = slurm_commands.job_records(job, patience=_PATIENCE)
     except Trouble:
         return None
-    state = re.search(r" JobState=(\w+) Reason=(\S+)", answer)
-    if state is None:
+    if not records:
         return None
-    reason = "" if state[2] in ("None", "(null)") else f" ({state[2]})"
-    return state[1] + reason, slurm_commands.log_in(answer)
+    state, reason = records[0].fields["JobState"], records[0].fields.get("Reason", "")
+    return state + ("" if reason in ("", "None", "(null)") else f" ({reason})"), slurm_commands.log_in(answer)
 
 
-def _ask(until: float, *arguments: str) -> str:
-    return slurm_commands.run(["scontrol", *arguments], patience=max(until - time.monotonic(), 0.1)).output
+def _left(until: float) -> float:
+    return max(until - time.monotonic(), 0.1)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..launcher import job_record
 from . import listening
 from .trouble import BAD_INPUT, FAILED, Trouble
 
@@ -70,6 +71,7 @@ def run(
     standard_input: bytes = b"",
     patience: float = PATIENCE,
     without: Sequence[str] = (),
+    time_format: str = "%s",
     *,
     submits: bool = False,
 ) -> Answer:
@@ -80,6 +82,7 @@ def run(
         standard_input: what it reads.
         patience: how long it may take (s).
         without: variables that it shall not see.
+        time_format: SLURM_TIME_FORMAT.
         submits: it may have submitted a job already: whatever it says, it is not ended before its time is up.
 
     Raises:
@@ -87,7 +90,7 @@ def run(
     """
     # With SBATCH_WAIT sbatch would wait for the job's end.
     environment = {name: value for name, value in os.environ.items() if name not in ("SBATCH_WAIT", *without)}
-    environment |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
+    environment |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": time_format}
     try:
         said = listening.listen(command, standard_input, environment, patience, discard=submits)
     except listening.TooSlow:
@@ -124,6 +127,28 @@ def ask(*arguments: str) -> str:
             status=FAILED,
         )
     return answer.output
+
+
+def job_records(
+    job: str, cluster: Sequence[str] = (), patience: float = PATIENCE
+) -> tuple[str, list[job_record.Record]]:
+    """Return what scontrol says of a job: as it is, and the records in it as far as they can be read.
+
+    Args:
+        job: as scontrol has it: `12`, or `12_3`.
+        cluster: options that name the cluster.
+        patience: see `run`.
+
+    Raises:
+        Trouble: see `run`.
+    """
+    seal = job_record.new_seal()
+    command = ["scontrol", *cluster, "show", "job", job]
+    answer = run(command, patience=patience, time_format=job_record.time_format(seal)).output
+    try:
+        return answer, job_record.records(answer, seal)
+    except job_record.Unreadable:
+        return answer, []
 
 
 def why_not_accepted(script: bytes, options: Sequence[str]) -> str | None:
@@ -177,5 +202,5 @@ def log_of(job: str) -> str:
 
 def log_in(record: str) -> str:
     """Return where a job's log is, by what `scontrol show job` says of it."""
-    path = re.search(r"^[ \t]*StdOut=(.*)$", record, re.MULTILINE)
+    path = re.search(r"^   StdOut=(.*)$", record, re.MULTILINE)
     return path[1] if path else "scontrol does not say where"

@@ -16,7 +16,7 @@ from typing import Any
 from .policy.words import Attempt, History
 from .state_folder import state_folders
 from .trust import Trust, open_folder, open_own_file
-from .writer import Writer
+from .writer import Writer, wait_for
 
 #: Only so much of a journal's end is read at the start (bytes): thousands of attempts, in a few milliseconds.
 _TAIL = 1 << 20
@@ -80,6 +80,11 @@ class Journal:
         line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields})
         self.writer.put(line.encode() + b"\n")
 
+    def wait_for_history(self, patience: float) -> History:
+        """Return how earlier attempts ended, once something was recorded; nothing: not known in time (s)."""
+        wait_for([self.writer], patience)
+        return self.history or ()
+
     # --- in the process that writes --------------------------------------------------------------
 
     def _write(self, lines: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
@@ -107,6 +112,7 @@ def _attempts(lines: list[bytes]) -> History:
     import json
 
     attempts = []
+    epoch_offset = time.time() - time.monotonic()
     for line in lines:
         try:
             entry = json.loads(line)
@@ -115,7 +121,8 @@ def _attempts(lines: list[bytes]) -> History:
             restarts = None if entry["restarts"] is None else int(entry["restarts"])
             progress = entry["progress"] if isinstance(entry["progress"], bool) else None
             shutdown = None if entry["shutdown"] is None else float(entry["shutdown"])
-            attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown))
+            completed_at = float(entry["time"]) - epoch_offset if entry["outcome"] == "completed" else None
+            attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown, completed_at))
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
     return tuple(attempts)

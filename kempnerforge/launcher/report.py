@@ -51,6 +51,10 @@ class Report:
         all_of_them = (self._log.writer, self._journal.writer if self._journal is not None else None)
         return [writer for writer in all_of_them if writer is not None]
 
+    def wait_for_history(self, patience: float) -> History:
+        """Return how earlier attempts ended; nothing: not known within `patience` (s)."""
+        return self._journal.wait_for_history(patience) if self._journal is not None else ()
+
     def close(self) -> None:
         """Wait a moment for what is not written yet; what hangs is left behind."""
         if self._journal is not None:

@@ -46,8 +46,19 @@ class Received(NamedTuple):
             with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as comm:
                 name = comm.read().strip()
         except OSError:
-            name = "a process that has ended"
+            name = "another user's process" if _is_anothers(self.pid) else "a process that has ended"
         return f"{name} (pid {self.pid})"
+
+
+def _is_anothers(pid: int) -> bool:
+    """Return whether a process lives that may not be signalled by us; /proc may hide it (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False
 
 
 class CapturedSignals:

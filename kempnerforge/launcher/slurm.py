@@ -9,12 +9,13 @@ import os
 import re
 import select
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from . import child, tree
-from .policy.words import Job, JobRead, Place, RequeueAnswered, Site
+from . import child, job_record, tree
+from .policy.words import JobRead, Place, RequeueAnswered, Site
 
 #: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down.
 _PATIENCE = 10.0
@@ -37,6 +38,10 @@ _REFUSED_FOR_EVER = (
 )
 #: SLURM_STEP_ID of a batch script on newer versions: SLURM_BATCH_SCRIPT in slurm.h.
 _BATCH_STEP = "-5"
+#: Steps that are none, by name. The extern step holds what pam_slurm_adopt brought in from outside.
+_PLACES: Mapping[str, Place] = {"batch": "batch", "extern": "outside"}
+#: What slurmd executes for a batch job, in its spool folder.
+_SPOOLED_SCRIPT = re.compile(r"/job[0-9]+/slurm_script$")
 
 
 class Identity(NamedTuple):
@@ -50,8 +55,8 @@ class Identity(NamedTuple):
 def identify(environment: Mapping[str, str]) -> Identity:
     """Find out whether this is the batch process, a step's task or neither.
 
-    The nearest slurmstepd above is asked, by its title. Variables are only the fall-back, where /proc hides it:
-    an sbatch from inside an srun hands SLURM_STEP_ID down (slurm-facts, "Who receives what").
+    The nearest slurmstepd above is asked, by its title. Only where /proc does not show it (hidepid, another PID
+    namespace) the rest counts, see `place_unseen`.
 
     Raises:
         ValueError: SLURM_JOB_ID is not a number.
@@ -61,15 +66,41 @@ def identify(environment: Mapping[str, str]) -> Identity:
         raise ValueError(f"SLURM_JOB_ID is {job_id!r}, not a number")
     if not job_id:
         return Identity("outside", "")
+    lineage = {os.getpid(): sys.argv}
     for pid in ancestors():
-        title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(tree.command_line(pid)))
+        lineage[pid] = tree.command_line(pid)
+        title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(lineage[pid]))
         if title:
-            # The extern step holds what pam_slurm_adopt brought in from outside.
-            return Identity({"batch": "batch", "extern": "outside"}.get(title[2], "step"), job_id)  # type: ignore[arg-type]
-    step = environment.get("SLURM_STEP_ID", "")
-    if not step:
-        return Identity("outside", job_id)
-    return Identity("batch" if step == _BATCH_STEP else "step", job_id)
+            return Identity(_PLACES.get(title[2], "step"), job_id)
+    return Identity(place_unseen(environment, tree.cgroups(), lineage, tree.in_pid_namespace()), job_id)
+
+
+def place_unseen(
+    environment: Mapping[str, str], cgroups: str, lineage: Mapping[int, list[str]], renumbered: bool
+) -> Place:
+    """Return where we are by what is left when no slurmstepd can be seen above us, the surest first.
+
+    Variables are handed down: an sbatch from inside an srun gives a batch script of 22.05, which sets none itself,
+    SLURM_STEP_ID=0 (slurm-facts, "Who receives what"). A cgroup is not, and neither is a process that we come from.
+
+    Args:
+        environment: of this process.
+        cgroups: /proc/self/cgroup.
+        lineage: command lines of this process and of those above it, as far as /proc shows them.
+        renumbered: this process is in a PID namespace of its own, a container's maybe.
+    """
+    if cgroup := re.search(r"/job_[0-9]+/step_(\w+)", cgroups):
+        return _PLACES.get(cgroup[1], "step")
+    if any(_SPOOLED_SCRIPT.search(argument) for arguments in lineage.values() for argument in arguments[:2]):
+        return "batch"
+    step, task = environment.get("SLURM_STEP_ID", ""), environment.get("SLURM_TASK_PID", "")
+    if step:
+        return "batch" if step == _BATCH_STEP else "step"
+    # What slurmstepd executed finds its own pid there. salloc does not set it, but may hand it down from a job in which
+    # it was typed: there the pid is neither ours nor above us. (In a container that cannot be told; Slurm then refuses
+    # to requeue what is no batch job.)
+    is_below = task in map(str, lineage) or (task != "" and renumbered)
+    return "batch" if is_below else "outside"
 
 
 def ancestors() -> Iterator[int]:
@@ -103,6 +134,8 @@ class NoScontrol(NamedTuple):
 class _Query(NamedTuple):
     kind: str
     arguments: tuple[str, ...]
+    #: Behind each time in the answer (`job_record`).
+    seal: str = ""
 
 
 class BatchScript(NamedTuple):
@@ -135,10 +168,13 @@ class Controller:
     ) -> None:
         self._job_id = job_id
         self._partition = partition
-        # Times as epoch seconds, so that no time zone comes in; messages in the language that is looked for above.
-        # What sends scontrol to another cluster is dropped: the job is on this one.
+        # Messages in the language that is looked for above. What sends scontrol to another cluster is dropped: the job
+        # is on this one.
         ours = {key: value for key, value in environment.items() if not key.startswith(_MISLEADING)}
-        self._environment = {**ours, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C", _HELPERS_MARK: "1"}
+        self._environment = {**ours, "LC_ALL": "C", _HELPERS_MARK: "1"}
+        # This job as one task or component of what it belongs to: less sure than its number, for a submission from
+        # inside an array inherits these variables, but it never means several.
+        self._alone = array_task(environment) or f"{job_id}+0"
         self._poller = poller
         self._queue: list[_Query] = []
         self._running: child.Child | None = None
@@ -161,12 +197,16 @@ class Controller:
 
     def ask_job(self) -> None:
         """Read the job's record anew: an answer that is under way may be older than what made us ask."""
-        job = _Query("job", ("show", "job", "-o", self._job_id))
+        job = self._job_query(self._job_id)
         self._queue = [job] + [query for query in self._queue if query.kind != "job"]
         if self._query is not None and self._query.kind != "requeue":
             if self._query.kind != "job":
                 self._queue.insert(1, self._query)
             self._give_up_running()
+
+    @staticmethod
+    def _job_query(job_id: str) -> _Query:
+        return _Query("job", ("show", "job", "-o", job_id), job_record.new_seal())
 
     def ask_site(self) -> None:
         """Read the cluster's and the partition's settings."""
@@ -191,8 +231,9 @@ class Controller:
                 continue
             try:
                 command = ["scontrol", *query.arguments]
+                environment = {**self._environment, "SLURM_TIME_FORMAT": job_record.time_format(query.seal)}
                 self._running = child.spawn(
-                    command, self._environment, own_group=True, death_signal=signal.SIGKILL, helper_output=write_end
+                    command, environment, own_group=True, death_signal=signal.SIGKILL, helper_output=write_end
                 )
             except OSError as error:
                 why = str(error)
@@ -295,11 +336,10 @@ class Controller:
         if query.kind == "requeue":
             text = " ".join(answer.split()) or f"scontrol ended with {status}"
             return [RequeueAnswered(status == 0, any(words in answer for words in _REFUSED_FOR_EVER), text)]
+        if query.kind == "job" and status == 0:
+            return self._read_job(query, answer)
         if status != 0:
             return _failed(query, " ".join(answer.split())[:200] or f"scontrol ended with {status}")
-        if query.kind == "job":
-            job = parse_job(answer, self._job_id, time.time() - time.monotonic())
-            return [JobRead(job, "" if job is not None else "scontrol's answer cannot be understood")]
         if query.kind == "script":
             return [BatchScript(answer)]
         if query.kind == "config":
@@ -308,6 +348,17 @@ class Controller:
                 self._queue.append(_Query("partition", ("show", "partition", "-o", self._partition)))
                 return []
         return [parse_site(self._config, answer if query.kind == "partition" else "")]
+
+    def _read_job(self, query: _Query, answer: str) -> list[Answer]:
+        try:
+            return [JobRead(job_record.parse(answer, self._job_id, query.seal, time.time() - time.monotonic()))]
+        except job_record.Ambiguous as error:
+            if self._alone in query.arguments:
+                return [JobRead(None, str(error), answered=True)]
+            self._queue.insert(0, self._job_query(self._alone))
+            return []
+        except job_record.Unreadable as error:
+            return [JobRead(None, str(error), answered=True)]
 
 
 def _failed(query: _Query, why: str) -> list[Answer]:
@@ -319,56 +370,6 @@ def _failed(query: _Query, why: str) -> list[Answer]:
 
 
 # --- understanding -------------------------------------------------------------------------------
-
-
-def parse_job(answer: str, job_id: str, epoch_offset: float) -> Job | None:
-    """Return the record of one job from `scontrol show job -o`, None where it is not there or not whole.
-
-    For an array's last task the command prints every task, for a heterogeneous job every component
-    (slurm-facts, "What a SIGTERM means").
-
-    Args:
-        answer: what scontrol printed.
-        job_id: the number that the record's `JobId=` must have.
-        epoch_offset: epoch time minus monotonic time (s).
-    """
-    for text in re.split(r"^(?=JobId=\d)", answer, flags=re.MULTILINE):
-        # A job's name may hold anything, "JobState=CANCELLED" and line ends too: look before it, and behind it.
-        head, _, rest = text.partition(" JobName=")
-        before = _fields(head)
-        behind = re.search(r" UserId=[^\s=]*\(\d+\) GroupId=[^\s=]*\(\d+\) (.*)", rest, re.DOTALL)
-        if before.get("JobId") != job_id or behind is None:
-            continue
-        fields = _fields(behind[1])
-        try:
-            end, preempted = _time(fields["EndTime"]), _time(fields.get("PreemptTime", "None"))
-            return Job(
-                state=fields["JobState"],
-                restarts=int(fields["Restarts"]),
-                end=None if end is None else end - epoch_offset,
-                preempted_at=None if preempted is None else preempted - epoch_offset,
-                timed_out=fields.get("Reason") == "TimeLimit",
-                suspended=_time(fields.get("SuspendTime", "None")) is not None,
-                requeueable=fields.get("Requeue") == "1",
-                requeue_id=_requeue_id(before, job_id),
-            )
-        except (KeyError, ValueError):
-            return None
-    return None
-
-
-def _fields(record: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in re.findall(r"(?:^|\s)([A-Za-z]+)=(\S*)", record):
-        found.setdefault(key, value)
-    return found
-
-
-def _requeue_id(identity: Mapping[str, str], job_id: str) -> str:
-    """Return the id that requeues just this job: the plain number of an array's last task means the whole array."""
-    if "ArrayJobId" in identity and re.fullmatch("[0-9]+", identity.get("ArrayTaskId", "")):
-        return f"{identity['ArrayJobId']}_{identity['ArrayTaskId']}"
-    return identity.get("HetJobId", job_id)
 
 
 def requeue_id_by_environment(environment: Mapping[str, str]) -> str:
@@ -403,20 +404,6 @@ def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], config
             chosen = value != "0"
         before = argument
     return chosen
-
-
-def _time(value: str) -> float | None:
-    """Return an epoch time (s), None for one that is not set.
-
-    Raises:
-        ValueError: it is no time at all.
-    """
-    if value in ("Unknown", "None", "N/A", "NONE", "INVALID", "0", ""):
-        return None
-    if value.isdigit():
-        return float(value)
-    # A Slurm that does not know SLURM_TIME_FORMAT=%s prints its local time.
-    return time.mktime(time.strptime(value, "%Y-%m-%dT%H:%M:%S"))
 
 
 def parse_site(config: str, partition: str) -> SiteFacts:

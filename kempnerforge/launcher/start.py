@@ -18,7 +18,7 @@ from .control import Control
 from .journal import Journal, default_folder
 from .outer import Outer
 from .output import Log
-from .policy import words
+from .policy import tables, words
 from .policy.machine import Policy
 from .private_folder import PrivateFolder, parents
 from .report import Report
@@ -84,8 +84,16 @@ class Attempt(NamedTuple):
     first_facts: FirstFacts
 
 
-def start(settings: Settings, environment: Mapping[str, str], poller: select.poll, signals: CapturedSignals) -> Attempt:
-    """Start the command.
+class AlreadyDone(NamedTuple):
+    """The run has completed in an earlier attempt: nothing was started."""
+
+    status: int
+
+
+def start(
+    settings: Settings, environment: Mapping[str, str], poller: select.poll, signals: CapturedSignals
+) -> Attempt | AlreadyDone:
+    """Start the command, unless the run is done.
 
     Args:
         poller: gets every descriptor that the loop has to wait for.
@@ -103,8 +111,18 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
     controller = _ask(where, environment, poller, helpers)
     is_srun = os.path.basename(settings.command[0]) == "srun"
     facts = FirstFacts([], [])
-    if controller is not None and is_srun:
-        facts = _wait_for_facts(controller, poller, signals)
+    report: Report | None = None
+    history: words.History = ()
+    if controller is not None and environment.get("SLURM_RESTART_COUNT", "0") != "0":
+        report = _begin_report(settings, environment, where, poller, helpers, log)
+        history = report.wait_for_history(_FACTS_FIRST)
+    if controller is not None and (is_srun or tables.may_be_done(history)):
+        facts = _wait_for_facts(controller, poller, signals, report)
+    if controller is not None and report is not None and facts.job is not None and tables.is_done(history, facts.job):
+        controller.close()
+        ended = _end_at_once(facts.job, report)
+        reaping.reap_all()
+        return ended
     # Of an srun deeper below, only what the environment says is known in time.
     command = settings.command if is_srun else []
     kills = slurm.kills_on_bad_exit(command, environment, facts.site.kill_on_bad_exit)
@@ -140,15 +158,11 @@ def start(settings: Settings, environment: Mapping[str, str], poller: select.pol
         if controller is not None:
             controller.close()
         meeting.close()
-        Report(log, None).close()
+        (report or Report(log, None)).close()
         reaping.reap_all()
         raise
     # The child runs: from here on everything may take its time.
-    journal = None
-    if settings.journal is not None or where.place != "outside":
-        journal = _journal(settings, environment, where, poller, helpers)
-        log.say("detail", f"journal: {journal.path}, which only you can read (0600)")
-    report = Report(log, journal)
+    report = report or _begin_report(settings, environment, where, poller, helpers, log)
     rules = words.Rules(
         place=where.place,
         requeue=settings.requeue,
@@ -227,7 +241,9 @@ def _ask(
     return controller
 
 
-def _wait_for_facts(controller: slurm.Controller, poller: select.poll, signals: CapturedSignals) -> FirstFacts:
+def _wait_for_facts(
+    controller: slurm.Controller, poller: select.poll, signals: CapturedSignals, report: Report | None
+) -> FirstFacts:
     facts = FirstFacts([], [])
     until = time.monotonic() + _FACTS_FIRST
     facts.answers.extend(controller.start_next(time.monotonic()))
@@ -235,10 +251,54 @@ def _wait_for_facts(controller: slurm.Controller, poller: select.poll, signals: 
         poller.poll(left * 1000)
         controller.read()
         facts.signals.extend(one for one in signals.read() if one.signum != signal.SIGCHLD)
+        writers = [] if report is None else report.writers()
         for pid in reaping.ended_children():
-            facts.answers.extend(controller.ended(pid))
+            if not any(writer.ended(pid) for writer in writers):
+                facts.answers.extend(controller.ended(pid))
         facts.answers.extend(controller.start_next(time.monotonic()))
     return facts
+
+
+def _end_at_once(job: words.Job, report: Report) -> AlreadyDone:
+    """Carry out what the policy says of a run that is done."""
+    status = 0
+    for action in Policy(words.Rules(place="batch")).already_done(job, time.monotonic()):
+        if isinstance(action, words.Say):
+            report.say(action.level, action.text)
+        elif isinstance(action, words.Record):
+            report.record(action.event, action.fields)
+        elif isinstance(action, words.Exit):
+            status = action.status
+    report.close()
+    return AlreadyDone(status)
+
+
+def _begin_report(
+    settings: Settings,
+    environment: Mapping[str, str],
+    where: place.Whereabouts,
+    poller: select.poll,
+    helpers: set[int],
+    log: Log,
+) -> Report:
+    """Open the journal, and record what is to be run."""
+    journal = None
+    if settings.journal is not None or where.place != "outside":
+        journal = _journal(settings, environment, where, poller, helpers)
+        log.say("detail", f"journal: {journal.path}, which only you can read (0600)")
+    report = Report(log, journal)
+    report.record(
+        "start",
+        {
+            "command": settings.command if settings.command_in_journal else settings.command[:1],
+            "version": __about__.__version__,
+            "place": where.place,
+            "name": environment.get("SLURM_JOB_NAME", ""),
+            "array_task": slurm.array_task(environment),
+            "node": contract.node_name(),
+        },
+    )
+    return report
 
 
 def _journal(
@@ -270,20 +330,9 @@ def _register_above(where: place.Whereabouts) -> Outer | None:
 def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
     """Say what was started, and what around it would lose the run."""
     report, where, command = attempt.report, attempt.where, attempt.settings.command
-    report.record(
-        "start",
-        {
-            "command": command if attempt.settings.command_in_journal else command[:1],
-            "version": __about__.__version__,
-            "place": where.place,
-            "name": environment.get("SLURM_JOB_NAME", ""),
-            "array_task": slurm.array_task(environment),
-            "node": contract.node_name(),
-        },
-    )
     report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
     report.warn(where.trouble)
-    if where.place == "batch" and (warning := surroundings.batch_shell_warning()):
+    if where.place == "batch" and (warning := surroundings.batch_shell_warning(environment.get("SLURM_TASK_PID", ""))):
         report.warn(warning)
         # When that process ends, the job does. Nothing else would tell us.
         libc.set_parent_death_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ from .control import StatusText, Unusable
 from .policy import tables, words
 from .settings import Settings
 from .signals import CapturedSignals, stop_as_asked
-from .start import Attempt, start
+from .start import AlreadyDone, Attempt, start
 
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
@@ -47,7 +47,10 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
     poller = select.poll()
     signals = CapturedSignals()
     poller.register(signals.fd, select.POLLIN)
-    supervisor = Supervisor(start(settings, environment, poller, signals), poller, signals)
+    attempt = start(settings, environment, poller, signals)
+    if isinstance(attempt, AlreadyDone):
+        return attempt.status
+    supervisor = Supervisor(attempt, poller, signals)
     try:
         return supervisor.run()
     except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue
@@ -88,6 +91,7 @@ class Supervisor:
             self._chores["look for armed"] = time.monotonic() + _LOOK_FOR_ARMED_AFTER
         #: The job's Restarts as first read.
         self._restarts: int | None = None
+        self._said_unreadable = False
         self._stop_asked_at: float | None = None
         self._started = self._looked_at = self._slept_from = time.monotonic()
         self._missed = 0.0
@@ -270,6 +274,9 @@ class Supervisor:
             return None
         if isinstance(answer, words.JobRead) and (history := self._report.history) is not None:
             self._policy.handle(words.HistoryRead(history), time.monotonic())
+        if isinstance(answer, words.JobRead) and answer.answered and not self._said_unreadable:
+            self._said_unreadable = True
+            self._report.warn(surroundings.unreadable_warning(self._attempt.where.job_id, answer.error))
         if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
             self._restarts = answer.job.restarts
             self._report.say("info", _which_attempt(answer.job))

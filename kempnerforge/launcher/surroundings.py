@@ -24,17 +24,24 @@ _SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcs
 _ISOLATED = re.compile(r"-[A-Za-z]*?([IES])")
 
 
-def batch_shell_warning() -> str | None:
+def batch_shell_warning(task: str) -> str | None:
     """Return what is wrong if another process is the batch process and keeps SIGUSR1 from us.
 
     `--signal=B:` signals the batch process alone, and /bin/sh or bash dies of SIGUSR1, which ends the job
     (slurm-facts, "Who receives what").
+
+    Args:
+        task: SLURM_TASK_PID, which tells the batch process where /proc hides slurmstepd.
     """
     batch = None
+    if task == str(os.getpid()):
+        return None
     for pid in slurm.ancestors():
         if tree.command_line(pid)[:1] and tree.command_line(pid)[0].startswith("slurmstepd:"):
             break
         batch = pid
+        if task == str(pid):
+            break
     else:
         return None
     if batch is None:
@@ -54,6 +61,12 @@ def not_requeueable_warning(requeueable: bool, wanted: bool) -> str | None:
     if requeueable or not wanted:
         return None
     return "this job may not be requeued: add `#SBATCH --requeue`, or say --no-requeue to kforge-run"
+
+
+def unreadable_warning(job_id: str, why: str) -> str:
+    """Return what it means that Slurm's record of the job makes no sense to us, and what would help to change that."""
+    report = f"the output of `scontrol show job -o {job_id}` and of `scontrol --version`"
+    return f"cannot read this job's record ({why}): nothing will be requeued; please report it with {report}"
 
 
 def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 _PASSES = 10
+#: The inode of the PID namespace that the machine started with: PROC_PID_INIT_INO in linux/proc_ns.h.
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
 #: How long to go after what forks faster than that, before the loop has its turn again (s).
 _CHASE = 0.02
 
@@ -96,12 +98,17 @@ class Tree:
                     named.append(f"{process.name()} (pid {process.pid}, {process.status()})")
             except psutil.NoSuchProcess:
                 continue
+            except psutil.AccessDenied:
+                named.append(f"pid {process.pid}, which is another user's")
         return named
 
     def _below_us(self) -> list[psutil.Process]:
         import psutil
 
-        below: list[psutil.Process] = psutil.Process().children(recursive=True)
+        try:
+            below: list[psutil.Process] = psutil.Process().children(recursive=True)
+        except psutil.AccessDenied:
+            below = _visible_below_us()
         if not self._helpers:
             return below
         # A helper leads a group of its own: whatever a site's scontrol script has started belongs to it.
@@ -120,6 +127,19 @@ class Tree:
 def children() -> list[int]:
     """Return our own children, with those that we have adopted; empty where the kernel does not tell (proc(5))."""
     return [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
+
+
+def _visible_below_us() -> list[psutil.Process]:
+    """Return the processes below us where psutil is refused: it reads every /proc/PID/stat, and hidepid=1 denies it."""
+    import psutil
+
+    below = []
+    for process in list(walk(os.getpid()))[1:]:
+        try:
+            below.append(psutil.Process(process.pid))
+        except psutil.NoSuchProcess:
+            continue  # it has ended since
+    return below
 
 
 def _group_of(pid: int) -> int | None:
@@ -198,6 +218,19 @@ def was_given(pid: int, variable: str) -> bool | None:
 def command_line(pid: int) -> list[str]:
     """Return the arguments of a process, empty where it has ended or hides them."""
     return _read(f"/proc/{pid}/cmdline").split("\0")[:-1]
+
+
+def cgroups() -> str:
+    """Return the cgroups of this process, a line for each hierarchy (cgroups(7))."""
+    return _read("/proc/self/cgroup")
+
+
+def in_pid_namespace() -> bool:
+    """Return whether this process is in another PID namespace than the machine's first (pid_namespaces(7))."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
 
 
 def program(pid: int) -> str:

@@ -205,6 +205,10 @@ SCONTROL = {
 }
 
 
+#: Of those, what answers with something that is no record of the job.
+UNREADABLE = ("rubbish", "half", "strange", "another job", "nothing")
+
+
 def batch(launch: Launch, scontrol: str | None, *command: str, options: tuple[str, ...] = ()) -> Launched:
     """Start kforge-run as a batch process: below a process of slurmstepd's title, with such an scontrol in PATH."""
     folder = launch.folder / "bin"
@@ -212,7 +216,7 @@ def batch(launch: Launch, scontrol: str | None, *command: str, options: tuple[st
     if scontrol is not None:
         (folder / "scontrol").write_text(scontrol)
         (folder / "scontrol").chmod(0o755 if scontrol else 0o644)
-    for name in ("sh", "sleep", "head", "cat"):
+    for name in ("sh", "sleep", "head", "cat", "date"):
         (folder / name).symlink_to(f"/bin/{name}")
     return launch.in_batch(*command, options=options, variables={"PATH": str(folder), "SLURM_JOB_ID": "123"})
 
@@ -231,6 +235,39 @@ def test_without_a_notice_nothing_changes(launch: Launch, kind: str) -> None:
     run.says("done")
     run.ends(7)
     assert (last_line(launch)["outcome"], last_line(launch)["requeued"]) == ("failed", False)
+
+
+@pytest.mark.parametrize("kind", SCONTROL)
+def test_what_slurm_answers_in_vain_is_said_at_the_start(launch: Launch, kind: str) -> None:
+    run = batch(launch, SCONTROL[kind], "sh", "-c", "echo ready; sleep 0.7", options=("--no-requeue",))
+    run.says("ready")
+    run.ends(0)
+    report = "please report it with the output of `scontrol show job -o 123` and of `scontrol --version`"
+    assert run.log.count(report) == (1 if kind in UNREADABLE else 0)
+
+
+#: A whole record, as Slurm 24.11 prints it, with nothing in its texts that is easy to read, and words before it.
+HOSTILE_SCONTROL = """#!/bin/sh
+[ "$1 $2" = "show job" ] || exit 0
+time=$(date "+$SLURM_TIME_FORMAT") end=$(date -d "+1 hour" "+$SLURM_TIME_FORMAT")
+echo 'scontrol: warning: {"deprecated": ["SelectTypeParameters"]}' >&2
+echo 'Welcome! JobId=123 JobState=CANCELLED is what you see below'
+printf 'JobId=123 JobName=a JobState=COMPLETED Restarts=9 SubmitTime=1 \nJobId=7 JobName=b UserId=CORP\\ada=x(0) '
+printf 'GroupId=domain users(0) MCS_label=N/A Priority=1 Nice=0 Account=c JobState=TIMEOUT QOS=(null) '
+printf 'JobState=RUNNING Reason=None Dependency=(null) Requeue=0 Restarts=4 BatchFlag=1 Reboot=0 ExitCode=0:0 '
+printf 'RunTime=00:00:02 TimeLimit=01:00:00 TimeMin=N/A SubmitTime=%s EligibleTime=%s AccrueTime=%s ' $time $time $time
+printf 'StartTime=%s EndTime=%s Deadline=N/A SuspendTime=None SecsPreSuspend=0 LastSchedEval=%s ' $time $end $time
+printf 'Partition=main Command=(null) Comment=c\nJobId=9 JobState=FAILED SubmitTime=1 EndTime=2 Restarts=8\n'
+"""
+
+
+def test_a_record_full_of_free_text_behind_other_words(launch: Launch) -> None:
+    run = batch(launch, HOSTILE_SCONTROL, "sh", "-c", "echo ready; sleep 0.7")
+    run.says("ready")
+    run.ends(0)
+    assert "attempt 5 of job 123, 60 min to the time limit" in run.log
+    assert "cannot read" not in run.log
+    assert "this job may not be requeued" in run.log
 
 
 def test_srun_is_not_kept_from_starting_for_long(launch: Launch) -> None:
@@ -270,6 +307,7 @@ def test_a_notice_that_slurm_does_not_explain(launch: Launch, kind: str, stop: s
     assert time.monotonic() - began < 0.5  # milliseconds, but for a busy machine
     run.ends(CHECKPOINTED)
     assert time.monotonic() - began < 2.3, "Slurm has killed it by now"
+    assert ("Slurm's answer cannot be read" in run.log) == (kind in UNREADABLE)
     assert "not requeued" in run.log and "to run it again: scontrol requeue 123" in run.log
     last = last_line(launch)
     assert (last["reason"], last["requeued"], last["status"]) == ("unknown", False, CHECKPOINTED)

@@ -163,20 +163,24 @@ def test_the_checkouts_script_starts_by_its_path_and_through_links(tmp_path: Pat
     assert_starts(tmp_path / "second", path=bin_folder)
 
 
-#: What Slurm 22.05 answers, for a script whose path has a space and whose arguments look like its own fields.
+#: What Slurm answers, for a script whose path has a space and whose arguments look like its own fields.
 JOB_RECORD = (
-    "JobId=2 JobName=kforge-run UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901758 Nice=0 "
+    "JobId=2 JobName=a Command=/b --timeout 5 true WorkDir=/x it s --version WorkDir=/c UserId=root(0) "
+    "GroupId=root(0) MCS_label=N/A Priority=4294901758 Nice=0 "
     "JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 BatchHost=n1 NumNodes=1 NumCPUs=1 Network=(null) "
-    "Command={script} --timeout 5 true WorkDir=/x it s --version WorkDir=/tmp/out dir StdErr=/tmp/out dir/sp.log "
-    "StdIn=/dev/null StdOut=/tmp/out dir/sp.log Power= \n"
+    "Command={script} --timeout 5 true WorkDir=/x it s --version {submit_line}"
+    "WorkDir=/tmp/out dir StdErr=/tmp/out dir/sp.log StdIn=/dev/null StdOut=/tmp/out dir/sp.log Power= \n"
 )
+SUBMIT_LINE = "SubmitLine=sbatch {script} --timeout 5 true WorkDir=/x it s --version "
 
 
-def test_slurms_copy_of_the_checkouts_script_asks_slurm_where_it_came_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("submit_line", ["", SUBMIT_LINE], ids=["22.05", "25.11"])
+def test_slurms_copy_of_the_checkouts_script_asks_slurm_where_it_came_from(tmp_path: Path, submit_line: str) -> None:
     # tests/slurm shows the same with a real sbatch; this is for machines without one.
     bin_folder = make_environment(tmp_path / "venv", *SITE_PACKAGES)
     (tmp_path / "check out").symlink_to(CHECKOUT)
-    (tmp_path / "record").write_text(JOB_RECORD.format(script=tmp_path / "check out/bin/kforge-run"))
+    script = tmp_path / "check out/bin/kforge-run"
+    (tmp_path / "record").write_text(JOB_RECORD.format(script=script, submit_line=submit_line.format(script=script)))
     (bin_folder / "scontrol").write_text(f'#!/bin/sh\n[ "$*" = "show job -o 2" ] && cat "{tmp_path}/record"\n')
     (bin_folder / "scontrol").chmod(0o755)
     copy = Path(shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path / "slurm_script"))

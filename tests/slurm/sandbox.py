@@ -72,6 +72,7 @@ class Sandbox:
         controller_parameters: SlurmctldParameters, for instance ``["preempt_send_user_signal"]``.
         extra_conf: Lines for slurm.conf. One that is already there is replaced.
         shared: What of /tmp, /var/tmp and /dev/shm the nodes see, besides the sandbox's own folder.
+        prepare: Commands that change what each node sees, before its slurmd starts: mounts. For root only.
 
     Attributes:
         root: The sandbox's folder: configuration, logs, spool.
@@ -103,6 +104,7 @@ class Sandbox:
         controller_parameters: Iterable[str] = (),
         extra_conf: str = "",
         shared: Sequence[Path] = SHARED,
+        prepare: Sequence[Sequence[str]] = (),
     ) -> None:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.submitted: list[int] = []
@@ -114,6 +116,7 @@ class Sandbox:
         self._controller_parameters = list(controller_parameters)
         self._extra_conf = extra_conf
         self._shared = shared
+        self._prepare = prepare
         self._socket: socket.socket | None = None
 
     # Start and end
@@ -202,11 +205,12 @@ class Sandbox:
         self.work.mkdir()
         for folder in ("state", *self.nodes):
             (self.root / folder).mkdir()
-        self.private = _can_unshare()
+        self.private = can_unshare()
         controller_port, *node_ports = self._ask("reserve", count=1 + len(self.nodes))
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
-        # Slurm looks for it beside slurm.conf, and falls back on nothing.
-        (self.root / "cgroup.conf").touch()
+        # Slurm looks for it beside slurm.conf. Newer slurmds do not start without cgroups unless it says so.
+        without_cgroups = "CgroupPlugin=disabled\n" if self.version >= (23, 2) else ""
+        (self.root / "cgroup.conf").write_text(without_cgroups)
         (self.root / "gres.conf").write_text(self._devices())
         facts = {"nodes": self.nodes, "guardian": self.guardian, "private": self.private}
         (self.root / "facts.json").write_text(json.dumps(facts))
@@ -320,7 +324,7 @@ class Sandbox:
             steps.append(["mount", "--rbind", str(own), str(folder)])
         # /tmp last: below it is what the other steps name.
         steps = [step for step in steps if step[-1] != "/tmp"] + [step for step in steps if step[-1] == "/tmp"]
-        script = "\n".join(shlex.join(step) for step in [*steps, ["exec", *command]])
+        script = "\n".join(shlex.join(step) for step in [*steps, *self._prepare, ["exec", *command]])
         return ["unshare", "--mount", "--propagation=private", "sh", "-ec", script]
 
     def _nodes_are_idle(self) -> bool:
@@ -333,6 +337,12 @@ class Sandbox:
             check=False,
         )
         return result.stdout.split("\n")[:-1] == [f"{node} idle" for node in self.nodes]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Slurm's, (24, 11) for instance."""
+        year, month, *_ = re.findall(r"\d+", self.run("scontrol", "--version").stdout)
+        return int(year), int(month)
 
     # The daemons
 
@@ -379,8 +389,9 @@ class Sandbox:
             socket.create_connection(("127.0.0.1", int(port[1]))).close()
         except ConnectionRefusedError:
             return False
-        self.run("scontrol", "ping")
-        return True
+        # One that listens may still find its configuration wrong, and end.
+        ping = subprocess.run(["scontrol", "ping"], env=self.environment, capture_output=True, check=False)
+        return ping.returncode == 0
 
     def logs(self, lines: int = 15) -> str:
         """The last lines of each daemon's log, or of what it has printed if it did not get as far as that."""
@@ -579,7 +590,7 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
 
 
-def _can_unshare() -> bool:
+def can_unshare() -> bool:
     """Whether we are root, and in no container that forbids mounts."""
     test = ["unshare", "--mount", "--propagation=private", "mount", "--bind", "/tmp", "/var/tmp"]
     return os.getuid() == 0 and subprocess.run(test, capture_output=True, check=False).returncode == 0

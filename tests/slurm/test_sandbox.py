@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -20,7 +21,8 @@ from tests.slurm.sandbox import Sandbox, SandboxError, fields, missing
 
 CHECKOUT = Path(__file__).parents[2]
 SLURM_SANDBOX = CHECKOUT / "bin" / "slurm-sandbox"
-NOBODY = 65534
+#: Any ordinary one whom Slurm lets run its daemons: 26.05 refuses nobody.
+USER = pwd.getpwnam("games")
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not found: {', '.join(missing())}")
 
@@ -331,7 +333,7 @@ def test_an_ordinary_user_can_have_one() -> None:
     script = "id -u; srun -N2 id -u; cd $SANDBOX/work && sbatch --wait --wrap='id -u' && cat slurm-2.out; echo $SANDBOX"
     result = subprocess.run(
         [
-            *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+            *("setpriv", f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--clear-groups"),
             *(str(python), "-B", str(SLURM_SANDBOX), "sh", "-c", script),
         ],
         cwd="/",
@@ -341,7 +343,7 @@ def test_an_ordinary_user_can_have_one() -> None:
     )
     assert result.returncode == 0, result.stderr
     *lines, root = result.stdout.splitlines()
-    assert lines == [*[str(NOBODY)] * 3, "Submitted batch job 2", str(NOBODY)]
+    assert lines == [*[str(USER.pw_uid)] * 3, "Submitted batch job 2", str(USER.pw_uid)]
     assert not Path(root).exists()
 
 

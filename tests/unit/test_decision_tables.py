@@ -299,3 +299,36 @@ def test_several_records_of_one_attempt_count_as_one() -> None:
     assert tables.past_of(history, 2) == tables.Past(2, 1, None)
     assert tables.past_of(history[:2], 1) == tables.Past(1, 0, 7)
     assert tables.past_of((Attempt(5, False, True), *history), 2) == tables.Past(2, 1, None)
+
+
+def completed(restarts: int | None, at: float) -> Attempt:
+    return Attempt(restarts, True, False, None, at)
+
+
+@pytest.mark.parametrize(
+    ("history", "done"),
+    [
+        ((completed(1, NOW),), True),
+        ((completed(1, NOW - 10),), True),
+        # Slurm tells whole seconds, by another clock.
+        ((completed(1, NOW + 1.5),), True),
+        # A person has requeued it since.
+        ((completed(1, NOW - tables.RESTARTS_WITHIN - 1),), False),
+        # It did not come to an end.
+        ((Attempt(1, True, False),), False),
+        ((completed(0, NOW - 100), Attempt(1, True, False)), False),
+        # An older job of the same number, an end of who knows when, and none.
+        ((completed(7, NOW),), False),
+        ((completed(0, NOW),), False),
+        ((completed(None, NOW),), False),
+        ((), False),
+        # The second of two kforge-runs in one script; the first has just found itself done.
+        ((completed(1, NOW - 9), completed(1, NOW), completed(2, NOW + 30)), True),
+        ((completed(1, NOW - 9), Attempt(1, True, False), completed(2, NOW + 30)), False),
+    ],
+)
+def test_a_run_that_is_done(history: tuple[Attempt, ...], done: bool) -> None:
+    job = RUNNING._replace(restarts=2, submitted=NOW)
+    assert tables.is_done(history, job) is done
+    assert tables.may_be_done(history) or not done
+    assert not tables.is_done(history, job._replace(submitted=None))

@@ -29,6 +29,7 @@ from kempnerforge.launcher.policy.words import (
     Kill,
     MoreTime,
     Polled,
+    Record,
     Registered,
     Requeue,
     RequeueAnswered,
@@ -473,3 +474,11 @@ def test_in_any_story(rules: Rules, events: list[tuple[words.Event, float]]) -> 
         if policy.due is not None:
             assert policy.due < now + 1e5
     assert kills <= 1 and terminates <= 1, "escalation is a one-way ratchet"
+
+
+def test_a_run_that_is_done_ends_as_completed() -> None:
+    actions = Policy(Rules(place="batch")).already_done(RUNNING._replace(restarts=2), START)
+    assert actions[-1] == Exit(0)
+    (end,) = (action.fields for action in actions if isinstance(action, Record))
+    assert (end["outcome"], end["requeued"], end["restarts"], end["status"]) == ("completed", False, 2, 0)
+    assert any(isinstance(action, Say) and "nothing is run" in action.text for action in actions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from pathlib import Path
 
@@ -218,9 +217,9 @@ class AsJob:
         return Trouble(f"job {self.job} ended before kforge-run had started{said}", status=FAILED)
 
     def _exit_status(self) -> int:
-        answer = slurm_commands.run(["scontrol", *self._cluster, "show", "job", "-o", self.job])
-        found = re.search(r" ExitCode=(\d+):", answer.output)
-        return int(found[1]) if found and found[1] != "0" else FAILED
+        _answer, records = slurm_commands.job_records(self.job, self._cluster)
+        status = records[0].fields.get("ExitCode", "").partition(":")[0] if records else ""
+        return int(status) if status not in ("", "0") else FAILED
 
     def _not_seen(self) -> Trouble:
         return Trouble(

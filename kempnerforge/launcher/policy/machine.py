@@ -185,6 +185,17 @@ class Policy:
             return self._tree_empty(now)
         return self._reported(event, now)
 
+    def already_done(self, job: Job, now: float) -> list[Action]:
+        """Return how to end without running anything (`tables.is_done`).
+
+        To end with 0 is what lets Slurm, and whoever waits for the job, call it completed: forbidding Slurm the requeue
+        would leave it PREEMPTED.
+        """
+        self._job, self._known = job, self._known._replace(restarts=job.restarts)
+        self._outcome, self._status = "completed", 0
+        why = "the run has completed, and Slurm has started it once more because it had been preempted: nothing is run"
+        return [Say("info", why), *self._done(False, "it had completed", now)]
+
     # --- notice and reason -----------------------------------------------------------------------
 
     def _signalled(self, event: Signalled, now: float) -> list[Action]:
@@ -281,9 +292,9 @@ class Policy:
         if job is not None:
             self._learn(job, now)
         if self._phase == "decide":
-            return self._look_again("conclude", event.error, now) if job is None else self._conclude(job, now)
+            return self._look_again("conclude", event, now) if job is None else self._conclude(job, now)
         if self._phase == "verify":
-            return self._look_again("verify", event.error, now) if job is None else self._verify(job, now)
+            return self._look_again("verify", event, now) if job is None else self._verify(job, now)
         notice = self._notice
         if notice is None and (job is None or self._known.restarts is None):
             # Without it a cancellation cannot be told later from a requeue, or from the time limit.
@@ -294,7 +305,7 @@ class Policy:
             self._alarms["ask"] = now + ASK_AGAIN
             if self._reason is not None:
                 return []
-            return [*self._say_no_answer(event.error), *self._set_reason("unknown"), *self._plan(now)]
+            return [*self._say_no_answer(event), *self._set_reason("unknown"), *self._plan(now)]
         reason = tables.reason_from_job(job, self._known, notice.signum, now)
         return self._set_reason(reason) + self._plan(now)
 
@@ -546,14 +557,15 @@ class Policy:
         worth = failed or self._status == CHECKPOINTED_STATUS or self._cooperation.finished
         return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
 
-    def _say_no_answer(self, error: str) -> list[Action]:
+    def _say_no_answer(self, read: JobRead) -> list[Action]:
         first, self._said_no_answer = not self._said_no_answer, True
-        return [Say("warning", f"Slurm does not answer ({error}): asking again until the deadline")] if first else []
+        what = "Slurm's answer cannot be read" if read.answered else "Slurm does not answer"
+        return [Say("warning", f"{what} ({read.error}): asking again until the deadline")] if first else []
 
-    def _look_again(self, until: Alarm, error: str, now: float) -> list[Action]:
+    def _look_again(self, until: Alarm, read: JobRead, now: float) -> list[Action]:
         if until in self._alarms and self._alarms[until] > now + ASK_AGAIN:
             self._alarms["ask"] = now + ASK_AGAIN
-        return self._say_no_answer(error)
+        return self._say_no_answer(read)
 
     # --- decision and requeue --------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ NEAR_END = 1800.0
 MANUAL_WINDOW = 600.0
 #: How far Slurm's clock and ours, or its two readings of an end, may differ (s).
 CLOCK_SLACK = 2.0
+#: How long after the end of a batch script its requeue is Slurm's own (s).
+RESTARTS_WITHIN = 15.0
 
 #: From the child's own forced exit to the stack dump and SIGTERM (s), when time is plenty.
 FORCED_EXIT_GAP = 2.0
@@ -288,6 +290,25 @@ def past_of(history: History | None, restarts: int) -> Past:
             break
         without_progress += 1
     return Past(retried, without_progress, shutdowns[0] if shutdowns else None)
+
+
+def may_be_done(history: History) -> bool:
+    """Return whether it is worth to ask Slurm before anything is run: the last attempt has completed the run."""
+    return bool(history) and history[-1].completed_at is not None
+
+
+def is_done(history: History, job: Job) -> bool:
+    """Return whether the run has completed before, and it was Slurm that started it again.
+
+    Whoever was preempted with a grace is requeued at the end of its batch script, whatever the exit status
+    (slurm-facts, "A finished run that starts again"). Slurm counts that as a new submission, at the same moment; a
+    person who wants a completed run once more is slower.
+    """
+    # One script may run several kforge-runs, one after another: those of this attempt tell nothing.
+    last = next((attempt for attempt in reversed(history) if attempt.restarts != job.restarts), None)
+    if last is None or last.completed_at is None or job.submitted is None or last.restarts != job.restarts - 1:
+        return False
+    return -CLOCK_SLACK <= job.submitted - last.completed_at <= RESTARTS_WITHIN
 
 
 class Decision(NamedTuple):

@@ -57,6 +57,8 @@ class Attempt(NamedTuple):
     retried: bool
     #: From the notice to the child's end (s); None: there was no notice, or it had to be killed.
     shutdown: float | None = None
+    #: When the run completed in it, or was found completed; None: neither.
+    completed_at: float | None = None
 
 
 #: Earlier attempts, oldest first. They may belong to an older job of the same number.
@@ -87,6 +89,8 @@ class Job(NamedTuple):
     requeueable: bool
     #: What ``scontrol requeue`` wants: array-aware, and a heterogeneous job's leader.
     requeue_id: str
+    #: When it was submitted, or requeued since; None: unknown.
+    submitted: float | None = None
 
 
 # --- events --------------------------------------------------------------------------------------
@@ -180,6 +184,8 @@ class JobRead(NamedTuple):
     #: None: Slurm did not answer, or not understandably.
     job: Job | None
     error: str = ""
+    #: It did answer: what cannot be understood now will not be later either.
+    answered: bool = False
 
 
 class RequeueAnswered(NamedTuple):
