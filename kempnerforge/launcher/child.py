@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from . import libc
@@ -55,6 +55,10 @@ class Child:
         self.status = os.waitstatus_to_exitcode(wait_status)
 
 
+#: Exit status of a helper that could not be executed: a shell's.
+NOT_EXECUTED = 127
+
+
 def spawn(
     command: list[str],
     environment: Mapping[str, str],
@@ -62,68 +66,124 @@ def spawn(
     own_group: bool,
     death_signal: int,
     umask: int | None = None,
-    helper_output: int | None = None,
 ) -> Child:
-    """Start a command with an empty signal mask and return when it has been executed.
+    """Start the training process with an empty signal mask and return when it has been executed.
 
     Args:
         command: program and arguments; a program without a slash is looked for in PATH of `environment`.
         own_group: put it into a process group of its own.
         death_signal: what it gets when kforge-run dies.
         umask: None: ours.
-        helper_output: descriptor for the standard output and error of a helper of ours, which has nothing to read and
-            ignores the signals meant for the run; None: it is no helper, and inherits our standard streams.
 
     Raises:
         CannotExecute: it is not there or not executable.
         OSError: fork(2) or pipe(2) failed.
     """
-    parent = os.getpid()
+
+    def prepare() -> None:
+        if own_group:
+            os.setpgid(0, 0)
+        if umask is not None:
+            os.umask(umask)
+
     failed_in, failed_out = os.pipe()  # close-on-exec: its end tells that the program was executed
     try:
-        pid = os.fork()
+        child = _fork(command, environment, death_signal, prepare, lambda why: _write_number(failed_out, why))
     except OSError:
         os.close(failed_in)
-        os.close(failed_out)
         raise
-    if pid == 0:
-        number = errno.ENOEXEC
-        try:
-            libc.set_parent_death_signal(death_signal)
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if own_group:
-                os.setpgid(0, 0)
-            if umask is not None:
-                os.umask(umask)
-            for signum in _RESET:
-                signal.signal(signum, signal.SIG_DFL)
-            if helper_output is not None:
-                null = os.open(os.devnull, os.O_RDONLY)
-                for target, source in ((0, null), (1, helper_output), (2, helper_output)):
-                    os.dup2(source, target)
-                for signum in _SHIELDED_FROM:
-                    signal.signal(signum, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            _execute(command, environment)
-        except OSError as error:
-            number = error.errno or number
-        finally:
-            # Whatever happens, nothing of the parent may go on running in the child.
-            os.write(failed_out, number.to_bytes(4, "little"))
-            os._exit(127)
-    os.close(failed_out)
+    finally:
+        os.close(failed_out)
     with open(failed_in, "rb") as failed:
         answer = failed.read(4)
-    child = Child(pid)
     if answer:
         child.reap()
         raise CannotExecute(command[0], int.from_bytes(answer, "little"))
     return child
 
 
+def spawn_helper(command: list[str], environment: Mapping[str, str], output: int) -> Child:
+    """Start a helper of ours, and do not wait until it has been executed: a folder in PATH may hang.
+
+    It has nothing to read, leads a group of its own, ignores the signals meant for the run, and dies with us. If it
+    cannot be executed its output says why, and it ends with NOT_EXECUTED.
+
+    Args:
+        output: descriptor for its standard output and error.
+
+    Raises:
+        OSError: fork(2) failed.
+    """
+
+    def prepare() -> None:
+        os.setpgid(0, 0)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for target, source in ((0, null), (1, output), (2, output)):
+            os.dup2(source, target)
+        for signum in _SHIELDED_FROM:
+            signal.signal(signum, signal.SIG_IGN)
+
+    def fail(why: int) -> None:
+        os.write(output, os.fsencode(f"{command[0]}: {os.strerror(why)}"))
+
+    child = _fork(command, environment, signal.SIGKILL, prepare, fail)
+    lead_a_group(child.pid)  # or a kill of the group would come too early
+    return child
+
+
+def lead_a_group(pid: int) -> None:
+    """Put a process into a group of its own, by which the sweep knows our helpers (setpgid(2))."""
+    try:
+        os.setpgid(pid, 0)
+    except OSError:
+        pass  # it has done so itself: it is executed, or has ended
+
+
+def _fork(
+    command: list[str],
+    environment: Mapping[str, str],
+    death_signal: int,
+    prepare: Callable[[], None],
+    fail: Callable[[int], None],
+) -> Child:
+    """Fork a child that executes a command.
+
+    Args:
+        prepare: is called in the child.
+        fail: is called in the child where it cannot be executed, with the reason (errno(3)).
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid != 0:
+        return Child(pid)
+    number = errno.ENOEXEC
+    try:
+        libc.set_parent_death_signal(death_signal)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        for signum in _RESET:
+            signal.signal(signum, signal.SIG_DFL)
+        prepare()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _execute(command, environment)
+    except OSError as error:
+        number = error.errno or number
+    finally:
+        # Whatever happens, nothing of the parent may go on running in the child.
+        try:
+            fail(number)
+        finally:
+            os._exit(NOT_EXECUTED)
+
+
+def _write_number(descriptor: int, number: int) -> None:
+    os.write(descriptor, number.to_bytes(4, "little"))
+
+
 def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Execute like execvp(3): through PATH, and a script without a shebang by the shell."""
+    # What has no name can be in an environment, but execve(2) is not given it by Python.
+    environment = {name: value for name, value in environment.items() if name and "=" not in name}
     name = command[0]
     folders = [""] if "/" in name else environment.get("PATH", os.defpath).split(":")
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))

@@ -20,6 +20,8 @@ from .writer import Writer, wait_for
 
 #: Only so much of a journal's end is read at the start (bytes): thousands of attempts, in a few milliseconds.
 _TAIL = 1 << 20
+#: More than any time in a journal (s): the year 2286.
+_LONGEST = 1e10
 
 
 def default_folder(environment: Mapping[str, str]) -> str:
@@ -90,25 +92,30 @@ class Journal:
     def _write(self, lines: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
         """Append lines, and return the history before the first of them."""
         descriptor = self._open()
-        history = None if self._history is not None else [tuple(one) for one in _attempts(_tail_lines(descriptor))]
+        history = None
+        if self._history is None:
+            history = [tuple(one) for one in _attempts(_tail_lines(descriptor), self._common.get("job"))]
         for line in lines:
             # One write per line: lines of two attempts, or of two ranks, never mix (open(2), O_APPEND).
             os.write(descriptor, line)
         return history
 
     def _open(self) -> int:
-        while True:
-            folder = open_folder(self._folder, Trust.NO_STRANGERS_LINK, make=True)
-            try:
-                return open_own_file(self._name, folder)
-            except FileNotFoundError:
-                continue  # somebody tidied the folder away, just now
-            finally:
-                os.close(folder)
+        try:
+            return self._open_in_folder()
+        except FileNotFoundError:
+            return self._open_in_folder()  # somebody tidied the folder away, just now
+
+    def _open_in_folder(self) -> int:
+        folder = open_folder(self._folder, Trust.NO_STRANGERS_LINK, make=True)
+        try:
+            return open_own_file(self._name, folder)
+        finally:
+            os.close(folder)
 
 
-def _attempts(lines: list[bytes]) -> History:
-    """Return how attempts ended; lines that cannot be read are passed over."""
+def _attempts(lines: list[bytes], job: object) -> History:
+    """Return how a job's attempts ended; lines that cannot be read, or are of another job, are passed over."""
     import json
 
     attempts = []
@@ -116,16 +123,28 @@ def _attempts(lines: list[bytes]) -> History:
     for line in lines:
         try:
             entry = json.loads(line)
-            if entry["event"] != "end":
+            if entry["event"] != "end" or entry["job"] != job:
                 continue
             restarts = None if entry["restarts"] is None else int(entry["restarts"])
             progress = entry["progress"] if isinstance(entry["progress"], bool) else None
-            shutdown = None if entry["shutdown"] is None else float(entry["shutdown"])
-            completed_at = float(entry["time"]) - epoch_offset if entry["outcome"] == "completed" else None
+            shutdown = None if entry["shutdown"] is None else _seconds(entry["shutdown"])
+            completed_at = _seconds(entry["time"]) - epoch_offset if entry["outcome"] == "completed" else None
             attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown, completed_at))
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
     return tuple(attempts)
+
+
+def _seconds(value: Any) -> float:
+    """Return a time or a duration; Python's JSON also knows infinity.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is none.
+    """
+    seconds = float(value)
+    if not 0 <= seconds < _LONGEST:
+        raise ValueError(f"{seconds} s is no time")
+    return seconds
 
 
 def _tail_lines(descriptor: int) -> list[bytes]:

@@ -108,4 +108,11 @@ def keep_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # the lowest free number is this one
+            _take_lowest_descriptor()
+
+
+def _take_lowest_descriptor() -> None:
+    try:
+        os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        os.open("/", os.O_RDONLY | os.O_CLOEXEC)  # no /dev here; a folder takes and gives nothing, either

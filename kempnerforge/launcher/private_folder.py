@@ -20,6 +20,8 @@ from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 _MEMORY = "/dev/shm"  # noqa: S108 - mkdir(2) of a new name with mode 0700 is safe there
 #: Then the user's choice, and then what every node has of its own.
 _DISKS = ("/tmp", "/var/tmp")  # noqa: S108
+#: Behind the name of a file that is not whole yet.
+_NEW = ".new"
 
 
 def parents(environment: Mapping[str, str]) -> Iterator[str]:
@@ -73,7 +75,8 @@ class PrivateFolder:
 
     def _replace(self, name: str, content: bytes) -> None:
         """Write a file which is there whole or not at all."""
-        temporary = name + ".new"
+        temporary = name + _NEW
+        _try_to(os.unlink, temporary, self.fd)  # of a disk that was full
         self.create(temporary, content)
         os.replace(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
@@ -110,7 +113,8 @@ class PrivateFolder:
 
     def _remove(self) -> None:
         for name in contract.FILES:
-            _try_to(os.unlink, name, dir_fd=self.fd)
+            _try_to(os.unlink, name, self.fd)
+            _try_to(os.unlink, name + _NEW, self.fd)
         try:
             # By its name, but nothing else that may have that name now: an empty folder is all that can go.
             if os.path.samestat(os.stat(self._name, dir_fd=self._parent, follow_symlinks=False), os.fstat(self.fd)):

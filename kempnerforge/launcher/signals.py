@@ -18,7 +18,7 @@ from . import libc
 _NOT_CAUGHT = {
     *(signal.SIGKILL, signal.SIGSTOP),
     *(signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS),
-    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTIN, signal.SIGTTOU),
+    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTIN),
 }
 #: ``si_code`` of a signal that the kernel sent, as the terminal does (sigaction(2)).
 _SI_KERNEL = 0x80

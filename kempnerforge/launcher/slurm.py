@@ -232,27 +232,18 @@ class Controller:
             try:
                 command = ["scontrol", *query.arguments]
                 environment = {**self._environment, "SLURM_TIME_FORMAT": job_record.time_format(query.seal)}
-                self._running = child.spawn(
-                    command, environment, own_group=True, death_signal=signal.SIGKILL, helper_output=write_end
-                )
+                self._running = child.spawn_helper(command, environment, write_end)
             except OSError as error:
-                why = str(error)
-            except child.CannotExecute as error:
-                why = str(error)
+                os.close(read_end)
+                answers += _failed(query, str(error))
             else:
                 os.set_blocking(read_end, False)
                 self._poller.register(read_end, select.POLLIN)
                 self._output, self._query, self._answer = read_end, query, bytearray()
                 self._kill_at = now + _PATIENCE
                 self._helpers.add(self._running.pid)
+            finally:
                 os.close(write_end)
-                continue
-            os.close(read_end)
-            os.close(write_end)
-            if not self._told_missing:
-                self._told_missing = True
-                answers.append(NoScontrol(why))
-            answers += _failed(query, why)
         return answers
 
     def owns(self, descriptor: int) -> bool:
@@ -298,6 +289,10 @@ class Controller:
         self._forget_running()
         if gave_up:
             return _failed(query, f"scontrol did not answer within {_PATIENCE:.0f} s")
+        if running.status == child.NOT_EXECUTED:
+            missing: list[Answer] = [] if self._told_missing else [NoScontrol(answer)]
+            self._told_missing = True
+            return [*missing, *_failed(query, answer)]
         return self._understand(query, running.status, answer)
 
     def _end_what_it_left(self, pid: int) -> None:

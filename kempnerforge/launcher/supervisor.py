@@ -78,7 +78,7 @@ class Supervisor:
         self._writers = [*attempt.report.writers(), *([folder_writer] if folder_writer is not None else [])]
         self._poller = poller
         self._signals = signals
-        self._tree = tree.Tree(attempt.helpers)
+        self._tree = tree.Tree(attempt.helpers, None if attempt.in_our_group else attempt.child.pid)
         self._site = attempt.first_facts.site.site
         #: Read, but not handed on yet.
         self._received = attempt.first_facts.signals
@@ -235,7 +235,7 @@ class Supervisor:
             self._controller.check_patience(now)
         if self._chores.get("warm up", math.inf) <= now:
             del self._chores["warm up"]
-            import json  # noqa: F401
+            _warm_up()
         if self._chores.get("look for armed", math.inf) <= now:
             self._look_for_armed(now)
         if self._chores.get("kill again", math.inf) <= now:
@@ -390,6 +390,15 @@ class Supervisor:
         self._report.close()
         if self._controller is not None:
             reaping.reap_all()
+
+
+def _warm_up() -> None:
+    """Import what is needed later: by then a folder on Python's path may hang, and a notice not wait for 2 ms."""
+    import json  # noqa: F401
+    import traceback  # noqa: F401
+
+    tree.warm_up()
+    time.strptime("2000", "%Y")  # imports what it needs
 
 
 def _which_attempt(job: words.Job) -> str:

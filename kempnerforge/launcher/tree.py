@@ -38,10 +38,12 @@ class Tree:
 
     Args:
         helpers: pids of our own children that are no part of the run (a running scontrol); asked at each use.
+        group: the child's own process group, which is all that can be signalled where there is no /proc.
     """
 
-    def __init__(self, helpers: Collection[int]) -> None:
+    def __init__(self, helpers: Collection[int], group: int | None = None) -> None:
         self._helpers = helpers
+        self._group = group
         #: Already killed, so that no pass sends SIGKILL twice to the same process.
         self._killed: set[psutil.Process] = set()
 
@@ -62,12 +64,14 @@ class Tree:
         for process in self._below_us():
             self._send(process, signal.SIGTERM)
             self._send(process, signal.SIGCONT)
+        self._send_blindly(signal.SIGTERM, signal.SIGCONT)
 
     def kill(self) -> None:
         """Send SIGKILL to everything below us that has not got it yet."""
         for _pass in range(_PASSES):
             alive = [process for process in self._below_us() if process not in self._killed]
             if not alive:
+                self._send_blindly(signal.SIGKILL)
                 return
             for process in alive:
                 self._send(process, signal.SIGKILL)
@@ -86,6 +90,18 @@ class Tree:
             for pid in new:
                 os.kill(pid, signal.SIGKILL)
             hit |= new
+
+    def _send_blindly(self, *signums: int) -> None:
+        """Signal the child's group where something is left and /proc does not show what.
+
+        As long as somebody is in it, no other group gets its number.
+        """
+        if self._group is not None and not os.path.exists("/proc/self") and not self.is_empty():
+            for signum in signums:
+                try:
+                    os.killpg(self._group, signum)
+                except OSError:
+                    return  # what is left has left it
 
     def survivors(self) -> list[str]:
         """Return who is still below us, for the log."""
@@ -107,7 +123,7 @@ class Tree:
 
         try:
             below: list[psutil.Process] = psutil.Process().children(recursive=True)
-        except psutil.AccessDenied:
+        except (psutil.Error, OSError):
             below = _visible_below_us()
         if not self._helpers:
             return below
@@ -124,21 +140,26 @@ class Tree:
             pass  # it ended meanwhile, or is another user's (set-uid)
 
 
+def warm_up() -> None:
+    """Import what the sweep needs: later a folder on Python's path may hang."""
+    import psutil  # noqa: F401
+
+
 def children() -> list[int]:
     """Return our own children, with those that we have adopted; empty where the kernel does not tell (proc(5))."""
     return [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
 
 
 def _visible_below_us() -> list[psutil.Process]:
-    """Return the processes below us where psutil is refused: it reads every /proc/PID/stat, and hidepid=1 denies it."""
+    """Return the processes below us where psutil fails: it reads every /proc/PID/stat, and hidepid=1 denies it."""
     import psutil
 
     below = []
     for process in list(walk(os.getpid()))[1:]:
         try:
             below.append(psutil.Process(process.pid))
-        except psutil.NoSuchProcess:
-            continue  # it has ended since
+        except (psutil.Error, OSError):
+            continue  # it has ended since, or there is no /proc
     return below
 
 

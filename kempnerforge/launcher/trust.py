@@ -86,7 +86,7 @@ def walk(path: str, trust: Trust, *, make: bool = False) -> Folder:
                 target = os.readlink("", dir_fd=below)
                 os.close(below)
                 links += 1
-                if is_stranger(status.st_uid):
+                if is_stranger(status.st_uid) and not _is_unmapped(status.st_uid):
                     raise Strange(f"{name} in {path}", f"is a link of uid {status.st_uid}")
                 if links > _MOST_LINKS:
                     raise OSError(errno.ELOOP, f"{path}: {os.strerror(errno.ELOOP)}")
@@ -171,8 +171,8 @@ def _has_acl(descriptor: int) -> bool:
     """Return whether an access control list (acl(5)) gives rights to more users than the mode shows."""
     try:
         return "system.posix_acl_access" in os.listxattr(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        return False  # this file system has none
+    except OSError as error:
+        return error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP)  # this file system has none, or nobody can tell
 
 
 def open_own_file(name: str, folder: int) -> int:

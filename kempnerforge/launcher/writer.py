@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from .child import lead_a_group
+
 #: How long the end of kforge-run waits for what is not written yet (s).
 LAST_PATIENCE = 1.0
 #: How long what comes next waits for what should be written before it (s).
@@ -23,6 +25,8 @@ MOMENT = 0.02
 #: What more there is to write while nothing can be written is dropped.
 _MOST_WAITING = 10_000
 _BLOCK = 1 << 16
+#: kforge-run has no more descriptors than this, as a rule: one or two for each of 4,096 connections.
+_MOST_DESCRIPTORS = 10_000
 
 
 class Writer:
@@ -81,7 +85,10 @@ class Writer:
         except OSError as error:
             self.trouble = f"no process can be had to write it ({error.strerror})"
             if self._without is not None:
-                self._without(items)
+                try:
+                    self._without(items)
+                except OSError as failure:
+                    self.trouble = failure.strerror
 
     def _fork(self, items: list[Any]) -> None:
         answers, answering = os.pipe()
@@ -99,16 +106,14 @@ class Writer:
         self.pid, self._answers = pid, answers
         self._answer.clear()
         self._helpers.add(pid)
-        _lead_a_group(pid)
+        lead_a_group(pid)
 
     def _work(self, items: list[Any], answering: int) -> NoReturn:
         """Be the process that writes. Every signal is blocked in it as in us, and only SIGKILL ends it early."""
         try:
-            _lead_a_group(0)
+            lead_a_group(0)
             # Connections have to end with kforge-run, and pipes with those that they belong to.
-            kept = sorted({answering, *self._keep})
-            for low, high in zip([-1, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
-                os.closerange(low + 1, high)
+            _close_all_but({answering, *self._keep})
             told: Any
             try:
                 told = (None, self._write(items))
@@ -170,12 +175,16 @@ class Writer:
         return pid
 
 
-def _lead_a_group(pid: int) -> None:
-    """Put a process into a group of its own, by which the sweep knows our helpers (setpgid(2))."""
+def _close_all_but(kept: set[int]) -> None:
     try:
-        os.setpgid(pid, 0)
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
-        pass  # it has done so itself, and ended
+        descriptors = list(range(_MOST_DESCRIPTORS))  # no /proc here; up to the limit there may be a thousand million
+    for descriptor in set(descriptors).difference(kept):
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass  # it was not open, or was the listing's own
 
 
 def wait_for(writers: Iterable[Writer], patience: float) -> None:

@@ -30,6 +30,15 @@ def common() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(autouse=True)
+def _no_private_folder_is_left() -> Iterator[None]:
+    """Remove what a killed kforge-run, or the attacker, has left of private folders, and nobody else would."""
+    yield
+    for uid in (users.VICTIM, users.ATTACKER):
+        for folder in Path("/dev/shm").glob(f".kforge-{uid}-*"):
+            shutil.rmtree(folder)
+
+
 @pytest.fixture
 def victim(common: Path, installation: Path) -> User:
     return User(users.VICTIM, common, installation)

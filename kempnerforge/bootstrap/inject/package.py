@@ -12,6 +12,6 @@ def spec_of_package(name: str, path: str) -> "ModuleSpec | None":
     from importlib.util import spec_from_file_location
 
     start = os.path.join(path, "__init__.py")
-    if not os.path.isfile(start):
+    if not path or not os.path.isfile(start):
         return None
     return spec_from_file_location(name, start, submodule_search_locations=[path])

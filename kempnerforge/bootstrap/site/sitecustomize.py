@@ -105,6 +105,8 @@ def _code_of(name):
         import marshal
 
         return marshal.loads(package.code[name])  # noqa: S302 - see open_folder()
+    if not package.path:
+        raise OSError  # there is no source that nobody else could have written
     source = os.path.join(package.path, "bootstrap", "inject", name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
 
