@@ -54,6 +54,14 @@ def missing() -> list[str]:
     return [daemon for daemon in DAEMONS if shutil.which(daemon, path=_search_path()) is None]
 
 
+def installed_version() -> tuple[int, int]:
+    """The version of the Slurm that is installed here."""
+    # Of all its programs this one needs no slurm.conf for that.
+    said = subprocess.check_output(["slurmctld", "-V"], env={"PATH": _search_path()}, text=True)
+    year, month, *_ = re.findall(r"\d+", said)
+    return int(year), int(month)
+
+
 def _search_path() -> str:
     """PATH, and where the daemons are, also for who is not root."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -79,6 +87,7 @@ class Sandbox:
         work: A folder that every node sees, for scripts and logs. All commands run in it.
         environment: For commands: SLURM_CONF is set, and no inherited variable changes what Slurm does.
         guardian: The pid of the process above everything that the sandbox runs.
+        version: Slurm's, (24, 11) for instance.
         submitted: The ids of the jobs that sbatch() has submitted.
         private: Whether each node has its own /tmp, /var/tmp and /dev/shm. See node_folder().
 
@@ -91,6 +100,7 @@ class Sandbox:
     environment: dict[str, str]
     guardian: int
     private: bool
+    version: tuple[int, int]
 
     def __init__(
         self,
@@ -106,6 +116,7 @@ class Sandbox:
         shared: Sequence[Path] = SHARED,
         prepare: Sequence[Sequence[str]] = (),
     ) -> None:
+        self.version = installed_version()
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.submitted: list[int] = []
         self._cpus = cpus
@@ -337,12 +348,6 @@ class Sandbox:
             check=False,
         )
         return result.stdout.split("\n")[:-1] == [f"{node} idle" for node in self.nodes]
-
-    @property
-    def version(self) -> tuple[int, int]:
-        """Slurm's, (24, 11) for instance."""
-        year, month, *_ = re.findall(r"\d+", self.run("scontrol", "--version").stdout)
-        return int(year), int(month)
 
     # The daemons
 

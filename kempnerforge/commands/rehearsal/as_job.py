@@ -30,7 +30,7 @@ _CANCELLED_WITHIN = 90.0
 #: notice may come early.
 _MARGIN = 180.0
 #: Slurm's reason where a job's folder or log could not be opened on its node, among others.
-_NOT_LAUNCHED = "JobLaunchFailure"
+_NOT_LAUNCHED = ("JobLaunchFailure", "RaisedSignal:53")
 #: States of a job that holds its nodes or may get some.
 _ALIVE = tables.RUNNING_STATES | tables.WAITING_STATES | {"COMPLETING"}
 #: sbatch's options that the rehearsal itself needs, or that make of one job several, or none.
@@ -121,7 +121,7 @@ class AsJob:
                 raise self._not_seen()
             return False
         all_told = look(self.folder).over or error_of(self.log.text()) is not None
-        never_ran = self._reason == _NOT_LAUNCHED or self._was_cancelled_early
+        never_ran = self._reason.startswith(_NOT_LAUNCHED) or self._was_cancelled_early
         return all_told or never_ran or now - self._over_at > _SEEN_WITHIN
 
     @property
