@@ -130,34 +130,12 @@ def start(
     if where.place == "batch":
         end = None if facts.job is None else facts.job.end
         job_facts = place.facts_to_hand_down(where.job_id, end, facts.site.site, kills)
-    inject.protect_compiled_code()
-    meeting = _open_meeting(settings.embed, environment, poller, helpers, log)
     in_our_group = child.shares_our_terminal()
-
-    def spawn() -> child.Child:
-        return child.spawn(
-            settings.command,
-            inject.child_environment(environment, meeting.folder, meeting.site, job_facts),
-            own_group=not in_our_group,
-            death_signal=signal.SIGTERM,
-            umask=settings.umask,
-        )
-
     try:
-        try:
-            started = spawn()
-        except OSError as error:
-            if error.errno != errno.EMFILE or meeting.folder is None:
-                raise
-            # The run comes first: without a private folder there are descriptors enough.
-            meeting.close()
-            log.say("warning", f"{_NO_FOLDER} ({error.strerror})")
-            meeting = Meeting()
-            started = spawn()
+        started, meeting = _spawn(settings, environment, not in_our_group, job_facts, poller, helpers, log)
     except BaseException:
         if controller is not None:
             controller.close()
-        meeting.close()
         (report or Report(log, None)).close()
         reaping.reap_all()
         raise
@@ -192,6 +170,43 @@ def start(
     )
     _tell(attempt, environment)
     return attempt
+
+
+def _spawn(
+    settings: Settings,
+    environment: Mapping[str, str],
+    own_group: bool,
+    job_facts: str | None,
+    poller: select.poll,
+    helpers: set[int],
+    log: Log,
+) -> tuple[child.Child, Meeting]:
+    """Start the command where it and what is below it will meet us.
+
+    Raises:
+        child.CannotExecute: it is not there or not executable.
+        OSError: no process could be started.
+    """
+    inject.protect_compiled_code()
+    meeting = _open_meeting(settings.embed, environment, poller, helpers, log)
+    while True:
+        try:
+            started = child.spawn(
+                settings.command,
+                inject.child_environment(environment, meeting.folder, meeting.site, job_facts),
+                own_group=own_group,
+                death_signal=signal.SIGTERM,
+                umask=settings.umask,
+            )
+        except BaseException as error:
+            meeting.close()
+            if meeting.folder is None or not isinstance(error, OSError) or error.errno != errno.EMFILE:
+                raise
+            # The run comes first: without a private folder there are descriptors enough.
+            log.say("warning", f"{_NO_FOLDER} ({error.strerror})")
+            meeting = Meeting()
+        else:
+            return started, meeting
 
 
 def _open_meeting(

@@ -17,7 +17,7 @@ import pytest
 from tests.hostile.test_launcher_code import PAYLOAD
 from tests.hostile.users import User
 from tests.process.conftest import _default_signals, launch
-from tests.process.launch import KFORGE_RUN, Launch, program, status_of
+from tests.process.launch import KFORGE_RUN, Launch, program
 
 __all__ = ["_default_signals", "launch"]  # fixtures
 
@@ -200,16 +200,3 @@ def test_a_full_log_and_no_process_to_be_had(victim: User, common: Path) -> None
         victim.run(*victim.kforge_run, "-v", "sh", "-c", "exit 7", shell=f"ulimit -u 2; exec 2>{log}", status=7)
     finally:
         subprocess.run(["umount", full], check=True)
-
-
-def test_a_pause_between_fork_and_exec_of_scontrol_holds_up_nothing(launch: Launch) -> None:
-    """scontrol is started in the background: the loop waits for it as for everything else."""
-    variables = {"SLURM_JOB_ID": "123", "PATH": "/no/such/folder"}
-    run = launch.in_batch(*program("cooperate"), options=IN_3_S, variables=variables)
-    run.says("ready")
-    run.find_kforge_run()
-    run.logs("without it this job cannot be requeued")
-    assert status_of(run.pid)["State"].startswith("S")
-    run.send(signal.SIGUSR1)
-    run.says("stop", "SIGUSR1")
-    run.process.wait(30)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.hostile.users import User, become
 from tests.process.conftest import _default_signals, launch
-from tests.process.launch import KFORGE_RUN, Launch, program
+from tests.process.launch import Launch, program
+from tests.process.test_launcher_surroundings import HOSTILE_SCONTROL, batch
 
 __all__ = ["_default_signals", "launch"]  # fixtures
 
@@ -92,22 +93,9 @@ def test_an_odd_umask_leaves_nothing(launch: Launch, umask: str) -> None:
 
 def test_a_scontrol_that_leaves_daemons_does_not_make_the_end_late(launch: Launch) -> None:
     """A site's script: what it leaves behind is ended, and not waited for."""
-    bin_folder = launch.folder / "bin"
-    bin_folder.mkdir()
-    scontrol = bin_folder / "scontrol"
-    record = (
-        "JobId=123 JobName=x UserId=u(1) GroupId=u(1) JobState=RUNNING Reason=None Requeue=1 Restarts=0 "
-        "EndTime=Unknown SuspendTime=None Command=x WorkDir=/"
-    )
-    scontrol.write_text(
-        f"#!/bin/sh\nsleep 1000 >/dev/null 2>&1 &\nsetsid sleep 1001 >/dev/null 2>&1 &\necho '{record}'\n"
-    )
-    scontrol.chmod(0o755)
-    path = {"PATH": f"{bin_folder}:{launch.environment['PATH']}", "SLURM_JOB_ID": "123"}
-    run = launch.start(
-        ["slurmstepd: [123.batch]", "-c", '"$@"; exit $?', "sh", *KFORGE_RUN, "sh", "-c", "sleep 0.5; echo ran"],
-        variables=path,
-        executable="/bin/sh",
-    )
+    leave = "#!/bin/sh\nsleep 1000 >/dev/null 2>&1 &\nsetsid sleep 1001 >/dev/null 2>&1 &\n"
+    (launch.folder / "setsid").symlink_to("/usr/bin/setsid")
+    scontrol = HOSTILE_SCONTROL.replace("#!/bin/sh\n", leave).replace("setsid", str(launch.folder / "setsid"))
+    run = batch(launch, scontrol, "sh", "-c", "sleep 0.5; echo ran")
     run.says("ran")
     assert run.ends(0) < 5  # --term-grace is 10 s
