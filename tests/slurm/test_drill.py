@@ -72,7 +72,8 @@ def test_a_job_that_saves_passes_and_does_not_come_back(slurm: Sandbox, folder: 
     arguments = ("--lead", "20", "--checkpoint", "run.json", "--json", "--partition=main", "-J", "rehearsal")
     found = json.loads(drill(slurm, folder, 0, *arguments, "--", *training("run.json", "--save-seconds", "1")))
     assert found["verdict"] == "PASS"
-    assert 1 <= found["shutdown"]["saved"] <= found["shutdown"]["exit"] < 20
+    # The save takes 1 s; the program may have the notice from Slurm itself a moment before kforge-run has read its own.
+    assert 0.9 < found["shutdown"]["saved"] <= found["shutdown"]["exit"] < 20
     assert found["checkpoints"][0]["problem"] is None
     record = slurm.job(slurm.submitted[-1])
     assert (record["JobState"], record["ExitCode"], record["Restarts"]) == ("FAILED", "85:0", "0")
