@@ -25,7 +25,7 @@ _READY, _TOLD = b"kforge-notice: ready", b"kforge-notice: SIGTERM"
 #: POSIX: a signal with a trap interrupts `read`. bash, dash and busybox keep to it.
 _TASK = f'trap "echo {_TOLD.decode()}; exit 0" TERM; echo {_READY.decode()}; read -r _'
 #: Variables of the job or the user that would change what srun does (srun(1), "INPUT ENVIRONMENT VARIABLES") …
-_STEERING = ("SLURM", "SRUN_", "SBATCH_", "SALLOC_", "SPANK_", "PMI", "PYXIS_")
+_STEERING = ("SLURM", "_SLURM_", "SRUN_", "SBATCH_", "SALLOC_", "SPANK_", "PMI", "PYXIS_")
 #: … and those with which it finds the controller, is believed, and is known to belong to the job.
 _NEEDED = frozenset(
     {"SLURM_JOB_ID", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_SOCKET"}

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -77,7 +78,14 @@ def test_a_signal_to_the_steps_by_hand_is_no_notice(slurm: Sandbox) -> None:
     run.says("reason: preempted").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS * 2)
 
 
-def test_the_users_own_steps_start_beside_it_and_it_beside_them(slurm: Sandbox) -> None:
+@pytest.fixture
+def slurm_that_counts_memory() -> Iterator[Sandbox]:
+    with Sandbox(nodes=1, extra_conf="SelectTypeParameters=CR_CPU_Memory") as sandbox:
+        yield sandbox
+
+
+def test_the_users_own_steps_start_beside_it_and_it_beside_them(slurm_that_counts_memory: Sandbox) -> None:
+    slurm = slurm_that_counts_memory
     # All that the job has, or an error: nobody waits.
     everything = "srun --immediate=5 -n1 -c$SLURM_CPUS_ON_NODE --exact --mem=60G --gres=gpu:8"
     script_of_the_user = (
@@ -89,7 +97,7 @@ def test_the_users_own_steps_start_beside_it_and_it_beside_them(slurm: Sandbox) 
     batch = kforge_run("bash steps.sh", "--verbose").replace(
         "exec", "export SLURM_NTASKS=9 SRUN_CPUS_PER_TASK=64 SLURM_GPUS_PER_TASK=8\nexec"
     )
-    run = Run(slurm, batch.replace("exec kforge", "exec env kforge"), *PREEMPTIBLE, "--gres=gpu:8")
+    run = Run(slurm, batch, *PREEMPTIBLE, "--gres=gpu:8", "--mem=60G")
     first = listens(run)
     (slurm.work / f"listens-{run.job}").touch()
     run.says("alone")
