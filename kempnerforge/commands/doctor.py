@@ -213,6 +213,8 @@ def _remarks(cluster: Cluster) -> list[str]:
         remarks.append("Without --open-mode=append each attempt empties the log (JobFileAppend=0).")
     if cluster.kills_on_bad_exit:
         remarks.append("srun kills all tasks when one ends with an error (KillOnBadExit=1).")
+    if any(clusters.is_told_early(cluster, partition) for partition in cluster.partitions):
+        remarks.append("SIGTERM at once: kforge-run listens by a small step, kforge-notice.")
     if cluster.preemption == "qos":
         remarks.append("Who is preempted, and with what grace, is up to the QOS: sacctmgr show qos.")
     if cluster.requeue_exits:

@@ -1,4 +1,4 @@
-"""Processes that kforge-run starts itself: the training process, and scontrol."""
+"""Processes that kforge-run starts itself: the training process, scontrol and srun."""
 
 from __future__ import annotations
 
@@ -102,14 +102,15 @@ def spawn(
     return child
 
 
-def spawn_helper(command: list[str], environment: Mapping[str, str], output: int) -> Child:
+def spawn_helper(command: list[str], environment: Mapping[str, str], output: int, input_: int | None = None) -> Child:
     """Start a helper of ours, and do not wait until it has been executed: a folder in PATH may hang.
 
-    It has nothing to read, leads a group of its own, ignores the signals meant for the run, and dies with us. If it
-    cannot be executed its output says why, and it ends with NOT_EXECUTED.
+    It leads a group of its own, ignores the signals meant for the run, and dies with us. If it cannot be executed its
+    output says why, and it ends with NOT_EXECUTED.
 
     Args:
         output: descriptor for its standard output and error.
+        input_: descriptor for its standard input; None: it has nothing to read.
 
     Raises:
         OSError: fork(2) failed.
@@ -117,8 +118,8 @@ def spawn_helper(command: list[str], environment: Mapping[str, str], output: int
 
     def prepare() -> None:
         os.setpgid(0, 0)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for target, source in ((0, null), (1, output), (2, output)):
+        source_of_input = os.open(os.devnull, os.O_RDONLY) if input_ is None else input_
+        for target, source in ((0, source_of_input), (1, output), (2, output)):
             os.dup2(source, target)
         for signum in _SHIELDED_FROM:
             signal.signal(signum, signal.SIG_IGN)

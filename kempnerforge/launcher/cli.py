@@ -96,6 +96,12 @@ _EPILOG = (
     help="Requeue up to N times after a failure that no signal explains.",
 )
 @click.option(
+    "--early-notice/--no-early-notice",
+    default=True,
+    show_default=True,
+    help="Hear of a preemption when its grace begins, by a tiny step of the job, where that leaves more time to save.",
+)
+@click.option(
     "--embed/--no-embed",
     default=True,
     show_default=True,
@@ -127,6 +133,7 @@ def kforge_run(
     requeue: bool,
     max_requeues: int | None,
     retry_failures: int,
+    early_notice: bool,
     embed: bool,
     journal: str | None,
     command_in_journal: bool,
@@ -148,6 +155,7 @@ def kforge_run(
         requeue=requeue,
         max_requeues=max_requeues,
         retry_failures=retry_failures,
+        early_notice=early_notice,
         embed=embed,
         journal=journal or None,
         command_in_journal=command_in_journal,

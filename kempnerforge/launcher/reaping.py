@@ -28,6 +28,17 @@ def has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
+def wait_for(pid: int, patience: float) -> bool:
+    """Wait until a child that was not reaped yet has ended, but for a bounded time (s); return whether it has."""
+    until = time.monotonic() + patience
+    while not has_ended(pid):
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        signal.sigtimedwait({signal.SIGCHLD}, left)
+    return True
+
+
 def reap_all() -> None:
     """Reap our children, all of them killed, until there is none, but for one that hangs in the kernel."""
     until = time.monotonic() + _PATIENCE

@@ -44,6 +44,10 @@ _PLACES: Mapping[str, Place] = {"batch": "batch", "extern": "outside"}
 _SPOOLED_SCRIPT = re.compile(r"/job[0-9]+/slurm_script$")
 
 
+#: How Slurm prints a number that has no limit.
+UNLIMITED = 2**32 - 1
+
+
 class Identity(NamedTuple):
     """Where in Slurm this process is."""
 
@@ -123,6 +127,8 @@ class SiteFacts(NamedTuple):
 
     site: Site
     kill_on_bad_exit: bool
+    #: A preemption gives more time to whoever is told when its grace begins, as a job's steps are.
+    early_notice_helps: bool = False
 
 
 class NoScontrol(NamedTuple):
@@ -410,4 +416,25 @@ def parse_site(config: str, partition: str) -> SiteFacts:
     site = Site(
         float(kill_wait[1]) if kill_wait else defaults.kill_wait, float(grace[1]) if grace else defaults.grace_time
     )
-    return SiteFacts(site, bool(bad_exit and bad_exit[1] != "0"))
+    preemption = re.search(r"^PreemptType\s*=\s*preempt/(\w+)", config, re.MULTILINE)
+    modes = re.search(r"\bPreemptMode=(\S+)", partition) or re.search(r"^PreemptMode\s*=\s*(\S+)", config, re.MULTILINE)
+    by_partition = preemption is not None and preemption[1] == "partition_prio"
+    mode = preempted_by(modes[1] if modes else "")
+    helps = by_partition and early_notice_helps(mode, site.grace_time or 0, site.kill_wait)
+    return SiteFacts(site, bool(bad_exit and bad_exit[1] != "0"), helps)
+
+
+def preempted_by(mode: str) -> str:
+    """Return what a PreemptMode does to a job that makes way: REQUEUE, CANCEL, SUSPEND; empty: none has to."""
+    return next((name for name in ("REQUEUE", "CANCEL", "SUSPEND") if name in mode.upper()), "")
+
+
+def early_notice_helps(mode: str, grace: float, kill_wait: float) -> bool:
+    """Return whether a batch process that hears of a preemption when its grace begins has longer to save.
+
+    Args:
+        mode: see `preempted_by`.
+        grace: of the partition (s), if that is what counts and not the QOS's.
+        kill_wait: what the batch process has from its own SIGTERM on (s).
+    """
+    return mode in ("REQUEUE", "CANCEL") and kill_wait < grace < UNLIMITED

@@ -15,6 +15,7 @@ from ..bootstrap import contract
 from . import child, inject, libc, place, reaping, slurm, surroundings
 from .armed import ArmedProcesses
 from .control import Control
+from .early_notice import EarlyNotice
 from .journal import Journal, default_folder
 from .outer import Outer
 from .output import Log
@@ -76,6 +77,8 @@ class Attempt(NamedTuple):
     in_our_group: bool
     #: None: not a batch process, so Slurm is not asked.
     controller: slurm.Controller | None
+    #: None: nobody should listen for us, or the tasks of the command, an srun, are told themselves.
+    early_notice: EarlyNotice | None
     meeting: Meeting
     #: None: no kforge-run above this one can be reached.
     outer: Outer | None
@@ -155,6 +158,9 @@ def start(
     )
     site, end = (where.outer.site, where.outer.end) if where.outer else (facts.site.site, None)
     policy = Policy(rules, site, end)
+    early_notice = None
+    if controller is not None and settings.early_notice and not is_srun:
+        early_notice = EarlyNotice(where.job_id, environment, poller, helpers)
     attempt = Attempt(
         settings,
         helpers,
@@ -162,6 +168,7 @@ def start(
         started,
         in_our_group,
         controller,
+        early_notice,
         meeting,
         _register_above(where),
         report,

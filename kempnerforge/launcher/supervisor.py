@@ -73,6 +73,7 @@ class Supervisor:
         self._armed = attempt.meeting.armed
         self._folder = attempt.meeting.folder
         self._controller = attempt.controller
+        self._early_notice = attempt.early_notice
         self._report = attempt.report
         folder_writer = self._folder.writer if self._folder is not None else None
         self._writers = [*attempt.report.writers(), *([folder_writer] if folder_writer is not None else [])]
@@ -147,9 +148,11 @@ class Supervisor:
         yield from self._reports()
         yield from self._armed_news()
         yield from self._signalled()
+        if self._early_notice is not None:
+            yield from self._early_notice.news()
         if self._controller is not None:
-            early, self._answered = self._answered, []
-            yield from self._answers(early)
+            before, self._answered = self._answered, []
+            yield from self._answers(before)
             self._controller.read()
         for writer in self._writers:
             writer.read()
@@ -215,10 +218,15 @@ class Supervisor:
             yield from self._reports()
             yield from self._armed_news()
             self._child.reap()
+            if self._early_notice is not None:
+                self._early_notice.end()
             assert self._child.status is not None
             yield words.ChildExited(self._child.status, self._tree.is_empty())
         elif any(writer.ended(pid) for writer in self._writers):
             pass
+        elif self._early_notice is not None and self._early_notice.owns(pid):
+            yield from self._early_notice.ended()
+            self._say_why_nobody_listens()
         elif self._controller is not None and pid in self._attempt.helpers:
             yield from self._answers(self._controller.ended(pid))
         else:
@@ -268,6 +276,8 @@ class Supervisor:
             self._site = answer.site
             if self._controller is not None and self._time_to_stop() > answer.site.kill_wait:
                 self._controller.ask_script()
+            if answer.early_notice_helps:
+                self._listen()
             return words.SiteRead(answer.site)
         if isinstance(answer, slurm.BatchScript):
             self._report.warn(surroundings.lead_warning(self._time_to_stop(), self._site.kill_wait, answer.text))
@@ -284,6 +294,18 @@ class Supervisor:
                 surroundings.not_requeueable_warning(answer.job.requeueable, self._attempt.settings.requeue)
             )
         return answer
+
+    def _listen(self) -> None:
+        """Have our own small step listen for a preemption, unless there is nothing left to stop."""
+        if self._early_notice is not None and self._child.status is None:
+            self._early_notice.listen()
+            self._say_why_nobody_listens()
+
+    def _say_why_nobody_listens(self) -> None:
+        # When the job is about to end, no step can be had, and none is needed.
+        if self._early_notice is not None and self._early_notice.trouble is not None and self._policy.deadline is None:
+            why = self._early_notice.trouble
+            self._report.warn(f"a preemption is noticed only when its grace is over: no step can be started ({why})")
 
     def _time_to_stop(self) -> float:
         """Return how long stopping may take, by the user's word and by the last attempt (s)."""
@@ -316,6 +338,8 @@ class Supervisor:
         elif isinstance(action, words.AskSlurm):
             if self._controller is not None:
                 self._controller.ask_job()
+        elif isinstance(action, words.Listen):
+            self._listen()
         elif isinstance(action, words.Requeue):
             if self._controller is not None:
                 self._controller.requeue(action.job_id)
@@ -372,6 +396,8 @@ class Supervisor:
             for pid in reaping.ended_children():
                 if pid == self._child.pid:
                     self._child.reap()
+                elif self._early_notice is not None and self._early_notice.owns(pid):
+                    list(self._early_notice.ended())
                 elif not any(writer.ended(pid) for writer in self._writers):
                     os.waitpid(pid, 0)
         self._tree.kill()
@@ -383,6 +409,8 @@ class Supervisor:
         """Leave nothing behind, and name what could not be ended."""
         if self._controller is not None:
             self._controller.close()
+        if self._early_notice is not None:
+            self._early_notice.close()
         if not self._tree.is_empty():
             for survivor in self._tree.survivors():
                 self._report.say("warning", f"could not be killed: {survivor}")

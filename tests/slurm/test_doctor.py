@@ -35,7 +35,7 @@ def test_what_each_event_means_on_this_cluster(slurm: Sandbox) -> None:
     assert "scancel JOB SIGTERM +8 s nobody" in lines
     at = lines.index("in partition preemptible no time limit, 01:00:00 if none is asked")
     assert lines[at + 1 : at + 3] == [
-        "preempted SIGTERM, after 20 s +8 s Slurm",
+        "preempted SIGTERM at once +20 s kforge-run",
         "the tasks of an srun SIGTERM at once +28 s Slurm",
     ]
     assert lines[lines.index("in partition urgent no time limit, 01:00:00 if none is asked") + 1] == "never preempted"

@@ -15,6 +15,8 @@ from tests.slurm.runs import Run, kforge_run, training
 from tests.slurm.sandbox import Sandbox
 
 PREEMPTIBLE = ("--partition=preemptible", "--time=60", "--signal=B:USR1@30")
+#: These tests say themselves when kforge-run is told.
+UNTOLD = "--no-early-notice"
 #: Steps of 0.2 s: as long as it takes to preempt it in its first seconds.
 STEPS = 60
 #: Long enough that nobody takes a person's requeue for Slurm's own (s).
@@ -22,7 +24,7 @@ LATER = 17
 
 
 def notice_of_preemption(run: Run) -> None:
-    """Wait until the grace has begun, and tell kforge-run, as a step's early notice would."""
+    """Wait until the grace has begun, and tell kforge-run, as its early notice would."""
     slurm = run.slurm
     slurm.preempt(run.job)
     slurm.wait_for("the preemption", lambda: run.record.get("PreemptTime", "None") != "None")
@@ -41,7 +43,7 @@ def finishes(run: Run, *, restarts: int) -> None:
 
 
 def test_preempted_in_an_earlier_attempt(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS)), *PREEMPTIBLE).says("step 3 ")
+    run = Run(slurm, kforge_run(training(STEPS), UNTOLD), *PREEMPTIBLE).says("step 3 ")
     dependant = waits_for(run)
     notice_of_preemption(run)
     run.says("reason: preempted")
@@ -51,7 +53,7 @@ def test_preempted_in_an_earlier_attempt(slurm: Sandbox) -> None:
 
 
 def test_completes_within_the_grace(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS)), *PREEMPTIBLE).says("step 3 ")
+    run = Run(slurm, kforge_run(training(STEPS), UNTOLD), *PREEMPTIBLE).says("step 3 ")
     dependant = waits_for(run)
     slurm.preempt(run.job)
     run.says(f"finished at step {STEPS}")

@@ -102,7 +102,9 @@ def test_a_dataloader_with_workers_at_the_time_limit(slurm: Sandbox) -> None:
 
 @needs("torch")
 def test_a_dataloader_with_workers_under_preemption(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(python("dataloader.py", STEPS * 4)), "--partition=preemptible", "--time=10")
+    # Without an early notice: when the grace is over Slurm signals every process of the job.
+    batch = kforge_run(python("dataloader.py", STEPS * 4), "--no-early-notice")
+    run = Run(slurm, batch, "--partition=preemptible", "--time=10")
     slurm.preempt(run.says("step 3 ").job)
     run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS * 4)
 

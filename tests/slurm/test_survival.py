@@ -35,7 +35,8 @@ def test_time_limit_without_any_signal_before_it(slurm: Sandbox) -> None:
 
 
 def test_preemption_when_its_grace_is_over(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS * 4)), "--partition=preemptible", "--time=10").says("step 3 ")
+    batch = kforge_run(training(STEPS * 4), "--no-early-notice")
+    run = Run(slurm, batch, "--partition=preemptible", "--time=10").says("step 3 ")
     slurm.preempt(run.job)
     # Slurm tells the batch process only when it kills, and requeues it itself.
     run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS * 4)
@@ -60,7 +61,8 @@ def test_preemption_with_the_user_signal_sent(slurm_that_sends_the_user_signal: 
 
 
 def test_preemption_that_ends_the_job_for_good_is_requeued(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS * 4)), "--partition=preemptible-cancel", "--time=10").says("step 3 ")
+    batch = kforge_run(training(STEPS * 4), "--no-early-notice")
+    run = Run(slurm, batch, "--partition=preemptible-cancel", "--time=10").says("step 3 ")
     slurm.preempt(run.job)
     # 24.11 keeps the mark of a preemption through our requeue. Nobody can take it off, and it names the end.
     state = "PREEMPTED" if slurm.version == (24, 11) else "COMPLETED"
@@ -70,7 +72,8 @@ def test_preemption_that_ends_the_job_for_good_is_requeued(slurm: Sandbox) -> No
 
 
 def test_cancelled_in_the_grace_of_a_preemption(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS * 2)), "--partition=preemptible-cancel", "--time=10").says("step 3 ")
+    batch = kforge_run(training(STEPS * 2), "--no-early-notice")
+    run = Run(slurm, batch, "--partition=preemptible-cancel", "--time=10").says("step 3 ")
     slurm.preempt(run.job)
     # Within its first second nobody could tell a person's scancel from Slurm's own end of the job.
     since = slurm.wait_for("the preemption", lambda: run.record.get("PreemptTime", "None").replace("None", ""))

@@ -80,6 +80,7 @@ def test_only_the_supervisor_knows_all_rooms() -> None:
         "child",
         "control",
         "delivery",
+        "early_notice",
         "inject",
         "journal",
         "outer",

@@ -69,8 +69,12 @@ def test_who_requeues_after_each_event() -> None:
 
 def test_a_preemption_with_a_grace() -> None:
     batch, tasks = preemption(parse(grace=60))
-    assert batch == Event("preempted", "SIGTERM, after 60 s", 30, "Slurm")
+    assert batch == Event("preempted", "SIGTERM at once", 60, "kforge-run")
     assert (tasks.notice, tasks.seconds) == ("SIGTERM at once", 90)
+
+
+def test_a_preemption_with_a_grace_that_is_no_longer_than_the_batch_process_has_anyway() -> None:
+    assert preemption(parse(grace=30))[0] == Event("preempted", "SIGTERM, after 30 s", 30, "Slurm")
 
 
 def test_a_preemption_without_a_grace() -> None:
@@ -101,6 +105,7 @@ def test_no_preemption(mode: str, kind: str) -> None:
 
 def test_a_preemption_by_qos_follows_the_cluster() -> None:
     assert preemption(parse(mode="OFF", preemption="qos"))[0].requeued_by == "Slurm"
+    assert preemption(parse(mode="OFF", preemption="qos", grace=60))[0].notice == "SIGTERM, after 60 s"
 
 
 def test_answers_of_an_unknown_slurm_give_its_defaults() -> None:

@@ -27,6 +27,7 @@ from kempnerforge.launcher.policy.words import (
     Job,
     JobRead,
     Kill,
+    Listen,
     MoreTime,
     Polled,
     Record,
@@ -38,6 +39,7 @@ from kempnerforge.launcher.policy.words import (
     Signalled,
     Site,
     SiteRead,
+    StepEnded,
     Tell,
     Terminate,
     TimePassed,
@@ -221,6 +223,81 @@ def test_a_preemption_that_only_the_step_was_told_of() -> None:
     story = Story(Rules("batch", child_is_srun=True)).happens(JobRead(RUNNING), ChildExited(85, True))
     story.happens(JobRead(RUNNING._replace(preempted_at=START, end=START + 20)))
     assert story.done(Requeue)
+
+
+PREEMPTED = RUNNING._replace(preempted_at=START, end=START + 20, submitted=START - 60)
+
+
+def test_the_end_of_our_step_is_a_preemptions_notice() -> None:
+    story = Story().happens(JobRead(RUNNING), StepEnded())
+    assert story.done(AskSlurm) and not story.done(Deliver), "it may have been a person's scancel"
+    story.happens(JobRead(PREEMPTED))
+    assert story.done(Deliver) == [Deliver(SIGTERM)]
+    assert "reason: preempted" in story.said and "20 s left to save, end and requeue" in story.said
+    assert story.policy.deadline == START + 20
+    assert len(story.done(AskSlurm)) == 1, "the reason is known"
+    # When the grace is over, the batch process is told as well. That does not give it more time.
+    story.happens(signalled(SIGTERM), JobRead(REQUEUED), at=19)
+    assert story.policy.deadline == START + 20 and len(story.done(Deliver)) == 1
+    story.happens(ChildExited(0, True), at=19.5)
+    assert "Slurm requeues it already" not in story.said
+    story.happens(JobRead(REQUEUED))
+    assert "Slurm requeues it already" in story.said and not story.done(Requeue)
+
+
+def test_a_preempted_run_that_has_saved_in_its_grace_is_requeued() -> None:
+    story = Story().happens(JobRead(RUNNING), StepEnded(), JobRead(PREEMPTED)).happens(ChildExited(0, True), at=12)
+    story.happens(JobRead(PREEMPTED))
+    assert story.done(Requeue)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [RUNNING, PREEMPTED._replace(preempted_at=START - 100), RUNNING._replace(state="SUSPENDED")],
+    ids=["running", "preempted in an earlier attempt", "suspended"],
+)
+def test_our_step_ended_by_hand_is_no_notice(read: Job) -> None:
+    story = Story().happens(JobRead(RUNNING), StepEnded(), JobRead(read))
+    assert story.done(Listen) and story.policy.deadline is None
+    story.happens(JobRead(PREEMPTED), at=2)
+    assert not story.done(Deliver), "nobody has told anything"
+    story.happens(StepEnded(), JobRead(read), at=4)
+    assert len(story.done(Listen)) == 1, "once more is enough"
+    assert "a preemption is noticed only when its grace is over" in story.said
+
+
+def test_our_step_ended_with_the_job_is_not_started_again() -> None:
+    story = Story().happens(JobRead(RUNNING), StepEnded(), JobRead(CANCELLED))
+    assert not story.done(Listen) and not story.done(Deliver)
+    story.happens(signalled(SIGTERM), JobRead(CANCELLED))
+    assert "reason: cancelled" in story.said
+
+
+def test_our_step_ended_while_slurm_does_not_answer() -> None:
+    story = Story().happens(JobRead(RUNNING), SiteRead(SITE), StepEnded(), JobRead(None, "timed out")).passes(1.1)
+    assert len(story.done(AskSlurm)) == 2
+    story.happens(JobRead(PREEMPTED))
+    assert story.done(Deliver)
+
+
+def test_our_step_ended_and_slurm_never_answers() -> None:
+    story = Story().happens(JobRead(RUNNING), SiteRead(SITE), StepEnded())
+    for _second in range(30):
+        story.happens(JobRead(None, "timed out")).passes(1)
+    assert len(story.done(AskSlurm)) < 25 and not story.done(Deliver)
+
+
+def test_a_preemption_after_a_notice_by_hand_brings_the_deadline_nearer() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=None)))
+    assert story.policy.deadline == START + 600
+    story.happens(StepEnded(), JobRead(PREEMPTED._replace(preempted_at=START + 60, end=START + 80)), at=60)
+    assert story.policy.deadline == START + 80 and len(story.done(Deliver)) == 1
+
+
+def test_our_step_ends_with_the_run() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(0, True))
+    asked = len(story.done(AskSlurm))
+    assert len(story.happens(StepEnded()).done(AskSlurm)) == asked
 
 
 def test_more_time_is_granted_within_the_deadline() -> None:
@@ -417,6 +494,7 @@ any_event = st.one_of(
     st.builds(MoreTime, st.just(5), st.floats(0, 1000)),
     st.builds(ChildExited, st.sampled_from([0, 1, 85, -9, -15]), st.booleans()),
     st.just(TreeEmpty()),
+    st.just(StepEnded()),
     st.builds(SiteRead, st.builds(Site, st.floats(1, 60), st.floats(0, 60))),
     st.builds(JobRead, st.none() | job_records, st.just("")),
     st.builds(RequeueAnswered, st.booleans(), st.booleans(), st.just("")),
@@ -455,7 +533,7 @@ def test_in_any_story(rules: Rules, events: list[tuple[words.Event, float]]) -> 
             known_deadline = math.inf
         for action in policy.handle(event, now):
             assert exits == 0, "nothing happens after the end"
-            signalled_at_all |= isinstance(event, Signalled)
+            signalled_at_all |= isinstance(event, Signalled) or isinstance(action, Deliver)
             if isinstance(action, (Kill, Terminate)):
                 # never a kill before a delivery, but to sweep what a child left behind
                 assert signalled_at_all or exited

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kempnerforge.launcher import surroundings
+from kempnerforge.launcher.early_notice import srun_environment
 from kempnerforge.launcher.policy.words import Site
 from kempnerforge.launcher.slurm import kills_on_bad_exit, parse_site, requeue_id_by_environment
 
@@ -15,6 +16,32 @@ def test_site() -> None:
     assert (facts.site, facts.kill_on_bad_exit) == (Site(45, 120), True)
     assert parse_site("", "").site == Site()
     assert not parse_site("KillOnBadExit = 0\n", "").kill_on_bad_exit
+
+
+@pytest.mark.parametrize(
+    ("preemption", "partition", "helps"),
+    [
+        ("partition_prio", "GraceTime=120 PreemptMode=REQUEUE", True),
+        ("partition_prio", "GraceTime=120 PreemptMode=CANCEL", True),
+        ("partition_prio", "GraceTime=120", True),  # as the cluster's
+        ("partition_prio", "GraceTime=120 PreemptMode=GANG,SUSPEND", False),
+        ("partition_prio", "GraceTime=120 PreemptMode=OFF", False),
+        ("partition_prio", "GraceTime=30 PreemptMode=REQUEUE", False),
+        ("partition_prio", "GraceTime=4294967295 PreemptMode=REQUEUE", False),
+        ("partition_prio", "", False),
+        ("qos", "GraceTime=120 PreemptMode=REQUEUE", False),
+        ("none", "GraceTime=120 PreemptMode=REQUEUE", False),
+    ],
+)
+def test_where_an_early_notice_helps(preemption: str, partition: str, helps: bool) -> None:
+    config = f"KillWait = 30 sec\nPreemptMode             = REQUEUE\nPreemptType             = preempt/{preemption}\n"
+    assert parse_site(config, f"PartitionName=p {partition}").early_notice_helps is helps
+
+
+def test_the_step_that_listens_is_asked_for_by_nobody_else() -> None:
+    theirs = {"SLURM_NTASKS": "8", "SRUN_CPUS_PER_TASK": "4", "SLURM_GPUS": "2", "SLURM_SPANK__OPTION": "x"}
+    ours = {"PATH": "/bin", "LD_LIBRARY_PATH": "/opt", "SLURM_CONF": "/etc/slurm.conf"}
+    assert srun_environment({**theirs, **ours}) == ours
 
 
 @pytest.mark.parametrize(

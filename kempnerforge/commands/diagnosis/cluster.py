@@ -11,8 +11,6 @@ from ...launcher import slurm
 from ...launcher.policy.tables import MANUAL_WINDOW, REQUEUE_GAP
 from .. import slurm_commands
 
-#: How Slurm prints what has no limit: 2^32 - 1.
-_UNLIMITED = "4294967295"
 #: After a requeue a job waits for its old credential to expire: AuthInfo=cred_expire, 120 s unless set (s).
 _CREDENTIAL_EXPIRES = 120.0
 
@@ -140,12 +138,11 @@ def _partition(line: str, cluster_mode: str, preemption: str) -> Partition:
     mode = fields.get("PreemptMode", cluster_mode).upper()
     # By QOS every partition's jobs can be preempted, as the QOS of a job says.
     mode = cluster_mode if preemption == "qos" else mode
-    by = next((name for name in ("REQUEUE", "CANCEL", "SUSPEND") if name in mode), "")
-    grace = fields.get("GraceTime", "0").replace(_UNLIMITED, "UNLIMITED")
+    grace = fields.get("GraceTime", "0").replace(str(slurm.UNLIMITED), "UNLIMITED")
     return Partition(
         name=fields["PartitionName"],
         is_default=fields.get("Default") == "YES",
-        preempted_by="" if preemption == "none" else by,
+        preempted_by="" if preemption == "none" else slurm.preempted_by(mode),
         grace=float(grace) if grace.isdecimal() else math.inf,
         longest=fields.get("MaxTime", "UNLIMITED"),
         usual=fields.get("DefaultTime", "NONE"),
@@ -175,6 +172,13 @@ def events_everywhere(cluster: Cluster, lead: int) -> list[Event]:
     ]
 
 
+def is_told_early(cluster: Cluster, partition: Partition) -> bool:
+    """Return whether kforge-run has a step of its own listen for a preemption in a partition."""
+    # By QOS nobody knows beforehand what grace a job has.
+    by_partition = cluster.preemption == "partition_prio"
+    return by_partition and slurm.early_notice_helps(partition.preempted_by, partition.grace, cluster.kill_wait)
+
+
 def preemption_in(cluster: Cluster, partition: Partition) -> list[Event]:
     """Return what a preemption means in a partition; nothing: there is none (slurm-facts, "Who receives what")."""
     grace, kill_wait = partition.grace, cluster.kill_wait
@@ -187,6 +191,9 @@ def preemption_in(cluster: Cluster, partition: Partition) -> list[Event]:
         return [Event("preempted", "none: as long as it likes", None, "")]
     requeued_by = back[partition.preempted_by]
     batch = Event("preempted", f"SIGTERM, after {grace:.0f} s" if grace else "SIGTERM", kill_wait, requeued_by)
+    if is_told_early(cluster, partition):
+        # Within the grace it ends, and has to requeue itself.
+        batch = Event("preempted", "SIGTERM at once", grace, "kforge-run")
     if cluster.sends_user_signal:
         batch = Event("preempted, with --signal=B:USR1", "SIGUSR1 at once", grace + kill_wait, requeued_by)
     tasks = Event("  the tasks of an srun", "SIGTERM at once", grace + kill_wait, requeued_by)

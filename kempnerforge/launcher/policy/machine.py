@@ -34,6 +34,7 @@ from .words import (
     Job,
     JobRead,
     Kill,
+    Listen,
     MoreTime,
     Outcome,
     Polled,
@@ -47,6 +48,7 @@ from .words import (
     Signalled,
     Site,
     SiteRead,
+    StepEnded,
     Tell,
     Terminate,
     TimePassed,
@@ -62,6 +64,8 @@ ARMED_REPEAT = 0.1
 NOTICE_FOLLOWS = 1.0
 #: How often Slurm is asked again when it did not answer (s).
 ASK_AGAIN = 1.0
+#: How often our own small step is started once more.
+LISTEN_AGAIN = 1
 #: How often Slurm is asked again for the job's facts while nothing presses (s).
 FACTS_AGAIN = 30.0
 #: How long the stages wait after a suspension for Slurm to tell the new end (s).
@@ -140,6 +144,9 @@ class Policy:
         self._was_delivered = False
         self._said_no_answer = False
         self._asked_at = self._said_term_at = -math.inf
+        #: When our own small step ended, and Slurm has not told why; None: it has, or the step listens.
+        self._step_ended_at: float | None = None
+        self._listens_left = LISTEN_AGAIN
         self._tries = 0
         #: What is due next, by name: the only place where a future time is kept.
         self._alarms: dict[Alarm, float] = {}
@@ -177,6 +184,8 @@ class Policy:
             return []
         if isinstance(event, JobRead):
             return self._job_read(event, now)
+        if isinstance(event, StepEnded):
+            return self._step_ended(now)
         if isinstance(event, RequeueAnswered):
             return self._requeue_answered(event, now)
         if isinstance(event, ChildExited):
@@ -219,10 +228,16 @@ class Policy:
         self._said_term_at = now
         return [*said, *self._understand(now), *self._plan(now)]
 
-    def _first_notice(self, event: Signalled, now: float) -> list[Action]:
+    def _first_notice(self, event: Signalled, now: float, reason: Reason | None = None) -> list[Action]:
+        """Begin a shutdown.
+
+        Args:
+            reason: as Slurm has said just now of a signal that only the job's steps got; None: it came to us.
+        """
         signum, name = event.signum, Signals(event.signum).name
-        self._still_runs = False
-        term = now if signum == SIGTERM else None
+        self._still_runs = reason is not None
+        # Of the time between Slurm's own SIGTERM to us and its SIGKILL, nothing has passed yet.
+        term = now if signum == SIGTERM and reason is None else None
         # Ctrl-C is a word between a person and the program: no window opens, nothing is killed for it.
         window = signum != SIGINT or not event.child_has_it or self._rules.timeout is not None
         self._notice = tables.Notice(signum, event.sender, now, event.child_alive, window, term, term)
@@ -238,12 +253,43 @@ class Policy:
             handed_on = [Deliver(signum)] if somebody and self._phase in UNSAVED else []
         if self._phase in UNSAVED and window:
             self._alarms["progress"] = now + PROGRESS_EVERY
-        understood = self._understand(now)
+        understood = self._understand(now) if reason is None else self._set_reason(reason)
         plan = self._plan(now)
         # The signal before the message: told first, a quick program has saved, finished and put its handlers back
         # when the signal comes, and dies of it.
         told = [action for action in plan if isinstance(action, Tell)]
         return [*handed_on, *told, *said, *understood, *(action for action in plan if action not in told)]
+
+    def _step_ended(self, now: float) -> list[Action]:
+        """Have Slurm asked why: at a preemption all steps get SIGTERM, but by a person's scancel, too."""
+        notice = self._notice
+        if self._phase not in UNSAVED:
+            return []
+        if notice is None or notice.signum == SIGINT:
+            self._step_ended_at = now
+        elif notice.last_term is not None:
+            return []  # it came to us as well, and Slurm was asked
+        return self._ask(now)
+
+    def _explain_step(self, read: JobRead, now: float) -> list[Action]:
+        """Take the end of our own small step for a notice, if Slurm says that the job is being preempted."""
+        assert self._step_ended_at is not None
+        if read.job is None and not read.answered and now < self._step_ended_at + (self._known.grace_time or 0):
+            self._alarms["ask"] = now + ASK_AGAIN
+            return []
+        self._step_ended_at = None
+        if read.job is None:
+            return []
+        if tables.in_grace(read.job):
+            told = Signalled(SIGTERM, "slurmstepd, to the job's steps", False, self._phase == "run")
+            return self._first_notice(told, now, "preempted")
+        if read.job.state not in tables.RUNNING_STATES:
+            return []  # whatever ends the job is told to us as well
+        self._listens_left -= 1
+        told_by = "kforge-notice, a step of kforge-run's, was ended by hand: "
+        if self._listens_left >= 0:
+            return [Say("detail", f"{told_by}it is started once more"), Listen()]
+        return [Say("warning", f"{told_by}a preemption is noticed only when its grace is over")]
 
     def _forward(self, event: Signalled) -> list[Action]:
         name = name_of(event.signum)
@@ -300,7 +346,7 @@ class Policy:
             # Without it a cancellation cannot be told later from a requeue, or from the time limit.
             self._alarms["ask"] = now + FACTS_AGAIN
         if notice is None or notice.signum == SIGINT:
-            return []
+            return [] if self._step_ended_at is None or self._phase not in UNSAVED else self._explain_step(event, now)
         if job is None:
             self._alarms["ask"] = now + ASK_AGAIN
             if self._reason is not None:

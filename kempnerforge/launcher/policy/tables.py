@@ -108,6 +108,13 @@ def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
     return "cancelled"
 
 
+def in_grace(job: Job) -> bool:
+    """Return whether the grace of a preemption runs, of this attempt: the time of an earlier one may be kept."""
+    if job.state not in RUNNING_STATES or job.preempted_at is None:
+        return False
+    return job.submitted is None or job.preempted_at > job.submitted
+
+
 class Notice(NamedTuple):
     """What told us to stop."""
 

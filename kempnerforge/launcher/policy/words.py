@@ -195,6 +195,10 @@ class RequeueAnswered(NamedTuple):
     text: str
 
 
+class StepEnded(NamedTuple):
+    """Our own small step has ended (`early_notice`), as all steps do when a preemption's grace begins, or by hand."""
+
+
 class TimePassed(NamedTuple):
     """Nothing happened, but something may be due."""
 
@@ -215,6 +219,7 @@ Event = (
     | HistoryRead
     | JobRead
     | RequeueAnswered
+    | StepEnded
     | TimePassed
 )
 
@@ -246,6 +251,10 @@ class Tell(NamedTuple):
 
 class AskSlurm(NamedTuple):
     """Read the job's record."""
+
+
+class Listen(NamedTuple):
+    """Start our own small step once more: it was not for a preemption that it has ended."""
 
 
 class DumpStacks(NamedTuple):
@@ -280,4 +289,4 @@ class Exit(NamedTuple):
     status: int
 
 
-Action = Deliver | Forward | Tell | AskSlurm | DumpStacks | Terminate | Kill | Requeue | Say | Record | Exit
+Action = Deliver | Forward | Tell | AskSlurm | Listen | DumpStacks | Terminate | Kill | Requeue | Say | Record | Exit
