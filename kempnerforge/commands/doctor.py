@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..launcher.journal import default_folder
+from ..launcher.policy.words import CHECKPOINTED_STATUS
 from . import files, journals, sbatch_arguments, slurm_commands
 from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters
@@ -219,6 +220,11 @@ def _remarks(cluster: Cluster) -> list[str]:
         remarks.append("Who is preempted, and with what grace, is up to the QOS: sacctmgr show qos.")
     if cluster.requeue_exits:
         remarks.append(f"Slurm requeues by itself after these exit statuses: {cluster.requeue_exits}.")
+    if cluster.checkpointed_status != CHECKPOINTED_STATUS:
+        instead = f"{cluster.checkpointed_status} instead of {CHECKPOINTED_STATUS}"
+        remarks.append(f"So kforge-run ends with {instead} when it has checkpointed and does not requeue.")
+    times = f"After {cluster.most_requeues} requeues of its own (MaxBatchRequeue) Slurm holds a job"
+    remarks.append(f"{times}; those by kforge-run do not count.")
     return remarks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from ..launcher.job_record import Record
 from . import slurm_commands
 from .diagnosis import cluster
 from .journals import Journal
@@ -12,6 +13,8 @@ from .trouble import Trouble
 
 #: For all questions together (s): the report is worth reading without an answer.
 _PATIENCE = 5.0
+#: What is said of a job that Slurm could not start, and holds.
+LAUNCH_FAILED = "launch failed, held: scontrol release JOB"
 
 
 def states(journals: Iterable[Journal]) -> dict[str, str]:
@@ -30,10 +33,16 @@ def states(journals: Iterable[Journal]) -> dict[str, str]:
         for journal in wanted:
             if journal.cluster.lower() == name.lower():
                 _answer, records = slurm_commands.job_records(journal.job, patience=_left(until))
-                found.update((one.job_id, one.fields["JobState"]) for one in records if one.job_id == journal.job)
+                found.update((one.job_id, _state(one)) for one in records if one.job_id == journal.job)
     except Trouble:
         pass  # no answer: what was found so far is true all the same
     return found
+
+
+def _state(record: Record) -> str:
+    """Return a job's state; one that Slurm cannot start and holds does not wait for its turn."""
+    held = slurm_commands.could_not_be_launched(record.fields.get("Reason", ""))
+    return LAUNCH_FAILED if held else record.fields["JobState"]
 
 
 def without_journal(job: str) -> tuple[str, str] | None:

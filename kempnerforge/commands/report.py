@@ -13,7 +13,7 @@ import click
 
 from ..launcher.journal import default_folder
 from ..launcher.policy.tables import RUNNING_STATES
-from . import files, job_state, journals
+from . import files, job_state, journals, slurm_commands
 from .journals import Journal
 from .screen import echo, echo_json, paint
 from .timeline import answer, page, story, text, wording
@@ -140,6 +140,8 @@ def _no_journal(folder: str, job: str) -> Trouble:
     if told is None:
         return Trouble(problem, "kforge report shows the jobs that have one; --journal DIR looks elsewhere")
     state, log = told
+    if slurm_commands.could_not_be_launched(state.partition("(")[2]):
+        return Trouble(f"{problem}: Slurm says {state}", f"it could not be started; then: scontrol release {job}")
     if state.startswith(("PENDING", "CONFIGURING")):
         return Trouble(f"{problem}: Slurm says {state}", "it has not started yet")
     return Trouble(f"{problem}: Slurm says {state}", f"kforge-run did not start anything; the log is {log}")

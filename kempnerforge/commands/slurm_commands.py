@@ -195,6 +195,15 @@ def hint_for(refusal: str) -> str:
     return "no GPUs here? --gpus-per-node=0" if "(gres)" in refusal else ""
 
 
+def could_not_be_launched(reason: str) -> bool:
+    """Return whether a job waits because Slurm could not start it on its node, and holds it.
+
+    Args:
+        reason: Slurm's; squeue and scontrol join its words differently.
+    """
+    return reason.replace("_", " ").startswith("launch failed requeued held")
+
+
 def log_of(job: str) -> str:
     """Return where a job's log will be, with `%a` for the number of an array's task."""
     return log_in(ask("show", "job", job)).replace(_NO_TASK, "%a")

@@ -15,8 +15,9 @@ from ..bootstrap import contract
 from . import pidfd, tree
 from .policy.words import Armed, Gone
 
-#: Read from the FIFO before the loop has its turn again (bytes): some 80 lines.
-_MOST_AT_A_TIME = 2048
+#: Read from the FIFO before the loop has its turn again (bytes): all that there is room for in it (pipe(7)), because
+#: whoever was armed before a notice was sent is to be known before it is delivered.
+_MOST_AT_A_TIME = 1 << 16
 
 
 class ArmedProcess:

@@ -121,7 +121,7 @@ def parse(answer: str, job_id: str, seal: str, epoch_offset: float) -> Job:
             preempted_at=None if preempted is None else preempted - epoch_offset,
             timed_out=fields.get("Reason") == "TimeLimit",
             suspended=_time(fields.get("SuspendTime", "None")) is not None,
-            requeueable=fields.get("Requeue") == "1",
+            requeueable=fields.get("Requeue", "0") != "0",
             requeue_id=_requeue_id(record.identity, job_id),
             submitted=None if submitted is None else submitted - epoch_offset,
         )

@@ -58,7 +58,7 @@ def facts_to_hand_down(job_id: str, end: float | None, site: Site, kill_on_bad_e
 
     epoch_end = None if end is None else end - time.monotonic() + time.time()
     facts: dict[str, Any] = {"job": job_id, "end": epoch_end, "kill_on_bad_exit": kill_on_bad_exit}
-    return json.dumps({**facts, **site._asdict()})
+    return json.dumps({**facts, "kill_wait": site.kill_wait, "grace_time": site.grace_time})
 
 
 def _read_outer(text: str, job_id: str) -> OuterFacts | None:

@@ -384,6 +384,18 @@ def array_task(environment: Mapping[str, str]) -> str:
     return f"{array}_{task}" if array and task else ""
 
 
+def end_by_environment(environment: Mapping[str, str], epoch_offset: float, now: float) -> float | None:
+    """Return when the job ends as Slurm knew it at its start (s, monotonic): better than nothing where nobody answers.
+
+    Args:
+        epoch_offset: epoch time minus monotonic time (s).
+        now: an end before it says nothing: it was handed down from another job, or moved (s, monotonic).
+    """
+    text = environment.get("SLURM_JOB_END_TIME", "")
+    end = float(text) - epoch_offset if re.fullmatch("[0-9]{1,12}", text) else None
+    return end if end is not None and end > now else None
+
+
 def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], configured: bool) -> bool:
     """Return whether an srun command line kills all tasks when one ends with another status than 0.
 
@@ -414,7 +426,9 @@ def parse_site(config: str, partition: str) -> SiteFacts:
     bad_exit = re.search(r"^KillOnBadExit\s*=\s*(\d+)", config, re.MULTILINE)
     grace = re.search(r"\bGraceTime=(\d+)", partition)
     site = Site(
-        float(kill_wait[1]) if kill_wait else defaults.kill_wait, float(grace[1]) if grace else defaults.grace_time
+        float(kill_wait[1]) if kill_wait else defaults.kill_wait,
+        float(grace[1]) if grace else defaults.grace_time,
+        _requeue_exits(config),
     )
     preemption = re.search(r"^PreemptType\s*=\s*preempt/(\w+)", config, re.MULTILINE)
     modes = re.search(r"\bPreemptMode=(\S+)", partition) or re.search(r"^PreemptMode\s*=\s*(\S+)", config, re.MULTILINE)
@@ -438,3 +452,12 @@ def early_notice_helps(mode: str, grace: float, kill_wait: float) -> bool:
         kill_wait: what the batch process has from its own SIGTERM on (s).
     """
     return mode in ("REQUEUE", "CANCEL") and kill_wait < grace < UNLIMITED
+
+
+def _requeue_exits(config: str) -> frozenset[int]:
+    """Return the statuses that RequeueExit and RequeueExitHold list: `85`, `1-9,18` (slurm.conf(5))."""
+    found: set[int] = set()
+    for listed in re.findall(r"^RequeueExit(?:Hold)?\s*=\s*([0-9,-]+)\s*$", config, re.MULTILINE):
+        for first, last in re.findall(r"(\d{1,3})(?:-(\d{1,3}))?", listed):
+            found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)

@@ -157,6 +157,9 @@ def start(
         job_id=slurm.requeue_id_by_environment(environment),
     )
     site, end = (where.outer.site, where.outer.end) if where.outer else (facts.site.site, None)
+    if end is None and where.place != "outside":
+        now = time.monotonic()
+        end = slurm.end_by_environment(environment, time.time() - now, now)
     policy = Policy(rules, site, end)
     early_notice = None
     if controller is not None and settings.early_notice and not is_srun:

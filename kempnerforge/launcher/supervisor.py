@@ -144,7 +144,8 @@ class Supervisor:
 
     def _events(self) -> Iterator[words.Event]:
         """Yield what has happened, in an order that keeps causes before effects."""
-        # Who registers is known before a notice is delivered.
+        # Who was there before a notice was sent is known before it is delivered: so the signals are read first.
+        self._received += self._signals.read()
         yield from self._reports()
         yield from self._armed_news()
         yield from self._signalled()
@@ -185,7 +186,7 @@ class Supervisor:
                 yield event
 
     def _signalled(self) -> Iterator[words.Event]:
-        self._received += self._signals.read()
+        """Yield what the signals that were read mean."""
         while self._received:
             one = self._received[0]
             if one.signum == signal.SIGCONT:
@@ -237,6 +238,7 @@ class Supervisor:
     def _due_now(self, now: float) -> Iterator[words.Event]:
         if self._policy.due is not None and self._policy.due <= now:
             # We may have been stopped since we last looked, and nothing is due before the policy knows that.
+            self._received += self._signals.read()
             yield from self._signalled()
             yield words.TimePassed()
         if self._controller is not None:

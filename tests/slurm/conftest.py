@@ -1,6 +1,6 @@
-"""One sandbox for all tests of a run.
+"""One sandbox for all tests of a run, and one more that tracks processes by cgroups, as nearly every site does.
 
-With pytest-xdist the first worker that needs it starts it, the others join, and the last to leave ends it.
+With pytest-xdist the first worker that needs one starts it, the others join, and the last to leave ends it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,51 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.sandbox import Sandbox, missing
+from tests.slurm import roots
+from tests.slurm.sandbox import Sandbox, Tracking, missing, no_cgroups
 
 #: Enough for a run with `-n 12`: a test of preemption has a node or two to itself.
 NODES = 8
+#: What is tried with cgroups too, on the oldest and the newest Slurm, and on one that is not known.
+WITH_CGROUPS = ("test_survival.py", "test_embed.py", "test_drill.py")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "slurm" in metafunc.fixturenames and metafunc.definition.path.name in WITH_CGROUPS:
+        in_between = sorted(roots.RELEASES, key=lambda version: tuple(map(int, version.split("."))))[1:-1]
+        tracking = ["linuxproc"] if roots.own_version() in in_between else ["linuxproc", "cgroup"]
+        metafunc.parametrize("slurm", tracking, indirect=True)
 
 
 @pytest.fixture(scope="session")
 def shared_slurm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    yield from shared(request, tmp_path_factory, "linuxproc")
+
+
+@pytest.fixture(scope="session")
+def shared_slurm_with_cgroups(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sandbox]:
+    yield from shared(request, tmp_path_factory, "cgroup")
+
+
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tracking: Tracking
+) -> Iterator[Sandbox]:
+    """Start or join the run's sandbox of this kind."""
     if absent := missing():
         pytest.skip(f"no Slurm on this machine: {', '.join(absent)} not found (hint: bin/test --slurm installs it)")
+    if tracking == "cgroup" and (why := no_cgroups()):
+        pytest.skip(why)
     # Each worker has a folder of its own in the run's; without pytest-xdist there is only the run's.
     folder = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         folder = folder.parent
-    with join_or_start(folder / "sandbox") as sandbox:
+    with join_or_start(folder / f"sandbox-{tracking}", tracking) as sandbox:
         yield sandbox
 
 
-def join_or_start(note: Path) -> Sandbox:
+def join_or_start(note: Path, tracking: Tracking = "linuxproc") -> Sandbox:
     """The sandbox whose folder ``note`` names, or a new one if it has ended."""
     with note.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -38,7 +64,7 @@ def join_or_start(note: Path) -> Sandbox:
             return Sandbox.join(Path(file.read()))
         except OSError:
             pass  # nobody has started one, or its last user has left
-        sandbox = Sandbox(nodes=NODES)
+        sandbox = Sandbox(nodes=NODES, process_tracking=tracking)
         sandbox.open()
         file.truncate(0)
         file.write(str(sandbox.root))
@@ -46,9 +72,11 @@ def join_or_start(note: Path) -> Sandbox:
 
 
 @pytest.fixture
-def slurm(shared_slurm: Sandbox) -> Iterator[Sandbox]:
+def slurm(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """The sandbox that all tests share. A test's jobs end with the test; a test that stops daemons starts its own."""
-    shared_slurm.submitted.clear()
-    yield shared_slurm
-    if shared_slurm.submitted:
-        shared_slurm.scancel(*shared_slurm.submitted)
+    cgroups = getattr(request, "param", "linuxproc") == "cgroup"
+    sandbox: Sandbox = request.getfixturevalue("shared_slurm_with_cgroups" if cgroups else "shared_slurm")
+    sandbox.submitted.clear()
+    yield sandbox
+    if sandbox.submitted:
+        sandbox.scancel(*sandbox.submitted)

@@ -78,6 +78,7 @@ class Guardian:
         self.daemons: dict[int, str] = {}
         self.ended: dict[str, int] = {}
         self.reserved: list[socket.socket] = []
+        self.cgroups: list[Path] = []
         self.connections: set[socket.socket] = set()
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket(socket.AF_UNIX)
@@ -130,6 +131,7 @@ class Guardian:
 
     def perform(self, request: dict[str, Any]) -> dict[str, Any]:
         actions: dict[str, Callable[..., object]] = {
+            "own_cgroups": self.own_cgroups,
             "reserve": self.reserve,
             "start": self.start,
             "signal": self.signal,
@@ -155,6 +157,10 @@ class Guardian:
             self.reserved.append(bound)
             ports.append(int(bound.getsockname()[1]))
         return ports
+
+    def own_cgroups(self, paths: list[str]) -> None:
+        """Take over freezers that Slurm will make: they are removed in the end, with all below."""
+        self.cgroups += map(Path, paths)
 
     def start(self, name: str, command: list[str], environment: dict[str, str]) -> int:
         log = str(self.root / "log" / f"{name}.out")
@@ -210,10 +216,25 @@ class Guardian:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass  # it has ended since
+            self.thaw()
             if not self.reap() and not outside:
-                return
+                break
             # What was forked meanwhile is found in the next round; nothing tells us when those outside have ended.
             time.sleep(0.01)
+        for folder in self.cgroup_folders():
+            folder.rmdir()
+
+    def thaw(self) -> None:
+        """Let go on what Slurm has suspended: until then it does not die of SIGKILL either."""
+        for folder in self.cgroup_folders():
+            try:
+                (folder / "freezer.state").write_text("THAWED")
+            except FileNotFoundError:
+                pass  # slurmd has removed it, with nothing in it
+
+    def cgroup_folders(self) -> list[Path]:
+        """Every cgroup of the sandbox's nodes, those below first."""
+        return [Path(path) for root in self.cgroups for path, _, _ in os.walk(root, topdown=False)]
 
 
 def main() -> None:

@@ -202,7 +202,8 @@ def _command_in(root: Path, first: str, command: Sequence[str], *, keep: bool) -
             source, target = shlex.quote(path), f"root{shlex.quote(path)}"
             make_file = f"mkdir -p root{shlex.quote(os.path.dirname(path))} && touch {target}"
             script += [f"mkdir -p {target}" if os.path.isdir(path) else make_file, f"mount --rbind {source} {target}"]
-    script += ["shift 2", 'exec chroot root sh -ec "$@"']
+    # Not chroot: who enters a mount namespace made inside, a job's own /tmp for instance, would be outside again.
+    script += ["shift 2", "cd root", "pivot_root . mnt", "cd /", "umount -l /mnt", 'exec sh -ec "$@"']
     inside = f'cd {shlex.quote(str(CHECKOUT))}\n{first}\nexec "$@"'
     namespace = ["unshare", "--mount", "--propagation=private"]
     return [*namespace, "sh", "-ec", "\n".join(script), "sh", str(root), str(above), inside, "sh", *command]

@@ -23,15 +23,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tests.slurm import guardian
 
 T = TypeVar("T")
 JobId = int | str
+#: How Slurm knows what belongs to a job: by who is whose child, or by the cgroup, which freezes and kills as well.
+Tracking = Literal["linuxproc", "cgroup"]
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 #: The folders of which each node has its own.
@@ -41,6 +43,8 @@ SHARED = (Path(__file__).parents[2], Path(sys.prefix), Path(sys.base_prefix))
 #: Variables that change what Slurm's commands do or print, or that kforge-run would take for its own.
 DROPPED = ("KFORGE_", "SALLOC_", "SBATCH_", "SCANCEL_", "SINFO_", "SLURM", "SPANK_", "SQUEUE_", "SRUN_")
 POLL = 0.2  # s
+#: Of the first generation of cgroups, what proctrack/cgroup needs.
+FREEZER = Path("/sys/fs/cgroup/freezer")
 #: What a job's record looks like: NAME=VALUE NAME=VALUE …, and a value may hold spaces.
 FIELD = re.compile(r"(?:^| )([A-Z][A-Za-z0-9/:_]*)=")
 
@@ -62,6 +66,21 @@ def installed_version() -> tuple[int, int]:
     return int(year), int(month)
 
 
+def no_cgroups() -> str | None:
+    """Why Slurm cannot track processes by cgroups here; None: it can."""
+    if os.getuid() != 0:
+        return "only root may make cgroups"
+    trial = FREEZER / f"trial-{os.getpid()}"
+    try:
+        trial.mkdir()
+    except OSError as error:
+        return f"no freezer of the first generation of cgroups can be written here: {error}"
+    try:
+        return None if (trial / "freezer.state").exists() else f"{FREEZER} is no freezer of cgroups"
+    finally:
+        trial.rmdir()
+
+
 def _search_path() -> str:
     """PATH, and where the daemons are, also for who is not root."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -71,7 +90,7 @@ class Sandbox:
     """Starts a Slurm, and offers what tests do with it.
 
     Args:
-        nodes: How many; they are called n1, n2, ….
+        nodes: How many; they are called n1, n2, …, and with cgroups by numbers that no other sandbox uses.
         cpus: How many CPUs Slurm believes each node to have.
         gpus: How many GPUs Slurm believes each node to have. They are empty files: nothing can be computed on them.
         kill_wait: Slurm's KillWait in seconds: from SIGTERM to SIGKILL.
@@ -81,6 +100,8 @@ class Sandbox:
         extra_conf: Lines for slurm.conf. One that is already there is replaced.
         shared: What of /tmp, /var/tmp and /dev/shm the nodes see, besides the sandbox's own folder.
         prepare: Commands that change what each node sees, before its slurmd starts: mounts. For root only.
+        process_tracking: Slurm's ProctrackType. With cgroups for root only, see no_cgroups().
+        conf_files: Text for further files beside slurm.conf, by their names; for cgroup.conf it is added.
 
     Attributes:
         root: The sandbox's folder: configuration, logs, spool.
@@ -115,8 +136,11 @@ class Sandbox:
         extra_conf: str = "",
         shared: Sequence[Path] = SHARED,
         prepare: Sequence[Sequence[str]] = (),
+        process_tracking: Tracking = "linuxproc",
+        conf_files: Mapping[str, str] | None = None,
     ) -> None:
         self.version = installed_version()
+        self.process_tracking = process_tracking
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.submitted: list[int] = []
         self._cpus = cpus
@@ -128,6 +152,7 @@ class Sandbox:
         self._extra_conf = extra_conf
         self._shared = shared
         self._prepare = prepare
+        self._conf_files = dict(conf_files or {})
         self._socket: socket.socket | None = None
 
     # Start and end
@@ -185,6 +210,7 @@ class Sandbox:
             raise
         facts = json.loads((root / "facts.json").read_text())
         sandbox.nodes, sandbox.guardian, sandbox.private = facts["nodes"], facts["guardian"], facts["private"]
+        sandbox.process_tracking = facts["process_tracking"]
         sandbox._set_root(root)
         return sandbox
 
@@ -214,16 +240,22 @@ class Sandbox:
 
     def _start(self) -> None:
         self.work.mkdir()
-        for folder in ("state", *self.nodes):
-            (self.root / folder).mkdir()
         self.private = can_unshare()
         controller_port, *node_ports = self._ask("reserve", count=1 + len(self.nodes))
+        if self.process_tracking == "cgroup":
+            # A node's name is all that tells its cgroups from those of another sandbox, which would be killed with it.
+            self.nodes = [f"n{port}" for port in sorted(node_ports)]
+            self._ask("own_cgroups", paths=[str(FREEZER / f"slurm_{node}") for node in self.nodes])
+        for folder in ("state", *self.nodes):
+            (self.root / folder).mkdir()
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
-        # Slurm looks for it beside slurm.conf. Newer slurmds do not start without cgroups unless it says so.
-        without_cgroups = "CgroupPlugin=disabled\n" if self.version >= (23, 2) else ""
-        (self.root / "cgroup.conf").write_text(without_cgroups)
-        (self.root / "gres.conf").write_text(self._devices())
+        # Slurm looks for these beside slurm.conf.
+        files = {"gres.conf": self._devices(), **self._conf_files}
+        files["cgroup.conf"] = self._cgroup_configuration() + self._conf_files.get("cgroup.conf", "")
+        for name, text in files.items():
+            (self.root / name).write_text(text)
         facts = {"nodes": self.nodes, "guardian": self.guardian, "private": self.private}
+        facts["process_tracking"] = self.process_tracking
         (self.root / "facts.json").write_text(json.dumps(facts))
 
         key = self.root / "munge.key"
@@ -243,6 +275,12 @@ class Sandbox:
             command = ["slurmd", "-D", "-N", node]
             self._spawn(node, *(self._in_namespace(node, command) if self.private else command))
         self._await("every node to be idle", self._nodes_are_idle)
+
+    def _cgroup_configuration(self) -> str:
+        if self.process_tracking == "cgroup":
+            return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={FREEZER.parent}\n"
+        # Newer slurmds do not start without cgroups unless this says so.
+        return "CgroupPlugin=disabled\n" if self.version >= (23, 2) else ""
 
     def _configuration(self, controller_port: int, node_ports: Sequence[int]) -> str:
         user, host, root = getpass.getuser(), socket.gethostname().partition(".")[0], self.root
@@ -268,7 +306,7 @@ class Sandbox:
             "SlurmdParameters": "config_overrides",
             "MailProg": "/bin/true",
             "MpiDefault": "none",
-            "ProctrackType": "proctrack/linuxproc",
+            "ProctrackType": f"proctrack/{self.process_tracking}",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",
             "JobRequeue": "1",

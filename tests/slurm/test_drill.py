@@ -163,7 +163,7 @@ def test_a_folder_that_the_node_does_not_see(slurm: Sandbox) -> None:
         if slurm.version < (24, 11):  # newer ones make the folder on their node, and the job runs unseen
             assert time.monotonic() - began < 45, "Slurm says at once that it could not launch it"
         assert [entry.name for entry in Path(path).iterdir()] == ["log"]
-    assert re.search(r"kforge: error: nothing that job \d+ has written on n\d can be seen in /var/tmp/", said)
+    assert re.search(r"kforge: error: nothing that job \d+ has written on n\d+ can be seen in /var/tmp/", said)
     assert "(hint: start the drill in a folder that the nodes share with this machine)" in said
 
 

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.commands.batch.batch_script import BatchScript, Directive, directive_line, split_directive
+from kempnerforge.commands.batch.batch_script import (
+    BatchScript,
+    Directive,
+    directive_line,
+    keeps_blank_behind_backslash,
+    split_directive,
+)
 from kempnerforge.commands.batch.sbatch_options import Option
 
 #: Lines behind #SBATCH, and the words that sbatch makes of them (seen on 22.05; None: it stops).
@@ -32,6 +38,25 @@ SPLIT = [
 @pytest.mark.parametrize(("line", "words"), SPLIT)
 def test_a_directive_is_split_as_sbatch_splits_it(line: str, words: list[str] | None) -> None:
     assert split_directive(line) == words
+
+
+#: The same on 24.11 and 26.05, where it differs.
+SPLIT_BY_NEWER = [
+    (" --comment=a\\ b", ["--comment=a b"]),
+    (" --comment=a\\ --hold", ["--comment=a --hold"]),
+    (" --comment=a\\\\ b", ["--comment=a\\", "b"]),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), SPLIT_BY_NEWER)
+@pytest.mark.parametrize("version", ["24.11.5", "26.05.5"])
+def test_a_newer_sbatch_keeps_a_blank_behind_a_backslash(version: str, line: str, words: list[str]) -> None:
+    assert split_directive(line, keeps_blanks=keeps_blank_behind_backslash(version)) == words
+
+
+@pytest.mark.parametrize("version", ["", "22.05.8", "nonsense"])
+def test_an_older_sbatch_does_not(version: str) -> None:
+    assert not keeps_blank_behind_backslash(version)
 
 
 #: What a value may hold: anything but line ends, and NUL, which no argument holds.

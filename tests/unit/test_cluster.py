@@ -56,6 +56,15 @@ def test_how_long_a_requeued_job_waits(auth: str, parameters: str, wait: float) 
     assert parse(auth=auth, parameters=parameters).requeue_wait == wait
 
 
+def test_how_often_slurm_requeues_by_itself() -> None:
+    assert parse().most_requeues == 5  # 22.05 does not print it
+    assert cluster.parse("MaxBatchRequeue         = 9\n", "").most_requeues == 9
+
+
+def test_a_status_of_ours_after_which_the_site_requeues() -> None:
+    assert (parse().checkpointed_status, parse(exits="85").checkpointed_status) == (85, 75)
+
+
 def test_kforge_run_kills_in_time_to_requeue() -> None:
     assert cluster.events_everywhere(parse(), 120)[0].seconds == 115
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
 
 import pytest
@@ -55,6 +56,10 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         # the first reading came too late to tell a requeue from a cancellation
         (COMPLETING, Known(), SIGTERM, "unknown"),
         (COMPLETING._replace(timed_out=True), Known(), SIGTERM, "time_limit"),
+        # --requeue=expedite, and what a newer Slurm may say
+        (COMPLETING._replace(state="EXPEDITING"), BEFORE, SIGTERM, "requeued"),
+        (COMPLETING._replace(state="NEWFANGLED"), BEFORE, SIGTERM, "unknown"),
+        (COMPLETING._replace(state="NEWFANGLED", restarts=1), BEFORE, SIGTERM, "requeued"),
     ],
 )
 def test_reason_from_the_jobs_record(job: Job, known: Known, signum: int, reason: str) -> None:
@@ -260,7 +265,24 @@ def test_failures_are_retried_so_many_times(retried: int, allowed: int, requeue:
     ],
 )
 def test_exit_status(outcome: str, status: int | None, requeued: bool, rules: Rules, expected: int) -> None:
-    assert tables.exit_status(outcome, status, requeued, rules) == expected  # type: ignore[arg-type]
+    assert tables.exit_status(outcome, status, requeued, rules, Site()) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("requeued_after", "rules", "expected"),
+    [
+        ({1}, BATCH, 85),
+        ({85}, BATCH, 75),
+        (range(70, 90), BATCH, 85),  # nothing is left that it would not requeue
+        ({75, 85}, BATCH, 86),
+        ({85}, STEP, 85),  # Slurm looks at the batch script's status only
+    ],
+)
+def test_a_status_after_which_the_site_does_not_requeue(
+    requeued_after: Iterable[int], rules: Rules, expected: int
+) -> None:
+    site = Site(requeue_exits=frozenset(requeued_after))
+    assert tables.exit_status("checkpointed", 0, False, rules, site) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kempnerforge.commands import slurm_commands
 from kempnerforge.commands.batch.sbatch_options import Option
 from kempnerforge.commands.rehearsal import as_job
 from kempnerforge.commands.rehearsal.here import kforge_run
@@ -19,6 +20,12 @@ from kempnerforge.commands.trouble import Trouble
 
 COMMAND = ["python", "my train.py", "--name", "a 'b' \"c\" $HOME `id` \\", "*", "", "two\nlines", "ünï", "-x"]
 PLAN = Plan(COMMAND, lead=90.0, patience=600.0)
+
+
+@pytest.mark.parametrize("reason", ["launch failed requeued held", "launch_failed_requeued_held"])
+def test_a_job_that_slurm_could_not_start_is_known_by_its_reason(reason: str) -> None:
+    assert slurm_commands.could_not_be_launched(reason)
+    assert not slurm_commands.could_not_be_launched("JobHeldUser")
 
 
 def test_the_command_arrives_unchanged() -> None:

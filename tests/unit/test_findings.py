@@ -233,6 +233,34 @@ def test_what_the_cluster_does_by_itself() -> None:
     assert "--kill-on-bad-exit" in finding.what
 
 
+@pytest.mark.parametrize(
+    ("version", "name", "found"),
+    [
+        ("26.05.5", "%x-%j-%r.log", 0),
+        ("26.05.5", "%x-%j-%2r.log", 0),
+        ("26.05.5", "%x-%j-%%r.log", 1),
+        ("26.05.5", "%x-%j.log", 1),
+        ("24.11.5", "%x-%j-%r.log", 1),  # there it stays as it is
+    ],
+)
+def test_each_attempt_may_have_a_log_of_its_own(version: str, name: str, found: int) -> None:
+    here = cluster.parse(f"SLURM_VERSION = {version}\nJobFileAppend = 0\n", "")
+    script = GOOD.replace("#SBATCH --open-mode=append\n", f"#SBATCH --output={name}\n")
+    assert len([one for one in find(script, cluster=here) if "--open-mode" in one.what]) == found
+
+
+def test_sbatch_reads_a_backslash_before_a_blank_by_its_version() -> None:
+    script = GOOD.replace("module", "#SBATCH --comment=a\\ b\nmodule")
+    (finding,) = find(script, cluster=cluster.parse("SLURM_VERSION = 22.05.8\nJobFileAppend = 1\n", ""))
+    assert "'b' is no option" in finding.what
+    assert find(script, cluster=cluster.parse("SLURM_VERSION = 26.05.5\nJobFileAppend = 1\n", "")) == []
+
+
+def test_an_expedited_requeue_is_worth_knowing() -> None:
+    (finding,) = find(GOOD.replace("--requeue", "--requeue=expedite"))
+    assert not finding.loses and "holds it" in finding.what
+
+
 # --- scripts that are none of bash's ---------------------------------------------------------------------
 
 

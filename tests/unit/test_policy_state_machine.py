@@ -560,3 +560,31 @@ def test_a_run_that_is_done_ends_as_completed() -> None:
     (end,) = (action.fields for action in actions if isinstance(action, Record))
     assert (end["outcome"], end["requeued"], end["restarts"], end["status"]) == ("completed", False, 2, 0)
     assert any(isinstance(action, Say) and "nothing is run" in action.text for action in actions)
+
+
+# --- a state that only a newer Slurm has -------------------------------------------------------------
+
+NEWFANGLED = RUNNING._replace(state="NEWFANGLED")
+
+
+def test_a_state_that_is_not_known_takes_nothing_back_of_what_is_known() -> None:
+    near = RUNNING._replace(end=START + 120)
+    story = Story().happens(JobRead(near), signalled(SIGUSR1), JobRead(near), signalled(SIGTERM), JobRead(NEWFANGLED))
+    assert "reason: unknown" not in story.said
+    story.happens(ChildExited(85, True), JobRead(NEWFANGLED), RequeueAnswered(True, False, ""), at=5)
+    assert story.done(Requeue) == [Requeue("7")]
+    # Nor does it say that an accepted requeue has failed.
+    story.happens(JobRead(NEWFANGLED)).happens(JobRead(NEWFANGLED._replace(restarts=1)), at=7)
+    assert len(story.done(Requeue)) == 1 and story.status == 0
+
+
+def test_a_state_that_is_not_known_is_asked_about_again() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(NEWFANGLED))
+    asked = len(story.done(AskSlurm))
+    assert len(story.passes(2).done(AskSlurm)) > asked
+    assert "reason: cancelled" in story.happens(JobRead(CANCELLED)).said
+
+
+def test_a_state_that_is_not_known_is_no_notice() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(0, True), JobRead(NEWFANGLED))
+    assert story.status == 0 and "reason" not in story.said

@@ -7,7 +7,12 @@ import pytest
 from kempnerforge.launcher import surroundings
 from kempnerforge.launcher.early_notice import srun_environment
 from kempnerforge.launcher.policy.words import Site
-from kempnerforge.launcher.slurm import kills_on_bad_exit, parse_site, requeue_id_by_environment
+from kempnerforge.launcher.slurm import (
+    end_by_environment,
+    kills_on_bad_exit,
+    parse_site,
+    requeue_id_by_environment,
+)
 
 
 def test_site() -> None:
@@ -45,6 +50,18 @@ def test_the_step_that_listens_is_asked_for_by_nobody_else() -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "exits"),
+    [
+        ("RequeueExit             = 85\nRequeueExitHold         = (null)\n", {85}),
+        ("RequeueExit             = 1-3,18\nRequeueExitHold         = 85\n", {1, 2, 3, 18, 85}),
+        ("RequeueExit             = \nRequeueExitHold         = x,85\n", set()),
+    ],
+)
+def test_exit_statuses_after_which_the_site_requeues(lines: str, exits: set[int]) -> None:
+    assert parse_site(lines, "").site.requeue_exits == exits
+
+
+@pytest.mark.parametrize(
     ("command", "variable", "configured", "kills"),
     [
         ("srun python", "", False, False),
@@ -67,6 +84,13 @@ def test_the_step_that_listens_is_asked_for_by_nobody_else() -> None:
 def test_an_srun_that_kills_on_a_bad_exit(command: str, variable: str, configured: bool, kills: bool) -> None:
     environment = {"SLURM_KILL_BAD_EXIT": variable} if variable else {}
     assert kills_on_bad_exit(command.split(), environment, configured) is kills
+
+
+@pytest.mark.parametrize(
+    ("text", "end"), [("1600", 600), ("1400", None), ("", None), ("soon", None), ("-1600", None), ("9" * 13, None)]
+)
+def test_the_end_that_the_environment_tells(text: str, end: float | None) -> None:
+    assert end_by_environment({"SLURM_JOB_END_TIME": text} if text else {}, 1000.0, 500.0) == end
 
 
 def test_the_hint_names_the_task_of_an_array() -> None:

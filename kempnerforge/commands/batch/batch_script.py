@@ -69,8 +69,13 @@ class BatchScript:
                 return number
         return len(self.lines)
 
-    def directives(self) -> tuple[list[Directive], list[BadDirective]]:
-        """Return all options of the header in their order, and what sbatch could not read as one."""
+    def directives(self, version: str = "") -> tuple[list[Directive], list[BadDirective]]:
+        """Return all options of the header in their order, and what sbatch could not read as one.
+
+        Args:
+            version: of Slurm, like 24.11.5; empty: not known.
+        """
+        keeps_blanks = keeps_blank_behind_backslash(version)
         found: list[Directive] = []
         bad: list[BadDirective] = []
         for number, line in enumerate(self.lines[: self.header], 1):
@@ -78,7 +83,7 @@ class BatchScript:
                 if len(line) > _LONGEST_LINE or len(found) + len(bad) > _MOST_OPTIONS:
                     bad.append(BadDirective(number, "there are too many options", stops=False))
                     break
-                words = split_directive(line.removeprefix(_DIRECTIVE))
+                words = split_directive(line.removeprefix(_DIRECTIVE), keeps_blanks=keeps_blanks)
                 if words is None:
                     bad.append(BadDirective(number, "a quote is not closed"))
                     continue
@@ -127,11 +132,20 @@ def _quote_for_sbatch(word: str) -> str:
     return f'"{escaped}"'
 
 
-def split_directive(text: str) -> list[str] | None:
+def keeps_blank_behind_backslash(version: str) -> bool:
+    """Return whether a Slurm's sbatch does: 22.05 takes both for the end of a word; seen on 24.11 and 26.05."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (24, 11)
+
+
+def split_directive(text: str, *, keeps_blanks: bool = False) -> list[str] | None:
     """Return the words behind `#SBATCH` as sbatch splits them; None: a quote is not closed (seen on 22.05).
 
     Both kinds of quotes join, in both a backslash keeps the next character, and an unquoted `#` ends the line, also in
-    the middle of a word. Outside quotes no backslash keeps a space. An empty word ends the line, too.
+    the middle of a word. An empty word ends the line, too.
+
+    Args:
+        keeps_blanks: outside quotes a backslash keeps a blank in its word, too (`keeps_blank_behind_backslash`).
     """
     words: list[str] = []
     word: list[str] = []
@@ -139,7 +153,7 @@ def split_directive(text: str) -> list[str] | None:
     rest = iter(text)
     for letter in rest:
         kept = next(rest, "") if letter == "\\" else ""
-        if kept and not (kept in _SPACES and not quote):
+        if kept and (quote or keeps_blanks or kept not in _SPACES):
             in_word = True
             word.append(kept)
         elif quote and letter != quote:

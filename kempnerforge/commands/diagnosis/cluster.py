@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...launcher import slurm
-from ...launcher.policy.tables import MANUAL_WINDOW, REQUEUE_GAP
+from ...launcher.policy.tables import MANUAL_WINDOW, REQUEUE_GAP, checkpointed_status
 from .. import slurm_commands
 
 #: After a requeue a job waits for its old credential to expire: AuthInfo=cred_expire, 120 s unless set (s).
 _CREDENTIAL_EXPIRES = 120.0
+#: MaxBatchRequeue unless it is set (slurm-facts, "A finished run that starts again").
+_MOST_REQUEUES = 5
 
 
 class Partition(NamedTuple):
@@ -51,6 +53,8 @@ class Cluster(NamedTuple):
         preemption: what decides who is preempted: partition_prio, qos or none.
         requeue_wait: seconds that a requeued job waits at least.
         requeue_exits: exit statuses after which Slurm requeues by itself (RequeueExit, RequeueExitHold).
+        checkpointed_status: how kforge-run ends that has checkpointed and does not requeue.
+        most_requeues: how often Slurm requeues by itself before it holds the job (MaxBatchRequeue).
         partitions: all of them.
     """
 
@@ -64,6 +68,8 @@ class Cluster(NamedTuple):
     preemption: str
     requeue_wait: float
     requeue_exits: str
+    checkpointed_status: int
+    most_requeues: int
     partitions: tuple[Partition, ...]
 
 
@@ -108,6 +114,7 @@ def parse(config: str, partitions: str) -> Cluster:
     expires = re.search(r"cred_expire=([0-9]{1,9})", settings.get("AuthInfo", ""))
     delay = re.search(r"requeue_delay=([0-9]{1,9})", settings.get("SchedulerParameters", ""))
     wait = delay or expires
+    most = re.fullmatch(r"[0-9]{1,9}", settings.get("MaxBatchRequeue", ""))
     exits = [f"{key} {settings[key]}" for key in ("RequeueExit", "RequeueExitHold") if _is_set(settings, key)]
     return Cluster(
         name=settings.get("ClusterName", ""),
@@ -120,6 +127,8 @@ def parse(config: str, partitions: str) -> Cluster:
         preemption=preemption,
         requeue_wait=float(wait[1]) if wait else _CREDENTIAL_EXPIRES,
         requeue_exits=", ".join(exits),
+        checkpointed_status=checkpointed_status(facts.site.requeue_exits),
+        most_requeues=int(most[0]) if most else _MOST_REQUEUES,
         partitions=tuple(
             _partition(line, settings.get("PreemptMode", "OFF"), preemption)
             for line in partitions.splitlines()

@@ -31,6 +31,8 @@ _LARGEST = 4 << 20
 _READ = 1 << 20
 #: So many findings are told, and of each so many letters: more than anybody reads.
 _MOST, _LONGEST = 100, 500
+#: `%r` in a log's name, unless the `%` is itself one that is kept.
+_NUMBER_OF_RESTART = re.compile(r"(?<!%)(?:%%)*%\d*r")
 #: No path is longer (bytes): PATH_MAX.
 _LONGEST_PATH = 4096
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "ash", "busybox"})
@@ -79,12 +81,20 @@ class Subject:
         return tuple(word for word in words if not word.startswith("-") and not word.isdecimal())
 
 
-def job_options(script: BatchScript, environment: Mapping[str, str], given: Sequence[Option]) -> dict[str, Directive]:
+def job_options(
+    script: BatchScript, environment: Mapping[str, str], given: Sequence[Option], version: str = ""
+) -> dict[str, Directive]:
     """Return the options that the job will have, and their lines: 0 for what does not come from the script.
 
     sbatch's command line counts most, then its variables, then the script.
+
+    Args:
+        script: which one.
+        environment: of sbatch.
+        given: on its command line.
+        version: of Slurm; empty: not known.
     """
-    directives = script.directives()[0]
+    directives = script.directives(version)[0]
     directives += [
         Directive(0, Option(name, environment[variable]))
         for variable, name in _VARIABLES.items()
@@ -116,13 +126,14 @@ def find(
         given: options that sbatch will be given besides.
     """
     script = subject.script
-    options = job_options(script, environment or {}, given)
+    version = "" if cluster is None else cluster.version
+    options = job_options(script, environment or {}, given, version)
     namesake = past if past is not None and not past.same_command else None
     past = None if namesake is not None else past
     sources: list[Iterator[Finding]] = [
         _of_a_namesake(options, namesake),
         _of_the_file(subject.content, script),
-        _of_directives(script),
+        _of_directives(script, version),
         _of_the_lead(options, cluster, past),
         _of_the_requeue(options, cluster),
         _of_the_log(options, cluster),
@@ -176,8 +187,8 @@ def _of_the_interpreter(script: BatchScript) -> Iterator[Finding]:
         yield Finding(1, True, what, f"a shell script with: exec kforge-run {script.interpreter} …")
 
 
-def _of_directives(script: BatchScript) -> Iterator[Finding]:
-    for bad in script.directives()[1]:
+def _of_directives(script: BatchScript, version: str) -> Iterator[Finding]:
+    for bad in script.directives(version)[1]:
         if bad.text in ("'hetjob' is no option", "'packjob' is no option"):
             continue  # the next component of a heterogeneous job
         if not bad.stops:
@@ -264,6 +275,9 @@ def _of_the_requeue(options: Mapping[str, Directive], cluster: Cluster | None) -
         site = "" if cluster is None else f" (JobRequeue={int(cluster.requeues)} here)"
         what = f"no --requeue: whether the job may start again is left to the cluster{site}"
         yield Finding(0, True, what, "#SBATCH --requeue")
+    elif options["requeue"].option.value == "expedite":
+        what = "--requeue=expedite: after every exit status but 0 Slurm requeues the job, and holds it as a rule"
+        yield Finding(options["requeue"].line, False, what, "scontrol release JOB, or #SBATCH --requeue")
 
 
 def _of_the_log(options: Mapping[str, Directive], cluster: Cluster | None) -> Iterator[Finding]:
@@ -271,11 +285,21 @@ def _of_the_log(options: Mapping[str, Directive], cluster: Cluster | None) -> It
     cure = "#SBATCH --open-mode=append"
     if mode is not None and not "append".startswith((mode.option.value or "x").lower()):
         yield Finding(mode.line, True, "each attempt empties the log, with all that tells why the last one ended", cure)
-    elif mode is None and not (cluster is not None and cluster.appends):
+    elif mode is None and not (
+        cluster is not None and (cluster.appends or _each_attempt_has_its_own(options, cluster))
+    ):
         yield Finding(0, False, "no --open-mode: each attempt empties the log of the one before", cure)
     for name in ("output", "error"):
         if name in options:
             yield from _of_a_log(options[name], options)
+
+
+def _each_attempt_has_its_own(options: Mapping[str, Directive], cluster: Cluster) -> bool:
+    """Return whether the logs' names hold the number of the restart: `%r`, seen on 26.05 and not on 24.11."""
+    numbers = re.match(r"(\d+)\.(\d+)", cluster.version)
+    paths = [options[name].option.value or "" for name in ("output", "error") if name in options]
+    knows = numbers is not None and (int(numbers[1]), int(numbers[2])) >= (26, 5)
+    return knows and bool(paths) and all(_NUMBER_OF_RESTART.search(path) for path in paths)
 
 
 def _of_a_log(log: Directive, options: Mapping[str, Directive]) -> Iterator[Finding]:

@@ -111,10 +111,16 @@ class AsJob:
         """Return whether the job has ended, and its journal's last line can be read, or will not come any more.
 
         Raises:
-            Trouble: it runs, and what it writes is not to be seen.
+            Trouble: it runs, and what it writes is not to be seen; or Slurm could not start it, and holds it.
         """
         self._ask()
         now = time.monotonic()
+        if slurm_commands.could_not_be_launched(self._reason):
+            raise Trouble(
+                f"Slurm could not start job {self.job} on its node ({self._reason})",
+                "can the node reach this folder? slurmd's log there tells why",
+                status=FAILED,
+            )
         if self._over_at is None:
             silent = self._runs_since is not None and now - self._runs_since > _SEEN_WITHIN
             if silent and look(self.folder).started_at is None:

@@ -353,11 +353,16 @@ class Policy:
                 return []
             return [*self._say_no_answer(event), *self._set_reason("unknown"), *self._plan(now)]
         reason = tables.reason_from_job(job, self._known, notice.signum, now)
+        if job.state not in tables.KNOWN_STATES and reason == "unknown":
+            self._alarms["ask"] = now + ASK_AGAIN
+            reason = self._reason or reason
         return self._set_reason(reason) + self._plan(now)
 
     def _learn(self, job: Job, now: float) -> None:
         """Keep what later readings are compared with."""
         self._job = job
+        if job.state not in tables.KNOWN_STATES:
+            return
         self._still_runs = job.state in tables.RUNNING_STATES
         if not self._still_runs:
             return
@@ -642,7 +647,7 @@ class Policy:
             return self._set_reason("interrupt")
         if job is None:
             return self._set_reason("unknown") if notice is not None and self._reason is None else []
-        if notice is None and job.state in tables.RUNNING_STATES:
+        if notice is None and (job.state in tables.RUNNING_STATES or job.state not in tables.KNOWN_STATES):
             return []
         signum = SIGTERM if notice is None else notice.signum
         reason = tables.reason_from_job(job, self._known, signum, now)
@@ -659,6 +664,8 @@ class Policy:
     def _verify(self, job: Job, now: float) -> list[Action]:
         if job.state in tables.WAITING_STATES or self._known.restarts is None or job.restarts > self._known.restarts:
             return self._done(True, "requeued", now)
+        if job.state not in tables.KNOWN_STATES:
+            return self._look_again("verify", JobRead(None, f"JobState={job.state}", answered=True), now)
         return self._requeue_failed("it was accepted, but the job's Restarts did not change", False, now)
 
     def _requeue_failed(self, text: str, final: bool, now: float) -> list[Action]:
@@ -673,7 +680,7 @@ class Policy:
     def _done(self, requeued: bool, because: str, now: float) -> list[Action]:
         self._phase = "done"
         self._alarms.clear()
-        status = tables.exit_status(self._outcome, self._status, requeued, self._rules)
+        status = tables.exit_status(self._outcome, self._status, requeued, self._rules, self._site)
         actions: list[Action] = [
             Record(
                 "end",

@@ -6,7 +6,7 @@ import math
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
-from .words import CHECKPOINTED_STATUS, Attempt, History, Job, Outcome, Place, Reason, Rules, Site
+from .words import CHECKPOINTED_ELSE, CHECKPOINTED_STATUS, Attempt, History, Job, Outcome, Place, Reason, Rules, Site
 
 #: A SIGUSR1 at most this long before the end is the time limit's (s). ``--signal``'s lead cannot be read back, leads
 #: of half an hour are in use, and taking a long lead for a manual signal would cut its save short.
@@ -44,8 +44,15 @@ ENDED_BY_A_PERSON = frozenset({"cancelled", "manual", "interrupt"})
 
 #: States in which the job still holds its allocation as if nothing had happened.
 RUNNING_STATES = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT"})
-#: States of a job that waits to be started again.
-WAITING_STATES = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+#: States of a job that waits to be started again; EXPEDITING: by `--requeue=expedite` (25.11).
+WAITING_STATES = frozenset({"EXPEDITING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+#: States of a job that ends, or has ended.
+ENDING_STATES = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"}
+    | {"OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"}
+)
+#: Of any other state, a newer Slurm's, nobody knows what it means: it is no answer to why.
+KNOWN_STATES = RUNNING_STATES | WAITING_STATES | ENDING_STATES
 
 
 def recommended_lead(time_to_stop: float) -> int:
@@ -90,6 +97,8 @@ def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
         return "manual"
     if job.state in WAITING_STATES or (known.restarts is not None and job.restarts > known.restarts):
         return "requeued"
+    if job.state not in KNOWN_STATES:
+        return "unknown"
     if job.timed_out or job.state == "TIMEOUT":
         return "time_limit"
     if job.state == "CANCELLED":
@@ -372,23 +381,32 @@ EXIT_STATUSES = (
     ("128+n", "the child died of signal n"),
     ("0", "the job was requeued (or the child ended 0)"),
     ("2", "usage error"),
-    ("85", "checkpointed, and not requeued by this kforge-run"),
+    ("85", "checkpointed, and not requeued by this kforge-run (75 where the site's RequeueExit names 85)"),
     ("125", "kforge-run itself failed"),
     ("126", "the command cannot be executed"),
     ("127", "the command was not found"),
 )
 
 
-def exit_status(outcome: Outcome, status: int | None, requeued: bool, rules: Rules) -> int:
+def checkpointed_status(requeue_exits: frozenset[int]) -> int:
+    """Return the status of a checkpointed run: one after which Slurm does not requeue what we have decided to leave."""
+    choices = (CHECKPOINTED_STATUS, *CHECKPOINTED_ELSE)
+    return next((status for status in choices if status not in requeue_exits), CHECKPOINTED_STATUS)
+
+
+def exit_status(outcome: Outcome, status: int | None, requeued: bool, rules: Rules, site: Site) -> int:
     """Return kforge-run's exit status.
 
     Args:
         status: the child's exit status, or minus the signal it died of; None: it could not even be killed.
+        site: what it makes of a status.
     """
     if requeued:
         return 0
     if outcome == "checkpointed":
-        return 0 if rules.place == "step" and rules.kill_on_bad_exit else CHECKPOINTED_STATUS
+        if rules.place == "step":
+            return 0 if rules.kill_on_bad_exit else CHECKPOINTED_STATUS
+        return checkpointed_status(site.requeue_exits)
     if status is None:
         return 128 + SIGKILL
     return status if status >= 0 else 128 - status

@@ -19,6 +19,9 @@ Outcome = Literal["completed", "checkpointed", "interrupted", "forced", "failed"
 
 #: "checkpointed, run me again": HTCondor's exit status for a self-checkpointing job.
 CHECKPOINTED_STATUS = 85
+#: What stands for it where the site has Slurm requeue after 85: EX_TEMPFAIL, "try again later" (sysexits.h), and others
+#: that no program is known to end with.
+CHECKPOINTED_ELSE = (75, 86, 87)
 
 # --- facts ---------------------------------------------------------------------------------------
 
@@ -71,6 +74,8 @@ class Site(NamedTuple):
     kill_wait: float = 30.0
     #: None: unknown.
     grace_time: float | None = None
+    #: Exit statuses after which Slurm requeues a job whatever anybody wants (RequeueExit, RequeueExitHold).
+    requeue_exits: frozenset[int] = frozenset()
 
 
 class Job(NamedTuple):

@@ -1,0 +1,151 @@
+"""What sites set otherwise than the shared sandbox, each with what it could break."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.runs import PROGRAMS, Run, kforge_run, training
+from tests.slurm.sandbox import Sandbox, Tracking, can_unshare, installed_version, no_cgroups
+
+STEPS = 60
+#: As most sites have it, where this machine can.
+TRACKING: Tracking = "linuxproc" if no_cgroups() else "cgroup"
+INTERRUPTED = f"python {PROGRAMS / 'save_when_interrupted.py'} {STEPS}"
+
+
+@pytest.fixture
+def contain() -> Iterator[Sandbox]:
+    """Every job has an extern step, and its cgroup, from the start."""
+    with Sandbox(nodes=2, process_tracking=TRACKING, extra_conf="PrologFlags=Contain") as sandbox:
+        yield sandbox
+
+
+def test_a_job_with_an_extern_step(contain: Sandbox) -> None:
+    ranks = f"srun --label kforge-run sh -c 'exec {training(STEPS, ranked=True)}'"
+    run = Run(contain, kforge_run(ranks), "--nodes=2", "--ntasks=2", "--time=10")
+    run.says("0: step 3 ").says("1: step 3 ").signal("USR1").ends("COMPLETED", restarts=1)
+    for task in "01":
+        run.lost_nothing(steps=STEPS, task=task)
+
+
+@pytest.fixture
+def private_memory() -> Iterator[Sandbox]:
+    """Each job has a /dev/shm and a /var/tmp of its own. (A /tmp of its own would hide the sandbox.)"""
+    if not can_unshare():
+        pytest.skip("only root may mount")
+    if installed_version() < (23, 2):
+        pytest.skip("this Slurm hides /tmp from a job, in which the sandbox is (job_container.conf has no Dirs)")
+    plugin = (
+        "NamespaceType=namespace/tmpfs" if installed_version() >= (25, 11) else "JobContainerType=job_container/tmpfs"
+    )
+    with Sandbox(
+        nodes=1,
+        process_tracking=TRACKING,
+        extra_conf=f"PrologFlags=Contain\n{plugin}",
+        conf_files={"job_container.conf": "AutoBasePath=true\nBasePath=/srv/jobs\nDirs=/dev/shm,/var/tmp\n"},
+        prepare=[["mount", "-t", "tmpfs", "tmpfs", "/srv"]],
+    ) as sandbox:
+        yield sandbox
+
+
+def test_a_job_with_memory_files_of_its_own(private_memory: Sandbox) -> None:
+    """The private folder and the embed are in what the batch process and the step see, and nobody else."""
+    look = "sh -c 'ls -A /dev/shm /var/tmp; exec \"$@\"' sh"
+    run = Run(private_memory, kforge_run(f"{look} srun --label kforge-run {INTERRUPTED}", "-v"), "--time=10")
+    run.says("0: step 3 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS, task="0")
+    assert re.search(r"^\.kforge-", run.output, re.MULTILINE)
+    assert not list(private_memory.node_folder(private_memory.nodes[0], "/dev/shm").glob(".kforge-*"))
+    assert "armed: " in run.output
+
+
+@pytest.fixture
+def signals_children() -> Iterator[Sandbox]:
+    """With cgroups Slurm signals every process of a job, too, as linuxproc does."""
+    if why := no_cgroups():
+        pytest.skip(why)
+    if installed_version() < (23, 11):
+        pytest.skip("this Slurm has no SignalChildrenProcesses")
+    files = {"cgroup.conf": "SignalChildrenProcesses=yes\n"}
+    with Sandbox(nodes=1, process_tracking="cgroup", conf_files=files) as sandbox:
+        yield sandbox
+
+
+def test_a_shell_in_between_where_slurm_signals_everybody(signals_children: Sandbox) -> None:
+    inner = signals_children.work / "run.sh"
+    inner.write_text(f"{INTERRUPTED}\necho python ended with $?\n")
+    run = Run(signals_children, kforge_run(f"bash {inner}"), "--time=10").says("step 3 ")
+    signals_children.requeue(run.job)
+    run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
+@pytest.fixture
+def strict() -> Iterator[Sandbox]:
+    """A failed task takes its peers with it, and no job is requeued unless it asks for that."""
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf="KillOnBadExit=1\nJobRequeue=0") as sandbox:
+        yield sandbox
+
+
+def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sandbox) -> None:
+    task = f"sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
+    run = Run(strict, kforge_run(f"srun --label kforge-run {task}"), "--ntasks=3", "--time=10")
+    for number in range(3):
+        run.says(f"{number}: step 3 ")
+    run.signal("USR1").ends("COMPLETED", restarts=1)
+    for number in range(3):
+        run.lost_nothing(steps=STEPS, task=str(number))
+
+
+def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -> None:
+    """The others save, and that makes no checkpoint of a failure: it would come back and fail for ever."""
+    fails = "until grep -q 0:.step.3 slurm-$SLURM_JOB_ID.out; do sleep 0.2; done; exit 3"
+    task = f"sh -c 'if [ $SLURM_PROCID = 1 ]; then {fails}; fi; exec {training(STEPS * 4, ranked=True)}'"
+    run = Run(strict, kforge_run(f"srun --label kforge-run {task}"), "--ntasks=2", "--time=10", "--requeue")
+    run.ends("FAILED", restarts=0)
+    assert "checkpoint saved" in run.output and "it failed" in run.output
+
+
+def test_a_job_that_did_not_ask_for_a_requeue_is_warned(strict: Sandbox) -> None:
+    batch_script = kforge_run(training(STEPS)).replace("#SBATCH --requeue\n", "")
+    run = Run(strict, batch_script, "--time=10").says("step 3 ")
+    run.says("warning: this job may not be requeued: add `#SBATCH --requeue`").signal("USR1")
+    run.ends("FAILED", restarts=0).lost_nothing()
+    assert "not requeued: the job may not be requeued: submit it with --requeue" in run.output
+    assert run.record["ExitCode"] == "85:0"
+
+
+@pytest.fixture
+def requeues_85() -> Iterator[Sandbox]:
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf="RequeueExit=85") as sandbox:
+        yield sandbox
+
+
+def test_a_checkpoint_that_shall_not_come_back_where_85_is_requeued(requeues_85: Sandbox) -> None:
+    run = Run(requeues_85, kforge_run(training(STEPS), "--no-requeue"), "--time=10").says("step 3 ").signal("USR1")
+    run.ends("FAILED", restarts=0).lost_nothing()
+    assert run.record["ExitCode"] == "75:0"
+    # Requeued once by kforge-run, and not by Slurm besides.
+    again = Run(requeues_85, kforge_run(training(STEPS)), "--time=10").says("step 3 ").signal("USR1")
+    again.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
+@pytest.fixture
+def gang() -> Iterator[Sandbox]:
+    """Who makes way for others is stopped, and goes on when they have ended."""
+    partitions = {"low": "PriorityTier=1 PreemptMode=SUSPEND", "high": "PriorityTier=10 PreemptMode=OFF"}
+    lines = [f"PartitionName={name} Nodes=ALL OverSubscribe=FORCE:1 {how}" for name, how in partitions.items()]
+    conf = "\n".join(["PreemptMode=SUSPEND,GANG", "SchedulerTimeSlice=5", *lines])
+    with Sandbox(nodes=1, cpus=2, process_tracking=TRACKING, extra_conf=conf) as sandbox:
+        yield sandbox
+
+
+def test_a_preemption_that_suspends_is_no_notice(gang: Sandbox) -> None:
+    run = Run(gang, kforge_run(training(STEPS), "-v"), "--partition=low", "-c2", "--time=10").says("step 3 ")
+    gang.sbatch("--partition=high", "-c2", "--output=/dev/null", "--wrap=sleep 5")
+    gang.wait_for_state(run.job, "SUSPENDED")
+    gang.wait_for_state(run.job, "RUNNING")
+    run.says("step 12 ")
+    assert "notice" not in run.output
+    run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
