@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.runs import PROGRAMS, Run, kforge_run, training
+from tests.slurm.runs import BIN, PROGRAMS, Run, kforge_run, training
 from tests.slurm.sandbox import Sandbox, Tracking, can_unshare, installed_version, no_cgroups
 
 STEPS = 60
 #: As most sites have it, where this machine can.
 TRACKING: Tracking = "linuxproc" if no_cgroups() else "cgroup"
+OVER = ("COMPLETED", "FAILED", "CANCELLED")
 INTERRUPTED = f"python {PROGRAMS / 'save_when_interrupted.py'} {STEPS}"
 
 
@@ -48,6 +50,13 @@ def private_memory() -> Iterator[Sandbox]:
         conf_files={"job_container.conf": "AutoBasePath=true\nBasePath=/srv/jobs\nDirs=/dev/shm,/var/tmp\n"},
         prepare=[["mount", "-t", "tmpfs", "tmpfs", "/srv"]],
     ) as sandbox:
+        first = Run(sandbox, "#!/bin/sh\nexec true\n")
+        sandbox.wait_for(
+            "a first job", lambda: first.record["JobState"] in OVER or "held" in first.record["Reason"], job=first.job
+        )
+        if first.record["JobState"] != "COMPLETED":
+            # 26.05 on a busy machine starts the batch script before its namespace is there.
+            pytest.skip(f"this Slurm could not launch a job in a namespace of its own ({first.record['Reason']})")
         yield sandbox
 
 
@@ -58,7 +67,37 @@ def test_a_job_with_memory_files_of_its_own(private_memory: Sandbox) -> None:
     run.says("0: step 3 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS, task="0")
     assert re.search(r"^\.kforge-", run.output, re.MULTILINE)
     assert not list(private_memory.node_folder(private_memory.nodes[0], "/dev/shm").glob(".kforge-*"))
-    assert "armed: " in run.output
+
+
+@pytest.fixture
+def failing_prolog() -> Iterator[Sandbox]:
+    """No job can be launched."""
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf="Prolog=/bin/false") as sandbox:
+        yield sandbox
+
+
+def kforge(slurm: Sandbox, *arguments: str | int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "kforge"), *map(str, arguments)],
+        env={**slurm.environment, "XDG_STATE_HOME": str(slurm.work / "state")},
+        cwd=slurm.work,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+
+
+def test_a_job_that_cannot_be_launched_is_known_at_once(failing_prolog: Sandbox) -> None:
+    slurm = failing_prolog
+    run = Run(slurm, kforge_run("true"))
+    slurm.wait_for("it to be held", lambda: run.record["Reason"] == "launch_failed_requeued_held", job=run.job)
+    said = kforge(slurm, "report", run.job).stderr
+    assert "launch_failed_requeued_held" in said and f"scontrol release {run.job})" in said
+    slurm.run("scontrol", "update", f"NodeName={slurm.nodes[0]}", "State=RESUME")
+    drill = kforge(slurm, "drill", "--slurm", "--", "true")
+    assert drill.returncode == 125, drill
+    assert "slurmd's log there tells why" in drill.stderr
 
 
 @pytest.fixture
@@ -98,11 +137,16 @@ def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sand
         run.lost_nothing(steps=STEPS, task=str(number))
 
 
-def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -> None:
+@pytest.mark.parametrize("start", ["", "bash "], ids=["srun", "srun in a script"])
+def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox, start: str) -> None:
     """The others save, and that makes no checkpoint of a failure: it would come back and fail for ever."""
     fails = "until grep -q 0:.step.3 slurm-$SLURM_JOB_ID.out; do sleep 0.2; done; exit 3"
     task = f"sh -c 'if [ $SLURM_PROCID = 1 ]; then {fails}; fi; exec {training(STEPS * 4, ranked=True)}'"
-    run = Run(strict, kforge_run(f"srun --label kforge-run {task}"), "--ntasks=2", "--time=10", "--requeue")
+    command = f"srun --label kforge-run {task}"
+    if start:  # what the cluster does at a bad exit is not known in there
+        (strict.work / "run.sh").write_text(f"{command}\n")
+        command = f"{start}{strict.work / 'run.sh'}"
+    run = Run(strict, kforge_run(command), "--ntasks=2", "--time=10", "--requeue")
     run.ends("FAILED", restarts=0)
     assert "checkpoint saved" in run.output and "it failed" in run.output
 

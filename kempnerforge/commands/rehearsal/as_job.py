@@ -31,6 +31,8 @@ _CANCELLED_WITHIN = 90.0
 _MARGIN = 180.0
 #: Slurm's reason where a job's folder or log could not be opened on its node, among others.
 _NOT_LAUNCHED = ("JobLaunchFailure", "RaisedSignal:53")
+#: What Slurm cannot launch and may not requeue it cancels so soon, though it is called running for a moment (s).
+_LAUNCHED_WITHIN = 5.0
 #: States of a job that holds its nodes or may get some.
 _ALIVE = tables.RUNNING_STATES | tables.WAITING_STATES | {"COMPLETING"}
 #: sbatch's options that the rehearsal itself needs, or that make of one job several, or none.
@@ -132,7 +134,10 @@ class AsJob:
 
     @property
     def _was_cancelled_early(self) -> bool:
-        return self._state == "CANCELLED" and self._runs_since is None and not self.log.size
+        # In its log may be what slurmd says of it.
+        if self._state != "CANCELLED" or self._over_at is None or look(self.folder).started_at is not None:
+            return False
+        return self._runs_since is None or self._over_at - self._runs_since < _LAUNCHED_WITHIN
 
     def _is_over(self) -> bool:
         return self._over_at is not None
@@ -213,7 +218,9 @@ class AsJob:
     def why_not_started(self) -> Trouble:
         """Return kforge-run's own reason, or what else there is to know."""
         if self._was_cancelled_early:
-            return Trouble(f"job {self.job} was cancelled before it started", status=FAILED)
+            hint = "by Slurm, if its node could not launch it: slurmd's log there tells why"
+            said = "".join(f": {line}" for line in last_lines(self.log.text(), 1))
+            return Trouble(f"job {self.job} was cancelled before it started{said}", hint, status=FAILED)
         text = self.log.text()
         if (why := error_of(text)) is not None:
             return Trouble(why, status=self._exit_status())
