@@ -14,10 +14,6 @@ import pytest
 from tests.process.launch import Launch, become_subreaper, descendants, status_of
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds (-m slow runs them)")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.option.markexpr:
         for item in items:

@@ -52,8 +52,9 @@ def test_a_cooperative_program_passes_with_all_its_times(launch: Launch) -> None
     found = json.loads(drill(launch, 0, *arguments, *training(checkpoint, "--save-seconds", "0.5")))
     times = found["shutdown"]
     assert 0 <= times["first_poll"] < times["saved"] <= times["exit"] < 20
-    assert times["saved"] - times["first_poll"] >= 0.5
-    assert found["use"]["needed"] == pytest.approx(1.5 * round(times["exit"], 1) + 60)
+    # The save takes 0.5 s; each time is when kforge-run heard of it, to a tenth in what is asked for.
+    assert times["saved"] - times["first_poll"] >= 0.4
+    assert found["use"]["needed"] == pytest.approx(1.5 * times["exit"] + 60, abs=0.1)
     assert found["checkpoints"][0]["problem"] is None and found["checkpoints"][0]["size"] > 100
     assert (found["verdict"], found["outcome"], found["status"]) == ("PASS", "checkpointed", 0)
 

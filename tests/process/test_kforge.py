@@ -337,7 +337,7 @@ complete_line() {
         ("kforge template --gpus-per-n", {"--gpus-per-node"}),
         ("kforge submit --dry", {"--dry-run"}),
         ("kforge completion f", {"fish"}),
-        ("kforge-run --no-e", {"--no-embed"}),
+        ("kforge-run --no-em", {"--no-embed"}),
         ("kforge-run kforge-r", {"kforge-run"}),
     ],
 )
