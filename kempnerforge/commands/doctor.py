@@ -190,7 +190,7 @@ def _show_cluster(cluster: Cluster, *, as_json: bool) -> None:
         echo(f"{row[0]:<34}{row[1]:<23}{row[2]:<11}{row[3]}".rstrip())
     echo("")
     for remark in _remarks(cluster):
-        echo(f"- {remark}")
+        echo(textwrap.fill(f"- {remark}", _WIDTH, subsequent_indent="  ", **_WHOLE_WORDS))
 
 
 def _limits(partition: Partition) -> str:
