@@ -8,14 +8,13 @@ import select
 import signal
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __about__
 from ..bootstrap import contract
 from . import child, inject, libc, place, reaping, slurm, surroundings
 from .armed import ArmedProcesses
 from .control import Control
-from .early_notice import EarlyNotice
 from .journal import Journal, default_folder
 from .outer import Outer
 from .output import Log
@@ -25,6 +24,9 @@ from .private_folder import PrivateFolder, parents
 from .report import Report
 from .settings import Settings
 from .signals import CapturedSignals, Received
+
+if TYPE_CHECKING:
+    from .early_notice import EarlyNotice
 
 _NO_FOLDER = "no private folder: processes cannot register, signals are passed on"
 #: How long the facts may keep an srun from starting (s): its environment is fixed then.
@@ -163,6 +165,8 @@ def start(
     policy = Policy(rules, site, end)
     early_notice = None
     if controller is not None and settings.early_notice and not is_srun:
+        from .early_notice import EarlyNotice  # only a batch process pays for it
+
         early_notice = EarlyNotice(where.job_id, environment, poller, helpers)
     attempt = Attempt(
         settings,

@@ -157,29 +157,26 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
 JOURNAL = '{"time": 1795600000, "event": "start", "job": "7", "attempt": "1", "command": ["x", "--token=secret"]}\n'
 
 
-def test_the_page_is_private_and_a_script_is_not(tmp_path: Path) -> None:
-    (tmp_path / "c-7.jsonl").write_text(JOURNAL)
-    before = os.umask(0o022)
+def write_page_and_script(folder: Path, *, umask: int) -> None:
+    (folder / "c-7.jsonl").write_text(JOURNAL)
+    before = os.umask(umask)
     try:
-        given = environment(KFORGE_JOURNAL=str(tmp_path))
-        assert kforge("report", "7", "--html", "page.html", given=given, cwd=tmp_path).status == 0
-        assert kforge("template", "single-process", "-o", "job", "--", "x", given=given, cwd=tmp_path).status == 0
+        given = environment(KFORGE_JOURNAL=str(folder))
+        assert kforge("report", "7", "--html", "page.html", given=given, cwd=folder).status == 0
+        assert kforge("template", "single-process", "-o", "job", "--", "x", given=given, cwd=folder).status == 0
     finally:
         os.umask(before)
+
+
+def test_the_page_is_private_and_a_script_is_not(tmp_path: Path) -> None:
+    write_page_and_script(tmp_path, umask=0o022)
     assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "job").stat().st_mode) == 0o755
 
 
 @pytest.mark.parametrize("umask", [0o777, 0o700])
 def test_a_umask_that_takes_everything_leaves_us_our_own(tmp_path: Path, umask: int) -> None:
-    (tmp_path / "c-7.jsonl").write_text(JOURNAL)
-    before = os.umask(umask)
-    try:
-        given = environment(KFORGE_JOURNAL=str(tmp_path))
-        assert kforge("report", "7", "--html", "page.html", given=given, cwd=tmp_path).status == 0
-        assert kforge("template", "single-process", "-o", "job", "--", "x", given=given, cwd=tmp_path).status == 0
-    finally:
-        os.umask(before)
+    write_page_and_script(tmp_path, umask=umask)
     assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "job").stat().st_mode) & 0o700 == 0o700
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["c-7.jsonl", "job", "page.html"]

@@ -80,15 +80,14 @@ def _processor_time(pid: int) -> float:
 def test_memory_that_is_full_at_the_notice(launch: Launch) -> None:
     small = 'mount -t tmpfs -o size=256k,mode=1777 none /dev/shm && exec "$@"'
     command = (
-        "echo ready; dd if=/dev/zero of=/dev/shm/filler bs=4k 2>/dev/null; echo full; "
-        "trap 'rm /dev/shm/filler; sleep 0.1; exit 85' USR1; while :; do sleep 0.1; done"
+        "trap 'rm /dev/shm/filler; sleep 0.1; exit 85' USR1; echo ready; "
+        "dd if=/dev/zero of=/dev/shm/filler bs=4k 2>/dev/null; echo full; while :; do sleep 0.1; done"
     )
     left = f'{" ".join(KFORGE_RUN)} sh -c "$0"; status=$?; ls -A /dev/shm; exit $status'
     run = launch.start(["unshare", "--mount", "sh", "-c", small, "sh", "sh", "-c", left, command])
     run.says("ready")
     run.says("full")
     (run.pid,) = _children(run.pid)
-    time.sleep(0.2)  # until its trap is set
     run.send(signal.SIGUSR1)
     assert run.rest() == []
     run.ends(CHECKPOINTED)
