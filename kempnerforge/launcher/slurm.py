@@ -308,8 +308,10 @@ class Controller:
             pid: of an scontrol that has ended. It is not reaped yet, so its group is its own.
         """
         os.killpg(pid, signal.SIGKILL)
+        # One that was given up may end when the next is at it already.
+        scontrols = (pid, self._running and self._running.pid)
         for orphan in tree.children():
-            if orphan != pid and tree.was_given(orphan, _HELPERS_MARK):
+            if orphan not in scontrols and tree.was_given(orphan, _HELPERS_MARK):
                 os.kill(orphan, signal.SIGKILL)
 
     def close(self) -> None:

@@ -121,5 +121,5 @@ class Run:
         restarts = int(self.record["Restarts"]) - self.skipped
         assert (saves, resumes) == (restarts + 1, restarts), self.output
         if steps is not None:
-            assert lines.count(f"finished at step {steps}") == 1
+            assert lines.count(f"finished at step {steps}") == 1, self.output
         return self

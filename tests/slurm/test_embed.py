@@ -114,4 +114,5 @@ def test_lightning_requeues_the_job_and_kforge_run_does_not_do_it_again(slurm: S
     run = Run(slurm, kforge_run(python("lightning_requeue.py"), "-v"), "--time=60", "--ntasks=1").says("step 3 ")
     run.signal("USR1").ends("COMPLETED", restarts=1)
     assert "SLURM auto-requeueing enabled" in run.output
-    assert "not requeued: Slurm requeues it already" in run.output, run.output
+    # It trains on until it is killed, and so nearly to the end of KillWait that our last word may come too late.
+    assert "reason: requeued" in run.output, run.output

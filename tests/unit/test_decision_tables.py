@@ -199,6 +199,12 @@ def test_outcome_and_decision(ending: Ending, rules: Rules, outcome: str, requeu
     assert tables.decide(found, ending, rules, (), RUNNING).requeue is requeue
 
 
+def test_no_requeue_is_the_reason_also_where_slurm_has_not_answered_yet() -> None:
+    unknown = CASE._replace(reason="unknown", cooperation=SAVED)
+    decision = tables.decide("checkpointed", unknown, BATCH._replace(requeue=False), (), None)
+    assert decision == tables.Decision(False, "--no-requeue")
+
+
 @pytest.mark.parametrize(
     ("rules", "job", "history", "cooperation"),
     [

@@ -349,7 +349,8 @@ def decide(outcome: Outcome, ending: Ending, rules: Rules, history: History | No
         return Decision(False, "its owner cancelled it")
     if reason == "interrupt":
         return Decision(False, "interrupted by hand")
-    if reason == "unknown":
+    # With --no-requeue Slurm's answer is not waited for.
+    if reason == "unknown" and rules.requeue:
         return Decision(False, "Slurm did not say why it was told to stop")
     if reason == "manual" and ending.signum == SIGTERM:
         return Decision(False, "SIGTERM was sent by hand")
