@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from ..launcher.cli import kforge_run
+from ..launcher.options import kforge_run
 
 _EPILOG = """\b
 Put one of these into your shell's start-up file:

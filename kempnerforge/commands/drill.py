@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..launcher.cli import Seconds
+from ..launcher.options import Seconds
 from ..launcher.policy.tables import MANUAL_WINDOW
 from . import sbatch_arguments, slurm_commands
 from .interrupts import Interrupted, Interrupts

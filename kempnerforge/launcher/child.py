@@ -194,8 +194,11 @@ def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
         path = os.path.join(folder, name)
         try:
             os.execve(path, command, environment)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             continue
+        except NotADirectoryError as error:
+            # In PATH a file is passed over; in the command's own path it is the reason.
+            failure = error if "/" in name else failure
         except PermissionError as error:
             failure = error
         except OSError as error:

@@ -1,184 +1,58 @@
-"""`kforge-run`: options in, exit status out. The one place where errors become lines."""
+"""`kforge-run`: what was asked for in, exit status out. The one place where errors become lines."""
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping
+from typing import NoReturn
 
-import click
-
-from .. import __about__
 from .output import complain, keep_standard_descriptors
-from .policy.tables import EXIT_STATUSES
 from .settings import Settings
 
 _FAILED = 125
 _CANNOT_EXECUTE = 126
 _NOT_FOUND = 127
 
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
-    _Parameter = click.ParamType[float]
-else:
-    _Parameter = click.ParamType  # it is generic since click 8.4 only
-
-
-class Seconds(_Parameter):
-    """A finite number of seconds, not negative."""
-
-    name = "seconds"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number (click.ParamType)."""
-        try:
-            seconds = float(str(value))
-        except ValueError:
-            seconds = math.nan
-        if not (math.isfinite(seconds) and seconds >= 0):
-            self.fail(f"{value!r} is not a number of seconds (0 or more), like 90 or 2.5", param, ctx)
-        return seconds
-
-
-def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from .completion import complete_command
-
-    return complete_command(context, incomplete)
-
-
-_EPILOG = (
-    "\b\nExit status:\n"
-    + "\n".join(f"  {status:<16} {meaning}" for status, meaning in EXIT_STATUSES)
-    + "\n\n\b\nExample, a whole batch script:\n"
-    "  #!/bin/bash\n"
-    "  #SBATCH --signal=B:USR1@120\n"
-    "  #SBATCH --requeue\n"
-    "  exec kforge-run python train.py\n\n"
-    "Each option can also be set as a variable: KFORGE_TIMEOUT=90 for --timeout 90, KFORGE_REQUEUE=0 for --no-requeue."
+#: What may say something of how to run a command, beside its options: theirs, and click's question for completions.
+VARIABLES = frozenset(
+    {f"KFORGE_{field.upper()}" for field in (*Settings._fields, "quiet", "verbose")} | {"_KFORGE_RUN_COMPLETE"}
 )
 
 
-@click.command(
-    epilog=_EPILOG,
-    context_settings={
-        "auto_envvar_prefix": "KFORGE",
-        "allow_interspersed_args": False,
-        "help_option_names": ["-h", "--help"],
-    },
-)
-@click.option(
-    "--timeout", type=Seconds(), metavar="SECONDS", help="Longest shutdown allowed; default: all that Slurm gives."
-)
-@click.option(
-    "--term-grace",
-    type=Seconds(),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="From SIGTERM to SIGKILL, when time is plenty.",
-)
-@click.option(
-    "--requeue/--no-requeue", default=True, show_default=True, help="Requeue the job when the run should go on."
-)
-@click.option(
-    "--max-requeues", type=click.IntRange(min=0), metavar="N", help="Do not requeue a job restarted N times already."
-)
-@click.option(
-    "--retry-failures",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Requeue up to N times after a failure that no signal explains.",
-)
-@click.option(
-    "--early-notice/--no-early-notice",
-    default=True,
-    show_default=True,
-    help="Hear of a preemption when its grace begins, by a tiny step of the job, where that leaves more time to save.",
-)
-@click.option(
-    "--embed/--no-embed",
-    default=True,
-    show_default=True,
-    help="Inject the bootstrap into Python programs, so that a script needs no code of ours.",
-)
-@click.option(
-    "--journal",
-    type=click.Path(),
-    metavar="DIR",
-    help="Folder of the journals; default: kforge in the XDG state folder, inside Slurm only.",
-)
-@click.option(
-    "--command-in-journal/--no-command-in-journal",
-    default=True,
-    show_default=True,
-    help="Write the command's arguments into the journal, which only you can read.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Print warnings only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print every detail.")
-@click.version_option(
-    __about__.__version__,
-    prog_name="kforge-run",
-    allow_from_autoenv=False,  # KFORGE_VERSION is what a `module load kforge` may set
-)
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...", shell_complete=_complete)
-def kforge_run(
-    timeout: float | None,
-    term_grace: float,
-    requeue: bool,
-    max_requeues: int | None,
-    retry_failures: int,
-    early_notice: bool,
-    embed: bool,
-    journal: str | None,
-    command_in_journal: bool,
-    quiet: bool,
-    verbose: bool,
-    command: tuple[str, ...],
-) -> None:
-    """Run COMMAND so that a time limit, a preemption or a requeue never costs more than its current step.
-
-    kforge-run hands the notice on to the training process, waits for its checkpoint, enforces the deadline, leaves no
-    process behind and requeues the Slurm job, unless its owner cancelled it.
-    """
-    if not command:
-        raise click.UsageError("no command (hint: kforge-run python train.py)")
-    settings = Settings(
-        command=list(command),
-        timeout=timeout or None,
-        term_grace=term_grace,
-        requeue=requeue,
-        max_requeues=max_requeues,
-        retry_failures=retry_failures,
-        early_notice=early_notice,
-        embed=embed,
-        journal=journal or None,
-        command_in_journal=command_in_journal,
-        umask=click.get_current_context().obj,
-        verbosity="verbose" if verbose else "quiet" if quiet else "normal",
-    )
-    _leave(_run(settings))
-
-
-def options_of(arguments: list[str]) -> dict[str, object]:
-    """Return the options before a command, as they were given.
+def main(umask: int | None = None) -> NoReturn:
+    """Run as the program `kforge-run`.
 
     Args:
-        arguments: of a kforge-run, the command included.
-
-    Raises:
-        ValueError: kforge-run has no such option, or it lacks its value.
+        umask: what it was before kforge-run began; None: what it is.
     """
-    context = click.Context(kforge_run, info_name="kforge-run", allow_interspersed_args=False)
+    keep_standard_descriptors()
     try:
-        return dict(kforge_run.make_parser(context).parse_args(list(arguments))[0])
-    except click.UsageError as error:
-        raise ValueError(error.format_message()) from None
+        asked = _what_is_asked(sys.argv[1:], os.environ, umask)
+        if isinstance(asked, Settings):
+            _leave(_run(asked))
+    except Exception:  # noqa: BLE001 - the one boundary: a bug in kforge-run has an exit status of its own
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(_FAILED)
+    sys.exit(asked)
+
+
+def _what_is_asked(arguments: list[str], environment: Mapping[str, str], umask: int | None) -> Settings | int:
+    """Return how to run which command, or the exit status where there is none to run."""
+    if arguments and not arguments[0].startswith("-") and VARIABLES.isdisjoint(environment):
+        return Settings(arguments, umask=umask)
+    try:
+        from . import options
+    except (ImportError, AttributeError, TypeError) as error:
+        # An old click, or none: it lacks something that our options are declared with.
+        here = getattr(sys.modules.get("click"), "__file__", None)
+        cure = "install kforge-run into an environment of its own, or give no options"
+        _complain(f"options need click 8.1 or newer, which {here or 'this Python'} is not: {error} (hint: {cure})")
+        return _FAILED
+    return options.read(umask)
 
 
 def _run(settings: Settings) -> int:
@@ -189,7 +63,7 @@ def _run(settings: Settings) -> int:
         return supervise(settings, os.environ)
     except CannotExecute as error:
         # Like a shell: 127 where there is no such program, 126 where it cannot be executed.
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno == errno.ENOENT:
             _complain(f"{error} (hint: is it in PATH, and its environment activated?)")
             return _NOT_FOUND
         _complain(f"{error} (hint: it must be an executable file; start a script through its interpreter)")
@@ -206,27 +80,3 @@ def _complain(text: str) -> None:
 def _leave(status: int) -> NoReturn:
     """End at once: all is closed, and tearing the interpreter down would take as long as a short command."""
     os._exit(status)
-
-
-def main(umask: int | None = None) -> NoReturn:
-    """Run as the program `kforge-run`.
-
-    Args:
-        umask: what it was before kforge-run began; None: what it is.
-    """
-    keep_standard_descriptors()
-    try:
-        kforge_run.main(prog_name="kforge-run", standalone_mode=False, obj=umask)
-    except click.ClickException as error:
-        _complain(error.format_message())
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.Abort:
-        sys.exit(_FAILED)
-    except Exception:  # noqa: BLE001 - the one boundary: a bug in kforge-run has an exit status of its own
-        import traceback
-
-        traceback.print_exc()
-        sys.exit(_FAILED)
-    sys.exit(0)

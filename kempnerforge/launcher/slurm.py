@@ -109,14 +109,10 @@ def place_unseen(
 
 def ancestors() -> Iterator[int]:
     """Yield the pids above this process, nearest first, as far as /proc shows them."""
-    pid = os.getppid()
-    while pid > 0:
+    pid: int | None = os.getppid()
+    while pid:
         yield pid
-        try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-                pid = int(stat.read().rpartition(")")[2].split()[1])
-        except OSError:
-            return
+        pid = tree.parent(pid)
 
 
 # --- asking --------------------------------------------------------------------------------------

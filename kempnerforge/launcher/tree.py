@@ -1,7 +1,8 @@
 """Everything below kforge-run: who is there, and the sweep.
 
 kforge-run is a child subreaper, so nothing that starts below it gets away: neither a session of its own nor a double
-fork changes that. psutil is imported only when there is something to sweep.
+fork changes that. psutil lists it, and is imported only when there is something to sweep. Whatever keeps it from being
+imported (PYTHONPATH may lead to another Python's), the sweep goes on: /proc tells the same.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import re
 import signal
 import time
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    import psutil
+from typing import NamedTuple
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 _PASSES = 10
 #: The inode of the PID namespace that the machine started with: PROC_PID_INIT_INO in linux/proc_ns.h.
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
+#: What the letters of those states mean that can outlive SIGKILL for a while (proc_pid_stat(5)).
+_STATES = {"D": "in uninterruptible sleep", "R": "running", "S": "sleeping", "T": "stopped", "t": "traced"}
 #: How long to go after what forks faster than that, before the loop has its turn again (s).
 _CHASE = 0.02
 
@@ -33,6 +33,17 @@ class Process(NamedTuple):
     started: float
 
 
+class _Status(NamedTuple):
+    """What /proc/PID/stat tells of a process (proc_pid_stat(5))."""
+
+    name: str
+    #: One letter.
+    state: str
+    parent: int
+    #: Start time (clock ticks since the boot).
+    started: int
+
+
 class Tree:
     """The processes below this one.
 
@@ -44,8 +55,8 @@ class Tree:
     def __init__(self, helpers: Collection[int], group: int | None = None) -> None:
         self._helpers = helpers
         self._group = group
-        #: Already killed, so that no pass sends SIGKILL twice to the same process.
-        self._killed: set[psutil.Process] = set()
+        #: Already killed, by pid and start, so that no pass sends SIGKILL twice to the same process.
+        self._killed: set[str] = set()
 
     def is_empty(self) -> bool:
         """Return whether nothing is left below us: no process, no zombie."""
@@ -61,25 +72,25 @@ class Tree:
 
     def terminate(self) -> None:
         """Ask everything below us to end: SIGTERM, and SIGCONT for what is stopped."""
-        for process in self._below_us():
-            self._send(process, signal.SIGTERM)
-            self._send(process, signal.SIGCONT)
+        for one in self._living():
+            _send(one, signal.SIGTERM)
+            _send(one, signal.SIGCONT)
         self._send_blindly(signal.SIGTERM, signal.SIGCONT)
 
     def kill(self) -> None:
         """Send SIGKILL to everything below us that has not got it yet."""
         for _pass in range(_PASSES):
-            alive = [process for process in self._below_us() if process not in self._killed]
+            alive = [one for one in self._living() if one not in self._killed]
             if not alive:
                 self._send_blindly(signal.SIGKILL)
                 return
-            for process in alive:
-                self._send(process, signal.SIGKILL)
+            for one in alive:
+                _send(one, signal.SIGKILL)
             self._killed.update(alive)
         self._chase()
 
     def _chase(self) -> None:
-        """Kill what forks and ends faster than psutil can look: with its parent gone, it is a child of our own.
+        """Kill what forks and ends faster than we can look: with its parent gone, it is a child of our own.
 
         A child that is not reaped keeps its pid, so this hits nobody else.
         """
@@ -105,44 +116,62 @@ class Tree:
 
     def survivors(self) -> list[str]:
         """Return who is still below us, for the log."""
-        import psutil
-
         named = []
-        for process in self._below_us():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    named.append(f"{process.name()} (pid {process.pid}, {process.status()})")
-            except psutil.NoSuchProcess:
-                continue
-            except psutil.AccessDenied:
-                named.append(f"pid {process.pid}, which is another user's")
+        for pid in self._below_us():
+            status = _status(pid)
+            if status is None and os.path.exists(f"/proc/{pid}"):
+                named.append(f"pid {pid}, which is another user's")
+            elif status is not None and status.state not in "ZX":
+                named.append(f"{status.name} (pid {pid}, {_STATES.get(status.state, status.state)})")
         return named
 
-    def _below_us(self) -> list[psutil.Process]:
-        import psutil
+    def _living(self) -> list[str]:
+        """Return who below us can be signalled, as `identity` names it."""
+        return [one for pid in self._below_us() if (one := identity(pid))]
 
-        try:
-            below: list[psutil.Process] = psutil.Process().children(recursive=True)
-        except (psutil.Error, OSError):
-            below = _visible_below_us()
+    def _below_us(self) -> list[int]:
+        below = _listed_by_psutil()
+        if below is None:
+            below = _listed_by_proc()
         if not self._helpers:
             return below
         # A helper leads a group of its own: whatever a site's scontrol script has started belongs to it.
-        return [process for process in below if _group_of(process.pid) not in self._helpers]
-
-    @staticmethod
-    def _send(process: psutil.Process, signum: int) -> None:
-        import psutil
-
-        try:
-            process.send_signal(signum)  # psutil makes sure that the pid was not reused
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            pass  # it ended meanwhile, or is another user's (set-uid)
+        return [pid for pid in below if _group_of(pid) not in self._helpers]
 
 
 def warm_up() -> None:
     """Import what the sweep needs: later a folder on Python's path may hang."""
-    import psutil  # noqa: F401
+    _listed_by_psutil()
+
+
+def _listed_by_psutil() -> list[int] | None:
+    """Return the pids below us; None: psutil cannot tell. It tells nothing where hidepid=1 denies it a single stat."""
+    try:
+        # It takes as long to import as a short command takes to run.
+        import psutil
+
+        return [process.pid for process in psutil.Process().children(recursive=True)]
+    except Exception:  # noqa: BLE001 - another Python's psutil, or a broken one, fails as it likes
+        return None
+
+
+def _listed_by_proc() -> list[int]:
+    """Return the pids below us by everyone's parent, as far as /proc shows them."""
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    found: dict[int, list[int]] = {}
+    for pid in pids:
+        if (status := _status(pid)) is not None:
+            found.setdefault(status.parent, []).append(pid)
+    below: list[int] = []
+    parents = [os.getpid()]
+    while parents:
+        here = found.pop(parents.pop(), [])
+        below += here
+        parents += here
+    return below
 
 
 def children() -> list[int]:
@@ -150,17 +179,14 @@ def children() -> list[int]:
     return [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
 
 
-def _visible_below_us() -> list[psutil.Process]:
-    """Return the processes below us where psutil fails: it reads every /proc/PID/stat, and hidepid=1 denies it."""
-    import psutil
-
-    below = []
-    for process in list(walk(os.getpid()))[1:]:
-        try:
-            below.append(psutil.Process(process.pid))
-        except (psutil.Error, OSError):
-            continue  # it has ended since, or there is no /proc
-    return below
+def _send(identified: str, signum: int) -> None:
+    """Signal the process that `identity` named so, and nobody who has got its pid since."""
+    pid = int(identified.partition(".")[0])
+    try:
+        if identity(pid) == identified:
+            os.kill(pid, signum)
+    except OSError:
+        pass  # it ended meanwhile, or is another user's (set-uid)
 
 
 def _group_of(pid: int) -> int | None:
@@ -179,14 +205,11 @@ def walk(pid: int, *, past: Collection[str] = ()) -> Iterator[Process]:
     Args:
         past: names of processes below which not to look.
     """
-    stat = _read(f"/proc/{pid}/stat")
-    if not stat:
+    status = _status(pid)
+    if status is None:
         return
-    head, _, tail = stat.rpartition(")")
-    name = head.partition("(")[2]
-    started = int(tail.split()[19]) / os.sysconf("SC_CLK_TCK")
-    yield Process(pid, name, started)
-    if name in past:
+    yield Process(pid, status.name, status.started / os.sysconf("SC_CLK_TCK"))
+    if status.name in past:
         return
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
@@ -199,8 +222,21 @@ def walk(pid: int, *, past: Collection[str] = ()) -> Iterator[Process]:
 
 def identity(pid: int) -> str:
     """Return `PID.START` of a living process, which no other process of this boot has; empty: it does not live."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return f"{pid}.{fields[19]}" if fields and fields[0] not in "ZX" else ""
+    status = _status(pid)
+    return "" if status is None or status.state in "ZX" else f"{pid}.{status.started}"
+
+
+def parent(pid: int) -> int | None:
+    """Return the pid above a process; None: it has ended, or is hidden."""
+    status = _status(pid)
+    return None if status is None else status.parent
+
+
+def _status(pid: int) -> _Status | None:
+    """Return what /proc tells of a process; None: it has ended, or is hidden."""
+    before, _, behind = _read(f"/proc/{pid}/stat").rpartition(")")
+    fields = behind.split()
+    return _Status(before.partition("(")[2], fields[0], int(fields[1]), int(fields[19])) if fields else None
 
 
 def signal_set(pid: int, field: str) -> set[int]:

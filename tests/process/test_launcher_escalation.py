@@ -94,7 +94,7 @@ def test_no_more_time_than_there_is(launch: Launch) -> None:
     run.send(signal.SIGUSR1)
     run.says("saving")
     run.ends(1)
-    assert 1.5 < time.monotonic() - began < 2.2
+    assert 1.5 < time.monotonic() - began < 10  # 2 s, but for a busy machine; it asks for 50
     assert "asks for 50 s to save: 2 s are all there is" in run.log
 
 

@@ -87,17 +87,21 @@ def test_cannot_be_executed(launch: Launch) -> None:
     lost = launch.folder / "lost"
     lost.write_text("#!/no/such/interpreter\n")
     lost.chmod(0o755)
-    for command, status in (("./data", 126), ("/", 126), (str(lost), 127)):
+    for command, status in (("./data", 126), ("/", 126), ("./data/no", 126), (str(lost), 127)):
         run = launch(command)
         run.ends(status)
         assert run.log.startswith(f"kforge-run: error: {command}: ") and run.log.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["no-such-command", "./no-such-file", "/dev/null/no", ""])
+@pytest.mark.parametrize("command", ["no-such-command", "./no-such-file", ""])
 def test_not_found(launch: Launch, command: str) -> None:
     run = launch(command)
     run.ends(127)
     assert run.log.startswith(f"kforge-run: error: {command}: ") and run.log.count("\n") == 1
+
+
+def test_not_found_where_path_leads_through_a_file(launch: Launch) -> None:
+    launch("no-such-command", variables={"PATH": f"/dev/null/bin:{os.environ['PATH']}"}).ends(127)
 
 
 def test_a_later_folder_of_path_has_it(launch: Launch) -> None:

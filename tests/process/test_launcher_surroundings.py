@@ -304,11 +304,11 @@ def test_a_notice_that_slurm_does_not_explain(launch: Launch, kind: str, stop: s
     began = time.monotonic()
     run.send(stop)
     run.says("stop", stop.name)
-    assert time.monotonic() - began < 0.5  # milliseconds, but for a busy machine
+    assert time.monotonic() - began < 2  # milliseconds, but for a busy machine; an answer from Slurm never comes
     run.ends(CHECKPOINTED)
-    assert time.monotonic() - began < 2.3, "Slurm has killed it by now"
     assert ("Slurm's answer cannot be read" in run.log) == (kind in UNREADABLE)
     assert "not requeued" in run.log and "to run it again: scontrol requeue 123" in run.log
     last = last_line(launch)
     assert (last["reason"], last["requeued"], last["status"]) == ("unknown", False, CHECKPOINTED)
+    assert last["slack"] > 0, "Slurm has killed it by now"
     assert all(line.isprintable() for line in run.own_lines)

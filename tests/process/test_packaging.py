@@ -200,20 +200,11 @@ def test_no_file_in_the_scripts_folder_passes_for_a_module(installed: Path, tmp_
     assert_starts(tmp_path / "kforge-run")
 
 
-@pytest.mark.parametrize("missing", ["click", "psutil", "kempnerforge"])
-def test_what_is_missing_is_said_in_one_line(missing: str, tmp_path: Path) -> None:
-    present = tmp_path / "present"
-    present.mkdir()
-    if missing != "click":
-        (present / "click").symlink_to(Path(click.__file__).parent)
-    if missing != "psutil":
-        (present / "psutil").symlink_to(Path(psutil.__file__).parent)
-    bin_folder = make_environment(tmp_path / "venv", str(present))
-    script = CHECKOUT / "bin/kforge-run"
-    if missing == "kempnerforge":
-        script = Path(shutil.copy(script, tmp_path / "kforge-run"))
+def test_a_missing_package_is_said_in_one_line(tmp_path: Path) -> None:
+    bin_folder = make_environment(tmp_path / "venv", *SITE_PACKAGES)
+    script = Path(shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path / "kforge-run"))
     answer = run(script, "true", path=bin_folder, status=125)
-    assert f"No module named '{missing}'" in answer.stderr
+    assert "No module named 'kempnerforge'" in answer.stderr
     assert "(hint: " in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
 
@@ -221,8 +212,8 @@ def test_what_is_missing_is_said_in_one_line(missing: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_a_stderr_that_takes_nothing_does_not_hide_the_status(redirection: str, tmp_path: Path) -> None:
     bin_folder = make_environment(tmp_path / "venv")
-    command = f'exec "$0" true {redirection}'
-    answer = run("sh", "-c", command, CHECKOUT / "bin/kforge-run", path=bin_folder, status=125)
+    script = Path(shutil.copy(CHECKOUT / "bin/kforge-run", tmp_path / "kforge-run"))
+    answer = run("sh", "-c", f'exec "$0" true {redirection}', script, path=bin_folder, status=125)
     assert answer.stdout == ""
 
 

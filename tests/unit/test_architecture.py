@@ -6,14 +6,17 @@ import ast
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from kempnerforge.launcher import cli, options
 
 PACKAGE = Path(__file__).parents[2] / "kempnerforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 THIRD_PARTY = {
     "click": {
-        "launcher/cli.py",
         "launcher/completion.py",
+        "launcher/options.py",
         *(f"commands/{name}.py" for name in ("cli", "completion", "sbatch_arguments")),
         *(f"commands/{name}.py" for name in ("doctor", "drill", "report", "submit", "template")),
     },
@@ -95,3 +98,10 @@ def test_only_the_supervisor_knows_all_rooms() -> None:
             names = imports(path)
             assert "kempnerforge.launcher.supervisor" not in names
             assert "kempnerforge.launcher.cli" not in names
+            assert "kempnerforge.launcher.options" not in names
+
+
+def test_whatever_may_set_an_option_has_the_options_read() -> None:
+    """Where nothing does, kforge-run starts without click."""
+    given = [one for one in options.kforge_run.params if isinstance(one, click.Option) and one.allow_from_autoenv]
+    assert {f"KFORGE_{(one.name or '').upper()}" for one in given} <= cli.VARIABLES

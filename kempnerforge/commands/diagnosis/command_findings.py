@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...launcher import slurm
-from ...launcher.cli import options_of
 from ...launcher.delivery import launches_ranks
+from ...launcher.options import options_of
 from ...launcher.policy.tables import recommended_lead
 from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, isolating_option
 from .finding import Finding
