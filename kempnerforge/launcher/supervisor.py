@@ -12,7 +12,7 @@ from typing import Any
 
 from ..bootstrap import contract
 from . import delivery, reaping, slurm, surroundings, tree
-from .control import StatusText, Unusable
+from .control import Peer, StatusText, Unusable
 from .policy import tables, words
 from .settings import Settings
 from .signals import CapturedSignals, stop_as_asked
@@ -321,52 +321,61 @@ class Supervisor:
 
     def _perform(self, action: words.Action) -> words.Delivered | None:
         now = time.monotonic()
-        peers = self._control.peers if self._control is not None else []
-        if isinstance(action, words.Deliver):
-            armed = self._armed.living if self._armed is not None else []
-            if action.again:
-                return delivery.deliver_again(action.signum, self._child, armed, now)
-            self._write_notice(action.signum, None)
-            if "look for armed" in self._chores:
-                self._chores["look for armed"] = now  # after the delivery
-            delivered = delivery.deliver(action.signum, self._child, peers, armed)
-            if delivered.ranks_told and self._folder is not None:
-                self._folder.mark(contract.RANKS_TOLD_FILE)
-            return delivered
-        if isinstance(action, words.Forward):
-            self._child.send(action.signum)
-        elif isinstance(action, words.Tell):
-            self._tell(action)
-        elif isinstance(action, words.AskSlurm):
-            if self._controller is not None:
-                self._controller.ask_job()
-        elif isinstance(action, words.Listen):
-            self._listen()
-        elif isinstance(action, words.Requeue):
-            if self._controller is not None:
-                self._controller.requeue(action.job_id)
-        elif isinstance(action, words.DumpStacks):
-            self._report.flush()
-            for peer in peers:
-                # Only whoever still has the handler: by default a real-time signal kills.
-                if peer.cooperative and peer.stacks is not None:
-                    peer.send(peer.stacks)
-        elif isinstance(action, words.Terminate):
-            if self._folder is not None:
-                self._folder.mark(contract.TERMINATE_FILE)
-            self._tree.terminate()
-        elif isinstance(action, words.Kill):
-            self._tree.kill()
-            self._chores["kill again"] = now + _KILL_AGAIN
-        elif isinstance(action, words.Say):
-            self._report.say(action.level, action.text)
-        elif isinstance(action, words.Record):
-            self._report.record(action.event, action.fields)
-            if action.event == "end" and action.fields["outcome"] == "checkpointed" and self._attempt.outer is not None:
-                self._attempt.outer.finished()
-        else:
-            self._exit_status = action.status
+        match action:
+            case words.Deliver():
+                return self._deliver(action, now)
+            case words.Forward():
+                self._child.send(action.signum)
+            case words.Tell():
+                self._tell(action)
+            case words.AskSlurm():
+                if self._controller is not None:
+                    self._controller.ask_job()
+            case words.Listen():
+                self._listen()
+            case words.Requeue():
+                if self._controller is not None:
+                    self._controller.requeue(action.job_id)
+            case words.DumpStacks():
+                self._report.flush()
+                for peer in self._peers():
+                    # Only whoever still has the handler: by default a real-time signal kills.
+                    if peer.cooperative and peer.stacks is not None:
+                        peer.send(peer.stacks)
+            case words.Terminate():
+                if self._folder is not None:
+                    self._folder.mark(contract.TERMINATE_FILE)
+                self._tree.terminate()
+            case words.Kill():
+                self._tree.kill()
+                self._chores["kill again"] = now + _KILL_AGAIN
+            case words.Say():
+                self._report.say(action.level, action.text)
+            case words.Record():
+                self._report.record(action.event, action.fields)
+                checkpointed = action.event == "end" and action.fields["outcome"] == "checkpointed"
+                if checkpointed and self._attempt.outer is not None:
+                    self._attempt.outer.finished()
+            case words.Exit():
+                self._exit_status = action.status
+            case _:
+                return words.never(action)
         return None
+
+    def _deliver(self, action: words.Deliver, now: float) -> words.Delivered:
+        armed = self._armed.living if self._armed is not None else []
+        if action.again:
+            return delivery.deliver_again(action.signum, self._child, armed, now)
+        self._write_notice(action.signum, None)
+        if "look for armed" in self._chores:
+            self._chores["look for armed"] = now  # after the delivery
+        delivered = delivery.deliver(action.signum, self._child, self._peers(), armed)
+        if delivered.ranks_told and self._folder is not None:
+            self._folder.mark(contract.RANKS_TOLD_FILE)
+        return delivered
+
+    def _peers(self) -> list[Peer]:
+        return self._control.peers if self._control is not None else []
 
     def _tell(self, told: words.Tell) -> None:
         self._told = told

@@ -1,7 +1,14 @@
 """The state machine of one attempt: events in, actions out, and the time at which it wants to be asked again.
 
-    run ──child exited──▶ sweep ──nothing left──▶ decide ──requeue──▶ verify ──▶ done
-     └─▶ outlived ─saved──▲                         ▲───refused, time left───┘
+    run      ──▶ outlived, sweep, decide
+    outlived ──▶ sweep, decide
+    sweep    ──▶ decide
+    decide   ──▶ verify, done
+    verify   ──▶ decide, done
+
+Run: the child runs. Sweep: it has ended, and what it left behind is ended. Decide: Slurm is asked once more, and the run
+is requeued or not. Verify: Slurm has accepted the requeue, and is asked whether it did it. The tests' World sees all of
+these arrows, and no other.
 
 Outlived: the child has ended (a shell that died of the notice, say), but a cooperative process below still saves.
 A notice may come in any phase: it opens the window up to the deadline, and never changes the phase.
@@ -14,6 +21,7 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, Signals
 from typing import Literal, NamedTuple
 
 from . import tables
+from .timers import Timer, Timers
 from .words import (
     CHECKPOINTED_STATUS,
     Action,
@@ -53,6 +61,7 @@ from .words import (
     Terminate,
     TimePassed,
     TreeEmpty,
+    never,
 )
 
 #: How often the notice is repeated to such an srun (s).
@@ -92,9 +101,6 @@ ABORTS_SRUN = frozenset({SIGHUP, SIGQUIT, SIGTERM})
 Phase = Literal["run", "outlived", "sweep", "decide", "verify", "done"]
 #: Phases in which the run may have something to save.
 UNSAVED: tuple[Phase, ...] = ("run", "outlived")
-Alarm = Literal[
-    "terminate", "kill", "abandon", "progress", "ask", "repeat to srun", "repeat to armed", "conclude", "verify"
-]
 
 
 class Timeline(NamedTuple):
@@ -148,15 +154,14 @@ class Policy:
         self._step_ended_at: float | None = None
         self._listens_left = LISTEN_AGAIN
         self._tries = 0
-        #: What is due next, by name: the only place where a future time is kept.
-        self._alarms: dict[Alarm, float] = {}
+        self._timers = Timers()
 
     # --- what the loop sees ----------------------------------------------------------------------
 
     @property
     def due(self) -> float | None:
         """When to send `TimePassed` if nothing else happens (s, monotonic); None: never."""
-        return min(self._alarms.values(), default=None)
+        return self._timers.next
 
     @property
     def deadline(self) -> float | None:
@@ -167,32 +172,46 @@ class Policy:
         """Return what to do about an event that happened at `now` (s, monotonic)."""
         if self._phase == "done":
             return []
-        if isinstance(event, Signalled):
-            return self._signalled(event, now)
-        if isinstance(event, TimePassed):
-            return self._time_passed(now)
-        if isinstance(event, Delivered):
-            return self._delivered(event, now)
-        if isinstance(event, Continued):
-            return self._continued(event, now)
-        if isinstance(event, SiteRead):
-            self._site = event.site
-            self._known = self._known._replace(grace_time=event.site.grace_time)
-            return self._plan(now)
-        if isinstance(event, HistoryRead):
-            self._history = event.history
-            return []
-        if isinstance(event, JobRead):
-            return self._job_read(event, now)
-        if isinstance(event, StepEnded):
-            return self._step_ended(now)
-        if isinstance(event, RequeueAnswered):
-            return self._requeue_answered(event, now)
-        if isinstance(event, ChildExited):
-            return self._child_exited(event, now)
-        if isinstance(event, TreeEmpty):
-            return self._tree_empty(now)
-        return self._reported(event, now)
+        match event:
+            case Signalled():
+                return self._signalled(event, now)
+            case TimePassed():
+                return self._time_passed(now)
+            case Delivered():
+                return self._delivered(event, now)
+            case Continued():
+                return self._continued(event, now)
+            case SiteRead():
+                self._site = event.site
+                self._known = self._known._replace(grace_time=event.site.grace_time)
+                return self._plan(now)
+            case HistoryRead():
+                self._history = event.history
+                return []
+            case JobRead():
+                return self._job_read(event, now)
+            case StepEnded():
+                return self._step_ended(now)
+            case RequeueAnswered():
+                return self._requeue_answered(event, now)
+            case ChildExited():
+                return self._child_exited(event, now)
+            case TreeEmpty():
+                return self._tree_empty(now)
+            case Armed():
+                return self._process_armed(event)
+            case Registered():
+                return self._process_registered(event)
+            case Polled():
+                return self._process_polled(event, now)
+            case Finished():
+                return self._process_finished(event, now)
+            case Gone():
+                return self._process_gone(event, now)
+            case MoreTime():
+                return self._more_time(event, now)
+            case _:
+                return never(event)
 
     def already_done(self, job: Job, now: float) -> list[Action]:
         """Return how to end without running anything (`tables.is_done`).
@@ -252,7 +271,7 @@ class Policy:
             somebody = event.child_alive or self._armed or self._saving
             handed_on = [Deliver(signum)] if somebody and self._phase in UNSAVED else []
         if self._phase in UNSAVED and window:
-            self._alarms["progress"] = now + PROGRESS_EVERY
+            self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
         understood = self._understand(now) if reason is None else self._set_reason(reason)
         plan = self._plan(now)
         # The signal before the message: told first, a quick program has saved, finished and put its handlers back
@@ -275,7 +294,7 @@ class Policy:
         """Take the end of our own small step for a notice, if Slurm says that the job is being preempted."""
         assert self._step_ended_at is not None
         if read.job is None and not read.answered and now < self._step_ended_at + (self._known.grace_time or 0):
-            self._alarms["ask"] = now + ASK_AGAIN
+            self._timers.set(Timer.ASK, now + ASK_AGAIN)
             return []
         self._step_ended_at = None
         if read.job is None:
@@ -305,9 +324,9 @@ class Policy:
         first, self._was_delivered = not self._was_delivered, True
         for pid in event.armed:
             self._saving[pid] = self._saving.get(pid, 0) + 1
-            self._alarms["repeat to armed"] = now + ARMED_REPEAT
+            self._timers.set(Timer.REPEAT_TO_ARMED, now + ARMED_REPEAT)
         if event.srun_started is not None and now - event.srun_started < tables.SRUN_SETTLES:
-            self._alarms["repeat to srun"] = now + SRUN_REPEAT
+            self._timers.set(Timer.REPEAT_TO_SRUN, now + SRUN_REPEAT)
         return [Say("info" if first else "detail", f"delivered to {event.targets}")]
 
     def _understand(self, now: float) -> list[Action]:
@@ -321,9 +340,9 @@ class Policy:
     def _ask(self, now: float) -> list[Action]:
         """Have the job read, but not again and again while signals pour in: a new question drops the last."""
         if now - self._asked_at < SAME_EVENT:
-            self._alarms["ask"] = self._asked_at + SAME_EVENT
+            self._timers.set(Timer.ASK, self._asked_at + SAME_EVENT)
             return []
-        self._alarms.pop("ask", None)
+        self._timers.drop(Timer.ASK)
         self._asked_at = now
         return [AskSlurm()]
 
@@ -338,23 +357,23 @@ class Policy:
         if job is not None:
             self._learn(job, now)
         if self._phase == "decide":
-            return self._look_again("conclude", event, now) if job is None else self._conclude(job, now)
+            return self._look_again(Timer.CONCLUDE, event, now) if job is None else self._conclude(job, now)
         if self._phase == "verify":
-            return self._look_again("verify", event, now) if job is None else self._verify(job, now)
+            return self._look_again(Timer.VERIFY, event, now) if job is None else self._verify(job, now)
         notice = self._notice
         if notice is None and (job is None or self._known.restarts is None):
             # Without it a cancellation cannot be told later from a requeue, or from the time limit.
-            self._alarms["ask"] = now + FACTS_AGAIN
+            self._timers.set(Timer.ASK, now + FACTS_AGAIN)
         if notice is None or notice.signum == SIGINT:
             return [] if self._step_ended_at is None or self._phase not in UNSAVED else self._explain_step(event, now)
         if job is None:
-            self._alarms["ask"] = now + ASK_AGAIN
+            self._timers.set(Timer.ASK, now + ASK_AGAIN)
             if self._reason is not None:
                 return []
             return [*self._say_no_answer(event), *self._set_reason("unknown"), *self._plan(now)]
         reason = tables.reason_from_job(job, self._known, notice.signum, now)
         if job.state not in tables.KNOWN_STATES and reason == "unknown":
-            self._alarms["ask"] = now + ASK_AGAIN
+            self._timers.set(Timer.ASK, now + ASK_AGAIN)
             reason = self._reason or reason
         return self._set_reason(reason) + self._plan(now)
 
@@ -372,7 +391,7 @@ class Policy:
             end = None
         elif end is not None and self._notice is None:
             # Somebody may extend the limit meanwhile. Past the old end a cancellation would look timed out.
-            self._alarms["ask"] = end + tables.CLOCK_SLACK
+            self._timers.set(Timer.ASK, end + tables.CLOCK_SLACK)
         restarts = job.restarts if self._known.restarts is None else self._known.restarts
         self._known = self._known._replace(restarts=restarts, end=end)
 
@@ -402,11 +421,11 @@ class Policy:
         self._stages, self._deadline = plan, deadline
         if self._phase in UNSAVED:
             # A stage that is done stays done.
-            for stage, at in (("terminate", plan.terminate), ("kill", plan.kill)):
-                if opened or stage in self._alarms:
-                    self._alarms[stage] = at  # type: ignore[index]
-        if "conclude" in self._alarms:
-            self._alarms["conclude"] = self._last_moment(now)
+            for stage, at in ((Timer.TERMINATE, plan.terminate), (Timer.KILL, plan.kill)):
+                if opened or stage in self._timers:
+                    self._timers.set(stage, at)
+        if Timer.CONCLUDE in self._timers:
+            self._timers.set(Timer.CONCLUDE, self._last_moment(now))
         # Ctrl-C raises KeyboardInterrupt in the program; it is no request to checkpoint at the next step.
         interrupt = notice.signum == SIGINT
         actions: list[Action] = [] if interrupt else [Tell(notice.signum, self._reason, deadline, plan.forced_exit)]
@@ -435,9 +454,7 @@ class Policy:
             self._known_deadline = None
             if self._wanted_until is not None:
                 self._wanted_until += stopped
-            for stage in ("terminate", "kill", "abandon", "conclude"):
-                if stage in self._alarms:
-                    self._alarms[stage] = max(self._alarms[stage] + stopped, now + HOLD_AFTER_STOP)
+            self._timers.suspended(stopped, now + HOLD_AFTER_STOP)
         # A stop that went unnoticed did not outlast anything due, but Slurm may have moved the end.
         if self._rules.place == "batch" and self._phase in (*UNSAVED, "sweep"):
             actions += self._ask(now)
@@ -445,102 +462,107 @@ class Policy:
 
     def _time_passed(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for alarm in sorted(self._alarms, key=self._alarms.__getitem__):
-            if self._alarms.get(alarm, now + 1) <= now:
-                del self._alarms[alarm]
-                actions += self._ring(alarm, now)
+        for timer in self._timers.due(now):
+            if self._timers.take(timer, now):
+                actions += self._ring(timer, now)
         return actions
 
-    def _ring(self, alarm: Alarm, now: float) -> list[Action]:
-        if alarm == "terminate":
-            return [
-                Say("warning", "still running: stack dump and SIGTERM"),
-                Record("stage", {"stage": "terminate"}),
-                DumpStacks(),
-                Terminate(),
-            ]
-        if alarm == "kill":
-            return self._kill(now)
-        if alarm == "abandon":
-            return self._start_to_decide(now)
-        if alarm == "progress":
-            return self._tell_progress(now)
-        if alarm == "ask":
-            self._asked_at = now
-            return [AskSlurm()]
-        if alarm == "repeat to srun":
-            missed = self._phase in UNSAVED and not self._cooperation.registered and self._notice is not None
-            return [Deliver(SIGUSR1, again=True)] if missed else []
-        if alarm == "repeat to armed":
-            notice = self._notice if self._phase in UNSAVED else None
-            return [] if notice is None else [Deliver(notice.signum, again=True)]
-        if alarm == "conclude":
-            # While a requeue is under way its answer decides; scontrol's own patience is limited.
-            return self._conclude(None, now) if self._phase == "decide" else []
-        return self._done(True, "the requeue was accepted, but Slurm did not confirm it", now)
+    def _ring(self, timer: Timer, now: float) -> list[Action]:
+        match timer:
+            case Timer.TERMINATE:
+                told = Say("warning", "still running: stack dump and SIGTERM")
+                return [told, Record("stage", {"stage": "terminate"}), DumpStacks(), Terminate()]
+            case Timer.KILL:
+                return self._kill(now)
+            case Timer.ABANDON:
+                return self._start_to_decide(now)
+            case Timer.PROGRESS:
+                return self._tell_progress(now)
+            case Timer.ASK:
+                self._asked_at = now
+                return [AskSlurm()]
+            case Timer.REPEAT_TO_SRUN:
+                missed = self._phase in UNSAVED and not self._cooperation.registered and self._notice is not None
+                return [Deliver(SIGUSR1, again=True)] if missed else []
+            case Timer.REPEAT_TO_ARMED:
+                notice = self._notice if self._phase in UNSAVED else None
+                return [] if notice is None else [Deliver(notice.signum, again=True)]
+            case Timer.CONCLUDE:
+                # While a requeue is under way its answer decides; scontrol's own patience is limited.
+                return self._conclude(None, now) if self._phase == "decide" else []
+            case Timer.VERIFY:
+                return self._done(True, "the requeue was accepted, but Slurm did not confirm it", now)
+            case _:
+                return never(timer)
 
     def _kill(self, now: float) -> list[Action]:
         self._killed = self._phase in UNSAVED
         wait = KILL_WINDOW if self._deadline is None else max((self._deadline - now) / 2, 0.1)
-        self._alarms["abandon"] = now + min(KILL_WINDOW, wait)
+        self._timers.set(Timer.ABANDON, now + min(KILL_WINDOW, wait))
         return [Say("warning", "still running: SIGKILL"), Record("stage", {"stage": "kill"}), Kill()]
 
     def _tell_progress(self, now: float) -> list[Action]:
         if self._phase not in UNSAVED or self._deadline is None:
             return []
-        self._alarms["progress"] = now + PROGRESS_EVERY
+        self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
         seen = self._cooperation
         doing = "to finish" if seen.stop_polled else "for its first poll" if seen.registered else "for the child to end"
         return [Say("info", f"waiting {doing}: {max(self._deadline - now, 0):.0f} s left")]
 
     # --- what cooperative processes report -------------------------------------------------------
 
-    def _reported(self, event: Event, now: float) -> list[Action]:
-        seen, line = self._cooperation, self._timeline
-        if isinstance(event, Gone):
-            self._armed.discard(event.pid)
-        if isinstance(event, (Finished, Gone)):
-            self._saving[event.pid] = self._saving.get(event.pid, 0) - 1
-            if self._saving[event.pid] <= 0:
-                del self._saving[event.pid]
-        if isinstance(event, Gone):
-            return self._sweep(now) if self._phase == "outlived" and not self._may_save else []
-        if isinstance(event, Armed):
-            self._armed.add(event.pid)
-            record = {"pid": event.pid, "program": event.program}
-            return [Record("armed", record), Say("detail", f"armed: {event.program} (pid {event.pid})")]
-        if isinstance(event, Registered):
-            self._saving[event.pid] = self._saving.get(event.pid, 0) + 1
-            if not event.is_launcher:
-                self._cooperation = seen._replace(registered=True)
-            record = {"pid": event.pid, "program": event.program, "timeout": event.timeout}
-            return [Record("registered", record), Say("detail", f"cooperative: {event.program} (pid {event.pid})")]
-        if isinstance(event, Polled):
-            self._cooperation = seen._replace(polled=True, stop_polled=seen.stop_polled or event.stop)
-            actions: list[Action] = [Record("polled", {"pid": event.pid, "stop": event.stop})]
-            if event.stop and line.first_poll is None:
-                self._timeline = line._replace(first_poll=now)
-                actions.append(Say("info", f"first poll by pid {event.pid}{self._after(now)}: saving"))
-            return actions
-        if isinstance(event, Finished):
-            self._cooperation = seen._replace(finished=True)
-            self._timeline = line._replace(finish=line.finish or now)
-            told: list[Action] = [Record("finished", {"pid": event.pid})]
-            told.append(Say("info", f"pid {event.pid} finished{self._after(now)}"))
-            return told + (self._sweep(now) if self._phase == "outlived" and not self._may_save else [])
-        if isinstance(event, MoreTime):
-            return self._more_time(event, now)
-        return []
+    def _process_armed(self, event: Armed) -> list[Action]:
+        self._armed.add(event.pid)
+        record = {"pid": event.pid, "program": event.program}
+        return [Record("armed", record), Say("detail", f"armed: {event.program} (pid {event.pid})")]
+
+    def _process_registered(self, event: Registered) -> list[Action]:
+        self._saving[event.pid] = self._saving.get(event.pid, 0) + 1
+        if not event.is_launcher:
+            self._cooperation = self._cooperation._replace(registered=True)
+        record = {"pid": event.pid, "program": event.program, "timeout": event.timeout}
+        return [Record("registered", record), Say("detail", f"cooperative: {event.program} (pid {event.pid})")]
+
+    def _process_polled(self, event: Polled, now: float) -> list[Action]:
+        seen = self._cooperation
+        self._cooperation = seen._replace(polled=True, stop_polled=seen.stop_polled or event.stop)
+        actions: list[Action] = [Record("polled", {"pid": event.pid, "stop": event.stop})]
+        if event.stop and self._timeline.first_poll is None:
+            self._timeline = self._timeline._replace(first_poll=now)
+            actions.append(Say("info", f"first poll by pid {event.pid}{self._after(now)}: saving"))
+        return actions
+
+    def _process_finished(self, event: Finished, now: float) -> list[Action]:
+        self._saves_no_more(event.pid)
+        self._cooperation = self._cooperation._replace(finished=True)
+        self._timeline = self._timeline._replace(finish=self._timeline.finish or now)
+        told: list[Action] = [Record("finished", {"pid": event.pid})]
+        told.append(Say("info", f"pid {event.pid} finished{self._after(now)}"))
+        return told + self._sweep_if_nothing_saves(now)
+
+    def _process_gone(self, event: Gone, now: float) -> list[Action]:
+        self._armed.discard(event.pid)
+        self._saves_no_more(event.pid)
+        return self._sweep_if_nothing_saves(now)
+
+    def _saves_no_more(self, pid: int) -> None:
+        """Count one handler, or one armed process that had the notice, less."""
+        self._saving[pid] = self._saving.get(pid, 0) - 1
+        if self._saving[pid] <= 0:
+            del self._saving[pid]
+
+    def _sweep_if_nothing_saves(self, now: float) -> list[Action]:
+        return self._sweep(now) if self._phase == "outlived" and not self._may_save else []
 
     def _after(self, now: float) -> str:
         return "" if self._notice is None else f", {now - self._notice.at:.1f} s after the notice"
 
     def _more_time(self, event: MoreTime, now: float) -> list[Action]:
-        if "terminate" not in self._alarms:
+        if Timer.TERMINATE not in self._timers:
             return []
         self._wanted_until = max(self._wanted_until or now, now + event.seconds)
         told = self._plan(now)
-        granted = max(self._alarms["terminate"] - now, 0)
+        granted = max(self._timers[Timer.TERMINATE] - now, 0)
         enough = "granted" if granted >= event.seconds else f"{granted:.0f} s are all there is"
         return [*told, Say("info", f"pid {event.pid} asks for {event.seconds:.0f} s to save: {enough}")]
 
@@ -562,30 +584,28 @@ class Policy:
         if event.tree_empty:
             return actions + self._start_to_decide(now)
         self._died_of_a_notice = self._notice is None and event.status in tables.DIED_OF_A_NOTICE
-        if not self._may_save or "abandon" in self._alarms:
+        if not self._may_save or Timer.ABANDON in self._timers:
             return actions + self._sweep(now)
         # Not the child, but what is below it holds the run: the stages go on as they were.
         self._phase = "outlived"
         if not self._saving:
-            self._alarms["terminate"] = now + NOTICE_FOLLOWS
-            self._alarms["kill"] = now + NOTICE_FOLLOWS + self._rules.term_grace
+            self._timers.set(Timer.TERMINATE, now + NOTICE_FOLLOWS)
+            self._timers.set(Timer.KILL, now + NOTICE_FOLLOWS + self._rules.term_grace)
             return actions
         actions.append(Say("info", f"what it ran still saves: pid {', '.join(map(str, self._saving))}"))
-        if "terminate" not in self._alarms and "kill" not in self._alarms:
-            self._alarms["kill"] = now + tables.MANUAL_WINDOW
+        if Timer.TERMINATE not in self._timers and Timer.KILL not in self._timers:
+            self._timers.set(Timer.KILL, now + tables.MANUAL_WINDOW)
             actions.append(Terminate())
         return actions
 
     def _sweep(self, now: float) -> list[Action]:
         """Ask what the child left behind to end, and kill it after a while."""
         self._phase = "sweep"
-        overdue: tuple[Alarm, ...] = ("terminate", "progress", "repeat to srun", "repeat to armed")
-        for alarm in overdue:
-            self._alarms.pop(alarm, None)
-        if "abandon" in self._alarms:
+        self._timers.swept()
+        if Timer.ABANDON in self._timers:
             return [Kill()]
-        latest = self._alarms.get("kill", now + self._rules.term_grace)
-        self._alarms["kill"] = min(latest, now + self._rules.term_grace)
+        at = now + self._rules.term_grace
+        self._timers.set(Timer.KILL, min(self._timers[Timer.KILL], at) if Timer.KILL in self._timers else at)
         return [Say("detail", "sweeping what is left behind"), Terminate()]
 
     def _tree_empty(self, now: float) -> list[Action]:
@@ -593,10 +613,10 @@ class Policy:
 
     def _start_to_decide(self, now: float) -> list[Action]:
         self._phase = "decide"
-        self._alarms.clear()
+        self._timers.decided()
         if self._rules.place != "batch" or not self._rules.requeue or self._reason == "interrupt":
             return self._conclude(None, now)
-        self._alarms["conclude"] = self._last_moment(now)
+        self._timers.set(Timer.CONCLUDE, self._last_moment(now))
         return [AskSlurm()]
 
     def _last_moment(self, now: float) -> float:
@@ -613,9 +633,9 @@ class Policy:
         what = "Slurm's answer cannot be read" if read.answered else "Slurm does not answer"
         return [Say("warning", f"{what} ({read.error}): asking again until the deadline")] if first else []
 
-    def _look_again(self, until: Alarm, read: JobRead, now: float) -> list[Action]:
-        if until in self._alarms and self._alarms[until] > now + ASK_AGAIN:
-            self._alarms["ask"] = now + ASK_AGAIN
+    def _look_again(self, until: Timer, read: JobRead, now: float) -> list[Action]:
+        if until in self._timers and self._timers[until] > now + ASK_AGAIN:
+            self._timers.set(Timer.ASK, now + ASK_AGAIN)
         return self._say_no_answer(read)
 
     # --- decision and requeue --------------------------------------------------------------------
@@ -657,7 +677,7 @@ class Policy:
 
     def _requeue_answered(self, event: RequeueAnswered, now: float) -> list[Action]:
         if event.ok:
-            self._alarms["verify"] = now + LOOK_WINDOW
+            self._timers.set(Timer.VERIFY, now + LOOK_WINDOW)
             return [AskSlurm()]
         return self._requeue_failed(event.text, event.final, now)
 
@@ -665,21 +685,21 @@ class Policy:
         if job.state in tables.WAITING_STATES or self._known.restarts is None or job.restarts > self._known.restarts:
             return self._done(True, "requeued", now)
         if job.state not in tables.KNOWN_STATES:
-            return self._look_again("verify", JobRead(None, f"JobState={job.state}", answered=True), now)
+            return self._look_again(Timer.VERIFY, JobRead(None, f"JobState={job.state}", answered=True), now)
         return self._requeue_failed("it was accepted, but the job's Restarts did not change", False, now)
 
     def _requeue_failed(self, text: str, final: bool, now: float) -> list[Action]:
-        self._alarms.pop("verify", None)
+        self._timers.drop(Timer.VERIFY)
         wait = RETRY_AFTER * 2 ** (self._tries - 1)
-        if final or now + wait >= self._alarms.get("conclude", now):
+        if final or Timer.CONCLUDE not in self._timers or now + wait >= self._timers[Timer.CONCLUDE]:
             return self._done(False, f"the requeue failed: {text}", now)
         self._phase = "decide"
-        self._alarms["ask"] = now + wait
+        self._timers.set(Timer.ASK, now + wait)
         return [Say("warning", f"the requeue failed: {text}: trying again")]
 
     def _done(self, requeued: bool, because: str, now: float) -> list[Action]:
         self._phase = "done"
-        self._alarms.clear()
+        self._timers.decided()
         status = tables.exit_status(self._outcome, self._status, requeued, self._rules, self._site)
         actions: list[Action] = [
             Record(

@@ -6,7 +6,7 @@ dataclasses. Every time is in seconds on the monotonic clock unless a field says
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 #: Where kforge-run runs: as the batch process, as a task of a job step, or outside of either.
 Place = Literal["batch", "step", "outside"]
@@ -295,3 +295,8 @@ class Exit(NamedTuple):
 
 
 Action = Deliver | Forward | Tell | AskSlurm | Listen | DumpStacks | Terminate | Kill | Requeue | Say | Record | Exit
+
+
+def never(unhandled: NoReturn) -> NoReturn:
+    """Stand where nobody gets, as mypy proves: what is not handled by name before is an error of types."""
+    raise AssertionError(f"unhandled: {unhandled!r}")
