@@ -98,6 +98,7 @@ class ArmedProcesses:
 
     def __init__(self, folder_fd: int, poller: select.poll) -> None:
         self._poller = poller
+        #: By what they call themselves: in a container, pids may be other ones.
         self._living: dict[str, ArmedProcess] = {}
         #: The beginning of a line of which the rest is not read yet.
         self._unread = b""
@@ -132,6 +133,7 @@ class ArmedProcesses:
         except BlockingIOError:
             return
         self._unread = self._unread[:_MOST_AT_A_TIME]
+        renumbered: dict[str, str] | None = None
         for line in lines:
             word, _, identity = line.decode("ascii", "replace").partition(" ")
             known = self._living.get(identity)
@@ -141,7 +143,12 @@ class ArmedProcesses:
                 try:
                     process = ArmedProcess(identity)
                 except (ValueError, OverflowError, OSError):
-                    continue  # it has ended, or somebody else has written that
+                    if renumbered is None:
+                        renumbered = tree.renumbered()
+                    try:
+                        process = ArmedProcess(renumbered[identity])
+                    except (KeyError, OSError):
+                        continue  # it has ended, or somebody else has written that
                 if process.pidfd is not None:
                     self._ended.register(process.pidfd, select.EPOLLIN)
                 self._living[identity] = process

@@ -239,6 +239,20 @@ def _status(pid: int) -> _Status | None:
     return _Status(before.partition("(")[2], fields[0], int(fields[1]), int(fields[19])) if fields else None
 
 
+def renumbered() -> dict[str, str]:
+    """Return `PID.START` of all processes below us in PID namespaces of their own, by what it is in there.
+
+    The start is the same in all of them.
+    """
+    found = {}
+    for process in walk(os.getpid()):
+        pids = re.search(r"^NSpid:.*\s(\d+)$", _read(f"/proc/{process.pid}/status"), re.MULTILINE)
+        outside = identity(process.pid)
+        if pids and outside and int(pids[1]) != process.pid:
+            found[f"{pids[1]}.{outside.partition('.')[2]}"] = outside
+    return found
+
+
 def signal_set(pid: int, field: str) -> set[int]:
     """Return a signal mask of /proc/PID/status as signal numbers (proc_pid_status(5)); empty where it has ended.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -70,6 +71,20 @@ def test_an_unmodified_script_is_interrupted_and_saves(launch: Launch, notice: i
     run.says("saved")
     run.ends(ENDED[notice])
     assert "(pid " in run.logs(r"delivered to -c .*")[0] and ", armed)" in run.log
+
+
+@pytest.mark.parametrize("proc", ["--mount-proc", "--propagation=unchanged"], ids=["its own /proc", "the old /proc"])
+def test_one_with_process_ids_of_its_own(launch: Launch, proc: str) -> None:
+    """As in a container: what it calls itself is not what kforge-run knows it by."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", proc]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no namespaces can be made here")
+    run = launch(*unshare, *python(INTERRUPTED), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
+    run.logs(r"delivered to -c \(pid \d+, armed\)")
 
 
 @pytest.mark.parametrize("first", ["slurm", "kforge-run"])

@@ -24,6 +24,8 @@ from pathlib import Path
 #: Which of Debian's releases has which Slurm. A new one is a line here.
 RELEASES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "forky"}
 PACKAGES = ("slurm-wlm", "slurm-wlm-basic-plugins", "munge", "python3", "python3-venv", "procps", "git")
+#: What else, from sid because no release has it, and so only where that is nearest.
+FROM_SID = {"26.05": ("apptainer", "squashfuse")}
 #: In the root: the tests' Python.
 VENV = "/opt/kforge-run"
 #: How the folder becomes a root: with what the project and its tests need, of this checkout.
@@ -35,6 +37,16 @@ print(*project["dependencies"], *project["optional-dependencies"]["test"], sep="
 ')
 python3 -m venv {VENV}
 printf '%s\\n' "$requirements" | {VENV}/bin/pip install --quiet -r /dev/stdin
+"""
+#: Then, where something is wanted from sid. Without it the root is good for all else, and its own tests are skipped.
+_ADD_FROM_SID = """
+sed 's/ {release} / sid /' /etc/apt/sources.list >/etc/apt/sources.list.d/sid.list
+printf '%s\\n' 'Package: *' 'Pin: release n=sid' 'Pin-Priority: 100' >/etc/apt/preferences.d/sid
+# Like debootstrap, which takes an archive that is a copy of an older day.
+apt-get update -qq -o Acquire::Check-Valid-Until=false || exit 0
+DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends {packages} || exit 0
+apt-get clean
+rm -rf /var/lib/apt/lists/*
 """
 #: With a new checkout, in a copy that is thrown away.
 _INSTALL = f"{VENV}/bin/pip install --quiet --no-deps --no-build-isolation --editable ."
@@ -87,13 +99,16 @@ def make(version: str) -> Path:
     needs = re.findall(
         r"^(?:dependencies|test) = \[.*?\]$", (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
     )
-    recipe = (release, *PACKAGES, _FURNISH, *needs)
+    furnish = _FURNISH
+    if version in FROM_SID:
+        furnish += _ADD_FROM_SID.format(release=release, packages=" ".join(FROM_SID[version]))
+    recipe = (release, *PACKAGES, furnish, *needs)
     root = cache / f"{version}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
     with _locked(Path(f"{root}.lock")) as lock:
         if not root.exists():
             if shutil.disk_usage(cache).free < _ROOM:
                 raise Unavailable(f"no room for it in {cache}: {_ROOM >> 30} GB are needed")
-            _make(version, release, mirror, root, lock)
+            _make(version, release, mirror, furnish, root, lock)
         os.utime(root)
     _remove_old(cache, version, root)
     return root
@@ -136,7 +151,7 @@ def archive(etc: Path = Path("/etc")) -> str | None:
     return None
 
 
-def _make(version: str, release: str, mirror: str, root: Path, lock: int) -> None:
+def _make(version: str, release: str, mirror: str, furnish: str, root: Path, lock: int) -> None:
     said = f"Making a root folder with Slurm {version}, of Debian's {release}; the next time it is there."
     print(said, file=sys.stderr, flush=True)
     unfinished, log_path = Path(f"{root}.unfinished"), Path(f"{root}.log")
@@ -150,7 +165,7 @@ def _make(version: str, release: str, mirror: str, root: Path, lock: int) -> Non
         for command in (
             # In a namespace of its own, so that nothing stays mounted when it is interrupted.
             ["unshare", "--mount", "--propagation=private", *debootstrap],
-            _command_in(unfinished, _FURNISH, ["true"], keep=True),
+            _command_in(unfinished, furnish, ["true"], keep=True),
         ):
             # The lock is inherited: a debootstrap that has outlived us is waited for.
             done = subprocess.run(command, stdout=log, stderr=log, env=_environment(), pass_fds=[lock], check=False)

@@ -1,14 +1,13 @@
-"""The templates, each submitted as it stands, and run through a notice to the finished second attempt."""
+"""The templates, each submitted as it stands, and run through a notice to the finished second attempt.
+
+That of a container is in test_container.py.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
-import sys
-import tempfile
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -118,31 +117,3 @@ def test_torchrun_on_one_node(slurm: Sandbox, command: tuple[str, ...]) -> None:
 @needs_torch
 def test_torchrun_on_several_nodes(slurm: Sandbox) -> None:
     is_trained_by(submit(slurm, "torchrun-several-nodes", "python", DISTRIBUTED, str(STEPS)), 8, nodes=2)
-
-
-# --- a container ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder_outside() -> Iterator[Path]:
-    """A folder that no container shows by default, neither as /tmp nor as the home folder."""
-    folder = Path(tempfile.mkdtemp(prefix="kforge-test-", dir="/run"))
-    yield folder
-    folder.rmdir()  # fails if kforge-run has left something
-
-
-def test_container(slurm: Sandbox, request: pytest.FixtureRequest) -> None:
-    """Apptainer is in no package index here: what stands in for it says in its first lines what that cannot show."""
-    if not slurm.private:
-        pytest.skip("a mount namespace of its own needs root")
-    temporary = request.getfixturevalue("folder_outside")
-    programs, image = slurm.work / "container-bin", slurm.work / "image.sif"
-    programs.mkdir(exist_ok=True)
-    shutil.copy(PROGRAMS / "apptainer", programs)
-    # This environment's own packages are not in it: `kempnerforge` is the one that kforge-run brings along.
-    image.write_text("".join(f"{folder}\n" for folder in ("/usr", "/bin", "/lib", "/lib64", "/etc", sys.base_prefix)))
-    command = ["sh", "-c", 'test ! -e /var/lib && exec "$@"', "sh", *example(slurm, "container", python="python3")]
-    path = f"{programs}:{BIN}:{os.environ['PATH']}"
-    run = submit(slurm, "container-apptainer", *command, IMAGE=image, TMPDIR=temporary, PATH=path).says("step 3 ")
-    run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
-    assert "first poll by pid" in run.output

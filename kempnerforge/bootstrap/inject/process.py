@@ -69,7 +69,7 @@ _TRACKER_CODE = "from multiprocessing.resource_tracker "
 
 #: The launcher's private folder.
 folder = sys.modules[BOOTSTRAP_MODULE].folder if BOOTSTRAP_MODULE in sys.modules else ""  # type: str
-#: `PID.START` of this process; empty: nobody needs it.
+#: `PID.START` of this process as /proc has it; empty: nobody needs it.
 me = ""
 #: What the program believes its dispositions of our signals to be; empty: we hold none.
 own = {}  # type: dict[int, Any]
@@ -136,21 +136,22 @@ def tell_news(news, folder_fd):
         os.close(fifo)
 
 
-def identity(pid):
-    # type: (int | str) -> str
-    """Return `PID.START` of a living process, which no other process of this boot has; empty: it does not live."""
+def identity():
+    # type: () -> str
+    """Return `PID.START` of this process, which no other process of this boot has; empty: there is no /proc.
+
+    The pid is that of the PID namespace for which /proc was mounted, maybe another one than os.getpid() knows.
+    """
     try:
         # Without a Python file around it, which takes as long again.
-        stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        fields = os.read(stat, 4096).rpartition(b")")[2].split(None, 20)
-    except OSError:
-        return ""  # it has just ended
+        pid, _, rest = os.read(stat, 4096).partition(b" ")
     finally:
         os.close(stat)
-    return "" if fields[0] in (b"Z", b"X") else f"{pid}.{fields[19].decode()}"
+    return f"{pid.decode()}.{rest.rpartition(b')')[2].split(None, 20)[19].decode()}"
 
 
 def program_of(arguments):
@@ -211,8 +212,8 @@ def _claim():
             pass  # it is dead
         else:
             return False
-    me = identity(os.getpid())
-    os.environ[CLAIM_VARIABLE] = f"{me}|{rank}"
+    me = identity()
+    os.environ[CLAIM_VARIABLE] = f"{os.getpid()}.{me.partition('.')[2]}|{rank}"
     return True
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
+NEWS_FIFO = "news"
 CODE_FILE = "code"
 LATER_CODE_FILE = "later code"
 
@@ -53,7 +54,15 @@ def folder_of_launcher():
         return None
     # .kforge-UID-PID-START-RANDOM. If kforge-run was killed, the folder is still there, and the environment stale. That
     # another process has its number now is not looked for: it would take as long as all else here.
-    os.kill(int(folder.rpartition("/")[2].split("-")[2]), 0)
+    try:
+        os.kill(int(folder.rpartition("/")[2].split("-")[2]), 0)
+    except OSError:
+        # A container with process ids of its own does not show it. Then it lives if somebody reads the news.
+        private = open_folder(folder)
+        try:
+            os.close(os.open(NEWS_FIFO, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=private))
+        finally:
+            os.close(private)
     return folder
 
 
