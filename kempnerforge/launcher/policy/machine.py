@@ -6,9 +6,9 @@
     decide   ──▶ verify, done
     verify   ──▶ decide, done
 
-Run: the child runs. Sweep: it has ended, and what it left behind is ended. Decide: Slurm is asked once more, and the run
-is requeued or not. Verify: Slurm has accepted the requeue, and is asked whether it did it. The tests' World sees all of
-these arrows, and no other.
+Run: the child runs. Sweep: it has ended, and what it left behind is ended. Decide: Slurm is asked once more, and the
+run is requeued or not. Verify: Slurm has accepted the requeue, and is asked whether it did it. The World of the tests
+sees all of these arrows, and no other.
 
 Outlived: the child has ended (a shell that died of the notice, say), but a cooperative process below still saves.
 A notice may come in any phase: it opens the window up to the deadline, and never changes the phase.
