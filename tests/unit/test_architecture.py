@@ -73,7 +73,7 @@ def test_the_launcher_knows_nothing_of_the_companion(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_policy_is_pure(path: Path) -> None:
     if name_of(path).startswith("launcher/policy/"):
-        allowed = {"__future__", "math", "typing", "signal", "collections"}
+        allowed = {"__future__", "collections", "enum", "math", "signal", "typing"}
         outside = {name for name in imports(path) if not name.startswith("kempnerforge.launcher.policy")}
         assert {name.partition(".")[0] for name in outside} <= allowed
 
