@@ -163,6 +163,12 @@ def _make(version: str, release: str, mirror: str, root: Path, lock: int) -> Non
     unfinished.rename(root)
 
 
+def numbers(version: str) -> tuple[int, int]:
+    """`22.05` as numbers, which can be compared."""
+    year, month = version.split(".")
+    return int(year), int(month)
+
+
 def _version_in(text: str) -> str:
     found = re.search(r"(\d+\.\d+)\.\d", text)
     assert found is not None, text

@@ -10,6 +10,7 @@ import pytest
 
 from tests.slurm.runs import BIN, PROGRAMS, Run, kforge_run, training
 from tests.slurm.sandbox import Sandbox, Tracking, can_unshare, installed_version, no_cgroups
+from tests.slurm.tried import only_on, tried
 
 STEPS = 60
 #: As most sites have it, where this machine can.
@@ -25,6 +26,7 @@ def contain() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`PrologFlags=Contain`")
 def test_a_job_with_an_extern_step(contain: Sandbox) -> None:
     ranks = f"srun --label kforge-run sh -c 'exec {training(STEPS, ranked=True)}'"
     run = Run(contain, kforge_run(ranks), "--nodes=2", "--ntasks=2", "--time=10")
@@ -88,6 +90,7 @@ def kforge(slurm: Sandbox, *arguments: str | int) -> subprocess.CompletedProcess
     )
 
 
+@tried("a prolog that fails")
 def test_a_job_that_cannot_be_launched_is_known_at_once(failing_prolog: Sandbox) -> None:
     slurm = failing_prolog
     run = Run(slurm, kforge_run("true"))
@@ -105,13 +108,13 @@ def signals_children() -> Iterator[Sandbox]:
     """With cgroups Slurm signals every process of a job, too, as linuxproc does."""
     if why := no_cgroups():
         pytest.skip(why)
-    if installed_version() < (23, 11):
-        pytest.skip("this Slurm has no SignalChildrenProcesses")
     files = {"cgroup.conf": "SignalChildrenProcesses=yes\n"}
     with Sandbox(nodes=1, process_tracking="cgroup", conf_files=files) as sandbox:
         yield sandbox
 
 
+@tried("`SignalChildrenProcesses=yes`")
+@only_on(lambda version: version >= (23, 11), "this Slurm has no SignalChildrenProcesses")
 def test_a_shell_in_between_where_slurm_signals_everybody(signals_children: Sandbox) -> None:
     inner = signals_children.work / "run.sh"
     inner.write_text(f"{INTERRUPTED}\necho python ended with $?\n")
@@ -127,6 +130,7 @@ def strict() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`KillOnBadExit=1`")
 def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sandbox) -> None:
     task = f"sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
     run = Run(strict, kforge_run(f"srun --label kforge-run {task}"), "--ntasks=3", "--time=10")
@@ -137,6 +141,7 @@ def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sand
         run.lost_nothing(steps=STEPS, task=str(number))
 
 
+@tried("`KillOnBadExit=1`")
 def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -> None:
     """The others save, and that makes no checkpoint of a failure: it would come back and fail for ever."""
     fails = "until grep -q 0:.step.3 slurm-$SLURM_JOB_ID.out; do sleep 0.2; done; exit 3"
@@ -146,6 +151,7 @@ def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -
     assert "checkpoint saved" in run.output and "it failed" in run.output
 
 
+@tried("`JobRequeue=0`")
 def test_a_job_that_did_not_ask_for_a_requeue_is_warned(strict: Sandbox) -> None:
     batch_script = kforge_run(training(STEPS)).replace("#SBATCH --requeue\n", "")
     run = Run(strict, batch_script, "--time=10").says("step 3 ")
@@ -161,6 +167,7 @@ def requeues_85() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`RequeueExit=85`")
 def test_a_checkpoint_that_shall_not_come_back_where_85_is_requeued(requeues_85: Sandbox) -> None:
     run = Run(requeues_85, kforge_run(training(STEPS), "--no-requeue"), "--time=10").says("step 3 ").signal("USR1")
     run.ends("FAILED", restarts=0).lost_nothing()
@@ -180,6 +187,7 @@ def gang() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`PreemptMode=SUSPEND,GANG`")
 def test_a_preemption_that_suspends_is_no_notice(gang: Sandbox) -> None:
     run = Run(gang, kforge_run(training(STEPS), "-v"), "--partition=low", "-c2", "--time=10").says("step 3 ")
     gang.sbatch("--partition=high", "-c2", "--output=/dev/null", "--wrap=sleep 5")

@@ -16,6 +16,7 @@ import pytest
 
 from tests.slurm.runs import BIN, PROGRAMS, Run
 from tests.slurm.sandbox import Sandbox, SandboxError
+from tests.slurm.tried import tried
 
 TEMPLATES = Path(__file__).parents[2] / "slurm_templates"
 #: Longer than what any test does before its notice, short enough to finish soon after the resume.
@@ -131,6 +132,7 @@ def folder_outside() -> Iterator[Path]:
     folder.rmdir()  # fails if kforge-run has left something
 
 
+@tried("a container (a stand-in for Apptainer)")
 def test_container(slurm: Sandbox, request: pytest.FixtureRequest) -> None:
     """Apptainer is in no package index here: what stands in for it says in its first lines what that cannot show."""
     if not slurm.private:
