@@ -32,7 +32,9 @@ TRACKED = [
         "cgroup",
         marks=[
             tried("`ProctrackType=proctrack/cgroup`"),
-            only_on(lambda version: not _is_in_between(version), "with cgroups, the oldest and the newest Slurm do"),
+            only_on(
+                lambda version: not _is_in_between(version), "with cgroups the oldest and the newest Slurm will do"
+            ),
         ],
     ),
 ]

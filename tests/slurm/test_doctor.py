@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.slurm.runs import BIN, Run, kforge_run, training
 from tests.slurm.sandbox import Sandbox
 
@@ -55,6 +57,20 @@ def test_the_cluster_as_json(slurm: Sandbox) -> None:
     assert (told["name"], told["kill_wait"], told["preemption"]) == ("sandbox", 8.0, "partition_prio")
     cancel = next(partition for partition in told["partitions"] if partition["name"] == "preemptible-cancel")
     assert [event["requeued_by"] for event in cancel["events"]] == ["kforge-run", "kforge-run"]
+
+
+@pytest.mark.parametrize("symbol", ["r", "S"])
+def test_a_log_for_each_attempt(slurm: Sandbox, symbol: str) -> None:
+    """Whether a log's name changes with each attempt depends on the version, and so does what the doctor says."""
+    again = "if [ ! -e again-$SLURM_JOB_ID ]; then touch again-$SLURM_JOB_ID; scontrol requeue $SLURM_JOB_ID; fi\n"
+    script = f"#!/bin/sh\n#SBATCH --requeue\n#SBATCH --output=by-{symbol}-%{symbol}.log\necho attempt\n{again}"
+    (slurm.work / f"by-{symbol}.sh").write_text(script)
+    Run(slurm, script).ends("COMPLETED", restarts=1)
+    logs = list(slurm.work.glob(f"by-{symbol}-*.log"))
+    said = doctor(slurm, f"by-{symbol}.sh").stdout
+    for log in logs:
+        log.unlink()
+    assert ("each attempt empties the log" in said) == (len(logs) == 1), said
 
 
 def test_a_lead_that_the_last_job_has_shown_to_be_too_short(slurm: Sandbox, tmp_path: Path) -> None:

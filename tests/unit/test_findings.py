@@ -238,15 +238,31 @@ def test_what_the_cluster_does_by_itself() -> None:
     [
         ("26.05.5", "%x-%j-%r.log", 0),
         ("26.05.5", "%x-%j-%2r.log", 0),
+        ("26.05.5", "%x-%S.log", 0),
         ("26.05.5", "%x-%j-%%r.log", 1),
         ("26.05.5", "%x-%j.log", 1),
-        ("24.11.5", "%x-%j-%r.log", 1),  # there it stays as it is
+        ("24.11.5", "%x-%j-%r-%S.log", 1),  # there they stay as they are
     ],
 )
 def test_each_attempt_may_have_a_log_of_its_own(version: str, name: str, found: int) -> None:
     here = cluster.parse(f"SLURM_VERSION = {version}\nJobFileAppend = 0\n", "")
     script = GOOD.replace("#SBATCH --open-mode=append\n", f"#SBATCH --output={name}\n")
     assert len([one for one in find(script, cluster=here) if "--open-mode" in one.what]) == found
+
+
+@pytest.mark.parametrize(
+    ("version", "log", "said"),
+    [
+        ("26.05.5", "%x-%S.log", ""),
+        ("26.05.5", "logs-%S/%a.log", "cannot be there yet"),
+        ("24.11.5", "%x-%S.log", "one log"),
+        ("24.11.5", "logs-%S/%a.log", ""),
+    ],
+)
+def test_the_sluid_in_the_log_of_an_array(version: str, log: str, said: str) -> None:
+    here = cluster.parse(f"SLURM_VERSION = {version}\n", "")
+    found = find(GOOD.replace("=append\n", f"=append\n#SBATCH --array=0-3 --output={log}\n"), cluster=here)
+    assert (found == []) if not said else (said in found[0].what)
 
 
 def test_sbatch_reads_a_backslash_before_a_blank_by_its_version() -> None:
