@@ -196,3 +196,15 @@ def test_a_preemption_that_suspends_is_no_notice(gang: Sandbox) -> None:
     run.says("step 12 ")
     assert "notice" not in run.output
     run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
+@tried("`srun --ignore-signals`")
+@only_on(lambda version: version >= (26, 5), "this srun has no --ignore-signals")
+def test_an_srun_that_ignores_signals(slurm: Sandbox) -> None:
+    ranks = f"srun --label --ignore-signals=INT,TERM sh -c 'exec {training(STEPS, ranked=True)}'"
+    run = Run(slurm, kforge_run(ranks), "--nodes=2", "--ntasks=2", "--time=10")
+    run.says("0: step 3 ").says("1: step 3 ").signal("USR1").ends("COMPLETED", restarts=1)
+    for task in "01":
+        run.lost_nothing(steps=STEPS, task=task)
+    deaf = Run(slurm, kforge_run("srun --ignore-signals=USR1 true")).ends("COMPLETED", restarts=0)
+    assert "srun does not hand the notice on" in deaf.output

@@ -65,6 +65,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "unset": ("module", "unset ${!SLURM_@}\nmodule", 6, "without SLURM_JOB_ID", "env -u"),
     "env -i": ("exec kforge-run", "exec env -i kforge-run", 7, "without SLURM_JOB_ID", "env -u"),
     "srun --wait": ("python train", "srun --wait=30 python train", 7, "30 s after the first", "--wait=0"),
+    "a deaf srun": ("python train", "srun --ignore-signals=USR1 python train", 7, "hand the notice", "USR1 out"),
     "a short timeout": ("kforge-run", "kforge-run --timeout=6", 7, "leaves 4 s", "leave it out"),
     "KFORGE_TIMEOUT": ("exec", "KFORGE_TIMEOUT=6 exec", 7, "leaves 4 s", "leave it out"),
     "joined": ("kforge-run", "kforge-run --max-requeues=0", 7, "never brings", "leave it out"),
