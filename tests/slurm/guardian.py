@@ -17,6 +17,7 @@ import selectors
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -249,7 +250,7 @@ def main() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     # Short, for the sockets in it (108 characters at most), and never below a $TMPDIR that the nodes cannot see.
-    root = Path(tempfile.mkdtemp(prefix="sandbox-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="sandbox-", dir=sys.argv[1]))
     try:
         root.chmod(0o755)  # munged's socket must be reachable for the job's users
         (root / "log").mkdir()

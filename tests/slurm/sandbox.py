@@ -102,6 +102,7 @@ class Sandbox:
         prepare: Commands that change what each node sees, before its slurmd starts: mounts. For root only.
         process_tracking: Slurm's ProctrackType. With cgroups for root only, see no_cgroups().
         conf_files: Text for further files beside slurm.conf, by their names; for cgroup.conf it is added.
+        below: Where the sandbox's folder is made. With a short name, for the sockets in it.
 
     Attributes:
         root: The sandbox's folder: configuration, logs, spool.
@@ -138,6 +139,7 @@ class Sandbox:
         prepare: Sequence[Sequence[str]] = (),
         process_tracking: Tracking = "linuxproc",
         conf_files: Mapping[str, str] | None = None,
+        below: Path = Path("/tmp"),
     ) -> None:
         self.version = installed_version()
         self.process_tracking = process_tracking
@@ -153,6 +155,7 @@ class Sandbox:
         self._shared = shared
         self._prepare = prepare
         self._conf_files = dict(conf_files or {})
+        self._below = below
         self._socket: socket.socket | None = None
 
     # Start and end
@@ -167,9 +170,8 @@ class Sandbox:
         self._socket, theirs = socket.socketpair()
         with theirs:
             # Its own environment must not name a sandbox that this one may be inside of, and that kills by it.
-            subprocess.run(
-                [sys.executable, "-I", guardian.__file__], stdin=theirs.fileno(), env=_clean_environment(), check=True
-            )
+            command = [sys.executable, "-I", guardian.__file__, str(self._below)]
+            subprocess.run(command, stdin=theirs.fileno(), env=_clean_environment(), check=True)
         try:
             self._lines = self._socket.makefile("rw")
             greeting = json.loads(self._lines.readline())
