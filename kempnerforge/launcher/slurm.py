@@ -441,15 +441,17 @@ def _options_of_srun(command: list[str]) -> list[str]:
 def parse_site(config: str, partition: str) -> SiteFacts:
     """Return what `scontrol show config` and `show partition -o` tell, Slurm's defaults where they tell nothing."""
     defaults = Site()
+    preemption = re.search(r"^PreemptType\s*=\s*preempt/(\w+)", config, re.MULTILINE)
     kill_wait = re.search(r"^KillWait\s*=\s*(\d+)", config, re.MULTILINE)
     bad_exit = re.search(r"^KillOnBadExit\s*=\s*(\d+)", config, re.MULTILINE)
     grace = re.search(r"\bGraceTime=(\d+)", partition)
+    if preemption is not None and preemption[1] == "qos":
+        grace = None  # then the QOS's counts, whatever the partition says
     site = Site(
         float(kill_wait[1]) if kill_wait else defaults.kill_wait,
         float(grace[1]) if grace else defaults.grace_time,
         _requeue_exits(config),
     )
-    preemption = re.search(r"^PreemptType\s*=\s*preempt/(\w+)", config, re.MULTILINE)
     modes = re.search(r"\bPreemptMode=(\S+)", partition) or re.search(r"^PreemptMode\s*=\s*(\S+)", config, re.MULTILINE)
     by_partition = preemption is not None and preemption[1] == "partition_prio"
     mode = preempted_by(modes[1] if modes else "")

@@ -205,6 +205,24 @@ def test_a_preemption_that_suspends_is_no_notice(gang: Sandbox) -> None:
     run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
 
+@pytest.fixture
+def preempts_by_qos() -> Iterator[Sandbox]:
+    """No partition's grace counts. (A QOS needs a database, which the sandbox has not: nobody is preempted.)"""
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf="PreemptType=preempt/qos") as sandbox:
+        yield sandbox
+
+
+@tried("`PreemptType=preempt/qos`, as far as that goes without a database")
+def test_the_grace_of_a_qos_is_not_guessed(preempts_by_qos: Sandbox) -> None:
+    run = Run(preempts_by_qos, kforge_run(training(STEPS)), "--partition=preemptible", "--time=10").says("step 3 ")
+    run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert f"[{run.job}.batch]" in (log := preempts_by_qos.logs(10_000)) and f"[{run.job}.0]" not in log  # no step
+    told = kforge(preempts_by_qos, "doctor", "--partition=preemptible").stdout
+    assert re.search(r"preempted, as its QOS says +SIGTERM, after a grace +\+8 s +kforge-run$", told, re.MULTILINE), (
+        told
+    )
+
+
 @tried("`srun --ignore-signals`")
 @only_on(lambda version: version >= (26, 5), "this srun has no --ignore-signals")
 def test_an_srun_that_ignores_signals(slurm: Sandbox) -> None:

@@ -44,6 +44,12 @@ def test_where_an_early_notice_helps(preemption: str, partition: str, helps: boo
     assert parse_site(config, f"PartitionName=p {partition}").early_notice_helps is helps
 
 
+def test_a_partition_does_not_say_what_grace_a_qos_gives() -> None:
+    config = "PreemptType             = preempt/{}\n"
+    assert parse_site(config.format("qos"), "PartitionName=p GraceTime=120").site.grace_time is None
+    assert parse_site(config.format("partition_prio"), "PartitionName=p GraceTime=120").site.grace_time == 120
+
+
 def test_the_step_that_listens_is_asked_for_by_nobody_else() -> None:
     theirs = {"SLURM_NTASKS": "8", "SRUN_CPUS_PER_TASK": "4", "SLURM_GPUS": "2", "SLURM_SPANK__OPTION": "x"}
     ours = {"PATH": "/bin", "LD_LIBRARY_PATH": "/opt", "SLURM_CONF": "/etc/slurm.conf"}
