@@ -88,6 +88,16 @@ def test_a_lead_that_the_last_job_has_shown_to_be_too_short(slurm: Sandbox, tmp_
     assert f"{script}:2: would lose a run: 20 s are too short: job {run.job} took 5 s to stop" in joined(after.stdout)
 
 
+def test_settings_that_this_slurm_no_longer_has() -> None:
+    """FastSchedule is passed over by all of them; of CacheGroups no command can make sense."""
+    with Sandbox(nodes=1, extra_conf="FastSchedule=1") as slurm:
+        assert doctor(slurm).returncode == 0
+        conf = slurm.root / "slurm.conf"
+        conf.write_text(conf.read_text() + "CacheGroups=0\n")
+        told = doctor(slurm)
+        assert told.returncode == 125 and "unrecognized key: CacheGroups" in told.stderr
+
+
 def test_a_controller_that_does_not_answer_keeps_nobody_from_looking_at_a_script(tmp_path: Path) -> None:
     with Sandbox(nodes=1) as slurm:
         slurm.stop_controller()

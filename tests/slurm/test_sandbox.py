@@ -232,6 +232,14 @@ def test_a_daemon_that_fails_to_start_is_named_with_its_last_words() -> None:
         pass
 
 
+def test_a_setting_that_no_slurm_has_any_more_is_named() -> None:
+    with (
+        pytest.raises(SandboxError, match="unrecognized key: CacheGroups"),
+        Sandbox(nodes=1, extra_conf="CacheGroups=0"),
+    ):
+        pass
+
+
 def test_two_at_once() -> None:
     with Sandbox() as one, Sandbox() as two:
         assert one.sbatch("--wrap=true") == two.sbatch("--wrap=true")
