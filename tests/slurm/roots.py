@@ -82,13 +82,9 @@ def make(version: str) -> Path:
         Unavailable: it cannot be here, or could not be made.
     """
     release, mirror = _requirements(version)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kforge" / "slurm-roots"
+    root = place(version)
+    cache = root.parent
     cache.mkdir(parents=True, exist_ok=True)
-    needs = re.findall(
-        r"^(?:dependencies|test) = \[.*?\]$", (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
-    )
-    recipe = (release, *PACKAGES, _FURNISH, *needs)
-    root = cache / f"{version}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
     with _locked(Path(f"{root}.lock")) as lock:
         if not root.exists():
             if shutil.disk_usage(cache).free < _ROOM:
@@ -97,6 +93,16 @@ def make(version: str) -> Path:
         os.utime(root)
     _remove_old(cache, version, root)
     return root
+
+
+def place(version: str) -> Path:
+    """Where the root folder with a Slurm is as soon as it is made. Another recipe has another place."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kforge" / "slurm-roots"
+    needs = re.findall(
+        r"^(?:dependencies|test) = \[.*?\]$", (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )
+    recipe = (RELEASES[version], *PACKAGES, _FURNISH, *needs)
+    return cache / f"{version}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
 
 
 def _requirements(version: str) -> tuple[str, str]:
@@ -145,7 +151,9 @@ def _make(version: str, release: str, mirror: str, root: Path, lock: int) -> Non
     scripts = Path("/usr/share/debootstrap/scripts")
     script = scripts / (release if (scripts / release).exists() else "sid")
     include = f"--include={','.join(PACKAGES)}"
-    debootstrap = ["debootstrap", "--variant=minbase", include, release, str(unfinished), mirror, str(script)]
+    program = shutil.which("debootstrap")
+    assert program is not None
+    debootstrap = [program, "--variant=minbase", include, release, str(unfinished), mirror, str(script)]
     with log_path.open("w") as log:
         for command in (
             # In a namespace of its own, so that nothing stays mounted when it is interrupted.
