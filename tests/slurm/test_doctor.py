@@ -42,6 +42,7 @@ def test_what_each_event_means_on_this_cluster(slurm: Sandbox) -> None:
     ]
     assert lines[lines.index("in partition urgent no time limit, 01:00:00 if none is asked") + 1] == "never preempted"
     assert any("A requeued job waits 5 s" in line for line in lines)
+    assert "After 5 requeues of its own (MaxBatchRequeue) Slurm holds a job" in joined(answer.stdout)
 
 
 def test_the_partitions_that_are_asked_for(slurm: Sandbox) -> None:

@@ -111,6 +111,32 @@ def test_a_job_that_cannot_be_launched_is_known_at_once(failing_prolog: Sandbox)
 
 
 @pytest.fixture
+def failing_later(tmp_path: Path) -> Iterator[Sandbox]:
+    """No job can be launched as soon as the sandbox's own folder has a file `broken`."""
+    prolog = tmp_path / "prolog"
+    prolog.write_text('#!/bin/sh\n[ ! -e "${SLURM_CONF%/*}/work/broken" ]\n')
+    prolog.chmod(0o755)
+    conf = f"Prolog={prolog}"
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf=conf, shared=(*SHARED, tmp_path)) as sandbox:
+        yield sandbox
+
+
+def test_a_run_that_cannot_be_launched_again_is_reported(failing_later: Sandbox) -> None:
+    slurm = failing_later
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
+    (slurm.work / "broken").touch()
+    run.signal("USR1")
+    slurm.wait_for("it to be held", lambda: run.record["Reason"] == "launch_failed_requeued_held", job=run.job)
+    said = kforge(slurm, "report", run.job).stdout
+    assert "not started again (Slurm: launch failed, held: scontrol release JOB)" in " ".join(said.split()), said
+    (slurm.work / "broken").unlink()
+    slurm.run("scontrol", "update", f"NodeName={slurm.nodes[0]}", "State=RESUME")
+    slurm.run("scontrol", "release", str(run.job))
+    run.ends("COMPLETED")
+    assert run.output.count(f"finished at step {STEPS}") == 1
+
+
+@pytest.fixture
 def signals_children() -> Iterator[Sandbox]:
     """With cgroups Slurm signals every process of a job, too, as linuxproc does."""
     if why := no_cgroups():
