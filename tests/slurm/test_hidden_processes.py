@@ -36,7 +36,7 @@ def slurm_that_hides(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 LOOK = "ls -d /proc/$PPID/fd /proc/1/fd && echo visible; scontrol show job -o $SLURM_JOB_ID >record-$SLURM_JOB_ID\n"
 
 
-@tried("/proc with `hidepid=1` and `2`, for an ordinary user")
+@tried("/proc with `hidepid=1` and `2`; a PID namespace for the job")
 @pytest.mark.parametrize(
     ("slurm_that_hides", "start"), [(1, "exec "), (2, "exec "), (2, "")], indirect=["slurm_that_hides"]
 )
@@ -55,7 +55,7 @@ def test_an_ordinary_user_where_proc_hides(slurm_that_hides: Sandbox, start: str
     assert ("dies of SIGUSR1, and the job ends: start with `exec kforge-run" in run.output) == (not start)
 
 
-@tried("/proc with `hidepid=1` and `2`, for an ordinary user")
+@tried("/proc with `hidepid=1` and `2`; a PID namespace for the job")
 @pytest.mark.parametrize("slurm_that_hides", [1, 2], indirect=True)
 def test_an_ordinary_users_daemons_are_swept(slurm_that_hides: Sandbox) -> None:
     command = kforge_run(program("leave_daemons.py"), "--verbose", "--term-grace", "1")
@@ -64,7 +64,7 @@ def test_an_ordinary_users_daemons_are_swept(slurm_that_hides: Sandbox) -> None:
     assert "Traceback" not in run.output and "could not be killed" not in run.output
 
 
-@tried("a PID namespace for the job")
+@tried("/proc with `hidepid=1` and `2`; a PID namespace for the job")
 def test_in_a_pid_namespace(slurm: Sandbox) -> None:
     if not can_unshare():
         pytest.skip("needs root, to make a PID namespace")

@@ -97,7 +97,6 @@ def kforge(slurm: Sandbox, *arguments: str | int) -> subprocess.CompletedProcess
     )
 
 
-@tried("a prolog that fails")
 def test_a_job_that_cannot_be_launched_is_known_at_once(failing_prolog: Sandbox) -> None:
     slurm = failing_prolog
     run = Run(slurm, kforge_run("true"))
@@ -163,7 +162,7 @@ def strict() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@tried("`KillOnBadExit=1`")
+@tried("`KillOnBadExit=1`, `JobRequeue=0`")
 def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sandbox) -> None:
     task = f"sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
     run = Run(strict, kforge_run(f"srun --label kforge-run {task}"), "--ntasks=3", "--time=10")
@@ -174,7 +173,7 @@ def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sand
         run.lost_nothing(steps=STEPS, task=str(number))
 
 
-@tried("`KillOnBadExit=1`")
+@tried("`KillOnBadExit=1`, `JobRequeue=0`")
 def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -> None:
     """The others save, and that makes no checkpoint of a failure: it would come back and fail for ever."""
     fails = "until grep -q 0:.step.3 slurm-$SLURM_JOB_ID.out; do sleep 0.2; done; exit 3"
@@ -184,7 +183,7 @@ def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -
     assert "checkpoint saved" in run.output and "it failed" in run.output
 
 
-@tried("`JobRequeue=0`")
+@tried("`KillOnBadExit=1`, `JobRequeue=0`")
 def test_a_job_that_did_not_ask_for_a_requeue_is_warned(strict: Sandbox) -> None:
     batch_script = kforge_run(training(STEPS)).replace("#SBATCH --requeue\n", "")
     run = Run(strict, batch_script, "--time=10").says("step 3 ")

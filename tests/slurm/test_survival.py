@@ -13,7 +13,6 @@ import pytest
 
 from tests.slurm.runs import Run, kforge_run, program, script, training
 from tests.slurm.sandbox import Sandbox, installed_version
-from tests.slurm.tried import tried
 
 #: Longer than what any test does before its notice, short enough to finish soon after the resume.
 STEPS = 90
@@ -52,7 +51,6 @@ def slurm_that_sends_the_user_signal() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@tried("preemptions that send the user's signal")
 def test_preemption_with_the_user_signal_sent(slurm_that_sends_the_user_signal: Sandbox) -> None:
     slurm = slurm_that_sends_the_user_signal
     options = ("--partition=preemptible", "--time=10", "--signal=B:USR1@30")
