@@ -228,10 +228,12 @@ class Guardian:
     def thaw(self) -> None:
         """Let go on what Slurm has suspended: until then it does not die of SIGKILL either."""
         for folder in self.cgroup_folders():
-            try:
-                (folder / "freezer.state").write_text("THAWED")
-            except FileNotFoundError:
-                pass  # slurmd has removed it, with nothing in it
+            for name, thawed in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                try:
+                    with open(folder / name, "r+") as file:  # which makes none
+                        file.write(thawed)
+                except FileNotFoundError:
+                    pass  # another generation's, or slurmd has removed the folder, with nothing in it
 
     def cgroup_folders(self) -> list[Path]:
         """Every cgroup of the sandbox's nodes, those below first."""
