@@ -217,7 +217,7 @@ def _remarks(cluster: Cluster) -> list[str]:
     if any(clusters.is_told_early(cluster, partition) for partition in cluster.partitions):
         remarks.append("SIGTERM at once: kforge-run listens by a small step, kforge-notice.")
     if cluster.preemption == "qos":
-        remarks.append("Who is preempted, and with what grace, is up to the QOS: sacctmgr show qos.")
+        remarks.append("Who is preempted, how and with what grace, is up to the QOS (sacctmgr show qos).")
     if cluster.requeue_exits:
         remarks.append(f"Slurm requeues by itself after these exit statuses: {cluster.requeue_exits}.")
     if cluster.checkpointed_status != CHECKPOINTED_STATUS:

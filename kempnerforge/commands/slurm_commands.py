@@ -181,7 +181,12 @@ def submit(script: bytes, options: Sequence[str]) -> str:
     answer = run(["sbatch", "--parsable", *options], script, SUBMIT_PATIENCE, submits=True)
     if answer.status != 0:
         raise not_submitted(answer)
-    return answer.output.strip()
+    return submitted_job(answer)
+
+
+def submitted_job(answer: Answer) -> str:
+    """Return what `sbatch --parsable` calls the job: its last line, for a site may have it greet first."""
+    return answer.output.strip().rpartition("\n")[2]
 
 
 def not_submitted(answer: Answer) -> Trouble:

@@ -397,38 +397,59 @@ def end_by_environment(environment: Mapping[str, str], epoch_offset: float, now:
 def kills_on_bad_exit(command: list[str], environment: Mapping[str, str], configured: bool) -> bool:
     """Return whether an srun command line kills all tasks when one ends with another status than 0.
 
-    The last of its options counts, then SLURM_KILL_BAD_EXIT, then KillOnBadExit (srun(1)). A word behind an option is
-    taken for its value: reading too far makes tasks end with 0 for nothing, but stopping early gets them killed.
+    The last of its options counts, then SLURM_KILL_BAD_EXIT, then KillOnBadExit (srun(1)).
     """
     chosen = configured
     if environment.get("SLURM_KILL_BAD_EXIT", ""):
         chosen = environment["SLURM_KILL_BAD_EXIT"] != "0"
-    before = ""
-    for argument in command[1:]:
-        if not argument.startswith("-") and not before.startswith("-"):
-            break
+    for argument in _options_of_srun(command):
         name, _, value = argument.partition("=")
         # Like getopt: short options come in clusters, long ones may be cut short.
         if option := re.fullmatch(r"-[A-Za-z]*K=?([01])?", argument):
             chosen = option[1] != "0"
         elif name.startswith("--k") and "--kill-on-bad-exit".startswith(name):
             chosen = value != "0"
-        before = argument
     return chosen
+
+
+def keeps_notices_back(command: list[str]) -> bool:
+    """Return whether an srun command line has srun hand no SIGUSR1 on (srun(1), --ignore-signals; 26.05)."""
+    listed = before = ""
+    for argument in _options_of_srun(command):
+        option, value = argument.split("=", 1) if "=" in argument else (before, argument)
+        if option.startswith("--ig") and "--ignore-signals".startswith(option):
+            listed = value
+        before = argument
+    return any(re.fullmatch("(SIG)?USR1|10", name, re.IGNORECASE) for name in listed.split(","))
+
+
+def _options_of_srun(command: list[str]) -> list[str]:
+    """Return the words between `srun` and its program.
+
+    A word behind an option is taken for its value: reading too far makes tasks end with 0 for nothing, but stopping
+    early gets them killed.
+    """
+    words = command[1:]
+    for number, word in enumerate(words):
+        if not word.startswith("-") and not (number and words[number - 1].startswith("-")):
+            return words[:number]
+    return words
 
 
 def parse_site(config: str, partition: str) -> SiteFacts:
     """Return what `scontrol show config` and `show partition -o` tell, Slurm's defaults where they tell nothing."""
     defaults = Site()
+    preemption = re.search(r"^PreemptType\s*=\s*preempt/(\w+)", config, re.MULTILINE)
     kill_wait = re.search(r"^KillWait\s*=\s*(\d+)", config, re.MULTILINE)
     bad_exit = re.search(r"^KillOnBadExit\s*=\s*(\d+)", config, re.MULTILINE)
     grace = re.search(r"\bGraceTime=(\d+)", partition)
+    if preemption is not None and preemption[1] == "qos":
+        grace = None  # then the QOS's counts, whatever the partition says
     site = Site(
         float(kill_wait[1]) if kill_wait else defaults.kill_wait,
         float(grace[1]) if grace else defaults.grace_time,
         _requeue_exits(config),
     )
-    preemption = re.search(r"^PreemptType\s*=\s*preempt/(\w+)", config, re.MULTILINE)
     modes = re.search(r"\bPreemptMode=(\S+)", partition) or re.search(r"^PreemptMode\s*=\s*(\S+)", config, re.MULTILINE)
     by_partition = preemption is not None and preemption[1] == "partition_prio"
     mode = preempted_by(modes[1] if modes else "")

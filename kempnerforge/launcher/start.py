@@ -361,6 +361,7 @@ def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
     report, where, command = attempt.report, attempt.where, attempt.settings.command
     report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
     report.warn(where.trouble)
+    report.warn(surroundings.deaf_srun_warning(command))
     if where.place == "batch" and (warning := surroundings.batch_shell_warning(environment.get("SLURM_TASK_PID", ""))):
         report.warn(warning)
         # When that process ends, the job does. Nothing else would tell us.

@@ -18,6 +18,7 @@ DEFAULT_LEAD = 60
 #: What torchrun's agent gives the other ranks when one has ended with an error (s), and what changes that.
 AGENT_PATIENCE = 30.0
 AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+DEAF_SRUN = "srun does not hand the notice on to its tasks on other nodes, which do not save then"
 #: Programs below which others may come that are not there yet.
 _SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"})
 #: Python's options with which it does not read PYTHONPATH, or no sitecustomize (python(1)).
@@ -104,6 +105,13 @@ def agent_warning(child: int, time_to_stop: float) -> str | None:
             cure = f"set {AGENT_PATIENCE_VARIABLE}={tables.recommended_lead(time_to_stop)}"
             return f"stopping may take {time_to_stop:.0f} s, but {agent} {kills}: {cure}"
     return None
+
+
+def deaf_srun_warning(command: list[str]) -> str | None:
+    """Return what is wrong if the command is an srun that hands no notice on."""
+    if os.path.basename(command[0]) != "srun" or not slurm.keeps_notices_back(command):
+        return None
+    return f"{DEAF_SRUN}: take USR1 out of --ignore-signals"
 
 
 def not_armed_warning(child: int, last_look: bool) -> str | None:

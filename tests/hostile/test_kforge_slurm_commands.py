@@ -121,6 +121,24 @@ def test_sbatch_that_may_have_submitted_is_heard_to_its_end(site: Site) -> None:
     assert (site.folder / "script").read_bytes() == script
 
 
+#: What a site's wrapper may print first, to both outputs.
+GREETING = """echo 'Welcome to Alpha = the best! JobState=COMPLETED'; echo
+echo '{"warnings": ["KillWait"]}' | tee /dev/stderr
+echo 'scontrol: warning: SelectType is deprecated = gone' >&2
+"""
+
+
+def test_words_before_an_answer_are_not_taken_for_it(site: Site) -> None:
+    site.has("sbatch", f"{GREETING}echo '4242;alpha'")
+    assert slurm_commands.submit(b"#!/bin/sh\n", []) == "4242;alpha"
+    settings = "ClusterName = alpha; echo KillWait = 45 sec; echo SLURM_VERSION = 24.11.5"
+    partitions = "PartitionName=gpu GraceTime=60 PreemptMode=REQUEUE State=UP"
+    site.has("scontrol", f"{GREETING}if [ $2 = config ]; then echo {settings}; else echo {partitions}; fi")
+    here = cluster.read()
+    assert (here.name, here.kill_wait, here.version) == ("alpha", 45, "24.11.5")
+    assert [(partition.name, partition.grace) for partition in here.partitions] == [("gpu", 60)]
+
+
 def test_no_descriptor_is_left(site: Site) -> None:
     site.has("scontrol", "sleep 1000 & echo x")
     before = os.listdir("/proc/self/fd")

@@ -120,7 +120,7 @@ def test_a_helper_of_a_rank_is_not_armed(launch: Launch) -> None:
     (launch.folder / "main.py").write_text(
         "import os, subprocess, sys, time\n"
         "helpers = [subprocess.Popen([sys.executable, *what], stdin=subprocess.PIPE) for what in\n"
-        "           (['-c', 'input()'], ['helper.py'], ['-m', 'code', '-q'])]\n"
+        "           (['-c', 'input()'], ['helper.py'], ['-m', 'helper'])]\n"
         "try:\n"
         "    os.write(1, b'ready\\n')\n"
         "    time.sleep(60)\n"

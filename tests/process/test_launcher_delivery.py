@@ -200,6 +200,13 @@ def test_srun_gets_sigusr1_whatever_came(launch: Launch, notice: int) -> None:
     assert ends_after(run) == []
 
 
+def test_an_srun_that_hands_no_notice_on_is_warned_about(launch: Launch) -> None:
+    run = launch(script(launch.folder, "srun", "listen"), "--ignore-signals=USR1")
+    run.says("ready")
+    assert ends_after(run) == []
+    assert any("hand the notice on" in line for line in run.own_lines)
+
+
 def test_srun_below_bash_gets_sigusr1_and_bash_nothing(launch: Launch) -> None:
     run = launch(*beneath_bash([script(launch.folder, "srun", "listen", "6")], end="exit 4"))
     run.says("ready")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.slurm import roots
-from tests.slurm.sandbox import Sandbox, Tracking, missing, no_cgroups
+from tests.slurm.sandbox import Sandbox, Tracking, installed_version, missing, no_cgroups
+from tests.slurm.tried import Version, only_on, tried, why_not_on
 
 #: Enough for a run with `-n 12`: a test of preemption has a node or two to itself.
 NODES = 8
@@ -20,11 +21,33 @@ NODES = 8
 WITH_CGROUPS = ("test_survival.py", "test_embed.py", "test_drill.py")
 
 
+def _is_in_between(version: Version) -> bool:
+    known = sorted(map(roots.numbers, roots.RELEASES))
+    return version in known[1:-1]
+
+
+TRACKED = [
+    pytest.param("linuxproc", marks=tried("`ProctrackType=proctrack/linuxproc`")),
+    pytest.param(
+        "cgroup",
+        marks=[
+            tried("`ProctrackType=proctrack/cgroup`"),
+            only_on(
+                lambda version: not _is_in_between(version), "with cgroups the oldest and the newest Slurm will do"
+            ),
+        ],
+    ),
+]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "slurm" in metafunc.fixturenames and metafunc.definition.path.name in WITH_CGROUPS:
-        in_between = sorted(roots.RELEASES, key=lambda version: tuple(map(int, version.split("."))))[1:-1]
-        tracking = ["linuxproc"] if roots.own_version() in in_between else ["linuxproc", "cgroup"]
-        metafunc.parametrize("slurm", tracking, indirect=True)
+        metafunc.parametrize("slurm", TRACKED, indirect=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("only_on") and not missing() and (why := why_not_on(installed_version(), item)):
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

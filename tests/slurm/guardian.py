@@ -17,6 +17,7 @@ import selectors
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -227,10 +228,12 @@ class Guardian:
     def thaw(self) -> None:
         """Let go on what Slurm has suspended: until then it does not die of SIGKILL either."""
         for folder in self.cgroup_folders():
-            try:
-                (folder / "freezer.state").write_text("THAWED")
-            except FileNotFoundError:
-                pass  # slurmd has removed it, with nothing in it
+            for name, thawed in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                try:
+                    with open(folder / name, "r+") as file:  # which makes none
+                        file.write(thawed)
+                except FileNotFoundError:
+                    pass  # another generation's, or slurmd has removed the folder, with nothing in it
 
     def cgroup_folders(self) -> list[Path]:
         """Every cgroup of the sandbox's nodes, those below first."""
@@ -249,7 +252,7 @@ def main() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     # Short, for the sockets in it (108 characters at most), and never below a $TMPDIR that the nodes cannot see.
-    root = Path(tempfile.mkdtemp(prefix="sandbox-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="sandbox-", dir=sys.argv[1]))
     try:
         root.chmod(0o755)  # munged's socket must be reachable for the job's users
         (root / "log").mkdir()

@@ -94,24 +94,34 @@ def make(version: str) -> Path:
         Unavailable: it cannot be here, or could not be made.
     """
     release, mirror = _requirements(version)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kforge" / "slurm-roots"
+    root = place(version)
+    cache = root.parent
     cache.mkdir(parents=True, exist_ok=True)
-    needs = re.findall(
-        r"^(?:dependencies|test) = \[.*?\]$", (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
-    )
-    furnish = _FURNISH
-    if version in FROM_SID:
-        furnish += _ADD_FROM_SID.format(release=release, packages=" ".join(FROM_SID[version]))
-    recipe = (release, *PACKAGES, furnish, *needs)
-    root = cache / f"{version}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
     with _locked(Path(f"{root}.lock")) as lock:
         if not root.exists():
             if shutil.disk_usage(cache).free < _ROOM:
                 raise Unavailable(f"no room for it in {cache}: {_ROOM >> 30} GB are needed")
-            _make(version, release, mirror, furnish, root, lock)
+            _make(version, release, mirror, root, lock)
         os.utime(root)
     _remove_old(cache, version, root)
     return root
+
+
+def place(version: str) -> Path:
+    """Where the root folder with a Slurm is as soon as it is made. Another recipe has another place."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kforge" / "slurm-roots"
+    needs = re.findall(
+        r"^(?:dependencies|test) = \[.*?\]$", (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )
+    recipe = (RELEASES[version], *PACKAGES, _furnishing(version), *needs)
+    return cache / f"{version}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
+
+
+def _furnishing(version: str) -> str:
+    """Return the commands that make a root of what debootstrap has made."""
+    if version not in FROM_SID:
+        return _FURNISH
+    return _FURNISH + _ADD_FROM_SID.format(release=RELEASES[version], packages=" ".join(FROM_SID[version]))
 
 
 def _requirements(version: str) -> tuple[str, str]:
@@ -151,7 +161,7 @@ def archive(etc: Path = Path("/etc")) -> str | None:
     return None
 
 
-def _make(version: str, release: str, mirror: str, furnish: str, root: Path, lock: int) -> None:
+def _make(version: str, release: str, mirror: str, root: Path, lock: int) -> None:
     said = f"Making a root folder with Slurm {version}, of Debian's {release}; the next time it is there."
     print(said, file=sys.stderr, flush=True)
     unfinished, log_path = Path(f"{root}.unfinished"), Path(f"{root}.log")
@@ -160,12 +170,14 @@ def _make(version: str, release: str, mirror: str, furnish: str, root: Path, loc
     scripts = Path("/usr/share/debootstrap/scripts")
     script = scripts / (release if (scripts / release).exists() else "sid")
     include = f"--include={','.join(PACKAGES)}"
-    debootstrap = ["debootstrap", "--variant=minbase", include, release, str(unfinished), mirror, str(script)]
+    program = shutil.which("debootstrap")
+    assert program is not None
+    debootstrap = [program, "--variant=minbase", include, release, str(unfinished), mirror, str(script)]
     with log_path.open("w") as log:
         for command in (
             # In a namespace of its own, so that nothing stays mounted when it is interrupted.
             ["unshare", "--mount", "--propagation=private", *debootstrap],
-            _command_in(unfinished, furnish, ["true"], keep=True),
+            _command_in(unfinished, _furnishing(version), ["true"], keep=True),
         ):
             # The lock is inherited: a debootstrap that has outlived us is waited for.
             done = subprocess.run(command, stdout=log, stderr=log, env=_environment(), pass_fds=[lock], check=False)
@@ -176,6 +188,12 @@ def _make(version: str, release: str, mirror: str, furnish: str, root: Path, loc
     if got != version:
         raise Unavailable(f"Debian's {release} has Slurm {got} by now")
     unfinished.rename(root)
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """`22.05` as numbers, which can be compared."""
+    year, month = version.split(".")
+    return int(year), int(month)
 
 
 def _version_in(text: str) -> str:

@@ -43,8 +43,9 @@ SHARED = (Path(__file__).parents[2], Path(sys.prefix), Path(sys.base_prefix))
 #: Variables that change what Slurm's commands do or print, or that kforge-run would take for its own.
 DROPPED = ("KFORGE_", "SALLOC_", "SBATCH_", "SCANCEL_", "SINFO_", "SLURM", "SPANK_", "SQUEUE_", "SRUN_")
 POLL = 0.2  # s
-#: Of the first generation of cgroups, what proctrack/cgroup needs.
+#: Of the first generation of cgroups, what proctrack/cgroup needs; and where the second is, if it is alone.
 FREEZER = Path("/sys/fs/cgroup/freezer")
+SECOND_GENERATION = Path("/sys/fs/cgroup")
 #: What a job's record looks like: NAME=VALUE NAME=VALUE …, and a value may hold spaces.
 FIELD = re.compile(r"(?:^| )([A-Z][A-Za-z0-9/:_]*)=")
 
@@ -70,15 +71,23 @@ def no_cgroups() -> str | None:
     """Why Slurm cannot track processes by cgroups here; None: it can."""
     if os.getuid() != 0:
         return "only root may make cgroups"
-    trial = FREEZER / f"trial-{os.getpid()}"
+    where = SECOND_GENERATION if is_second_generation() else FREEZER
+    trial = where / f"trial-{os.getpid()}"
     try:
         trial.mkdir()
     except OSError as error:
-        return f"no freezer of the first generation of cgroups can be written here: {error}"
+        beside = "the second generation's are beside others, and Slurm takes them only alone"
+        return f"no freezer of the first generation of cgroups can be written here ({error}), and {beside}"
     try:
-        return None if (trial / "freezer.state").exists() else f"{FREEZER} is no freezer of cgroups"
+        known = trial / ("cgroup.freeze" if is_second_generation() else "freezer.state")
+        return None if known.exists() else f"{where} is no freezer of cgroups"
     finally:
         trial.rmdir()
+
+
+def is_second_generation() -> bool:
+    """Whether the cgroups here are those of the second generation, and no others."""
+    return (SECOND_GENERATION / "cgroup.controllers").exists()
 
 
 def _search_path() -> str:
@@ -102,6 +111,7 @@ class Sandbox:
         prepare: Commands that change what each node sees, before its slurmd starts: mounts. For root only.
         process_tracking: Slurm's ProctrackType. With cgroups for root only, see no_cgroups().
         conf_files: Text for further files beside slurm.conf, by their names; for cgroup.conf it is added.
+        below: Where the sandbox's folder is made. With a short name, for the sockets in it.
 
     Attributes:
         root: The sandbox's folder: configuration, logs, spool.
@@ -138,6 +148,7 @@ class Sandbox:
         prepare: Sequence[Sequence[str]] = (),
         process_tracking: Tracking = "linuxproc",
         conf_files: Mapping[str, str] | None = None,
+        below: Path = Path("/tmp"),
     ) -> None:
         self.version = installed_version()
         self.process_tracking = process_tracking
@@ -153,6 +164,7 @@ class Sandbox:
         self._shared = shared
         self._prepare = prepare
         self._conf_files = dict(conf_files or {})
+        self._below = below
         self._socket: socket.socket | None = None
 
     # Start and end
@@ -167,9 +179,8 @@ class Sandbox:
         self._socket, theirs = socket.socketpair()
         with theirs:
             # Its own environment must not name a sandbox that this one may be inside of, and that kills by it.
-            subprocess.run(
-                [sys.executable, "-I", guardian.__file__], stdin=theirs.fileno(), env=_clean_environment(), check=True
-            )
+            command = [sys.executable, "-I", guardian.__file__, str(self._below)]
+            subprocess.run(command, stdin=theirs.fileno(), env=_clean_environment(), check=True)
         try:
             self._lines = self._socket.makefile("rw")
             greeting = json.loads(self._lines.readline())
@@ -245,7 +256,7 @@ class Sandbox:
         if self.process_tracking == "cgroup":
             # A node's name is all that tells its cgroups from those of another sandbox, which would be killed with it.
             self.nodes = [f"n{port}" for port in sorted(node_ports)]
-            self._ask("own_cgroups", paths=[str(FREEZER / f"slurm_{node}") for node in self.nodes])
+            self._ask("own_cgroups", paths=[str(_cgroup_of(node)) for node in self.nodes])
         for folder in ("state", *self.nodes):
             (self.root / folder).mkdir()
         (self.root / "slurm.conf").write_text(self._configuration(controller_port, node_ports))
@@ -277,6 +288,9 @@ class Sandbox:
         self._await("every node to be idle", self._nodes_are_idle)
 
     def _cgroup_configuration(self) -> str:
+        if self.process_tracking == "cgroup" and is_second_generation():
+            # What systemd would do for each node it could do for one only.
+            return "CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\n"
         if self.process_tracking == "cgroup":
             return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={FREEZER.parent}\n"
         # Newer slurmds do not start without cgroups unless this says so.
@@ -625,6 +639,13 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""  # it has ended since
+
+
+def _cgroup_of(node: str) -> Path:
+    """Where Slurm makes the cgroups of a node's jobs."""
+    if is_second_generation():
+        return SECOND_GENERATION / "system.slice" / f"{node}_slurmstepd.scope"
+    return FREEZER / f"slurm_{node}"
 
 
 def _clean_environment() -> dict[str, str]:

@@ -17,10 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.roots import CHECKOUT
+from tests.slurm.roots import CHECKOUT, FROM_SID, numbers
 from tests.slurm.runs import PROGRAMS, Run
 from tests.slurm.sandbox import Sandbox
 from tests.slurm.test_templates import STEPS, example, submit
+from tests.slurm.tried import only_on, tried
+
+with_apptainer = only_on(
+    lambda version: version in map(numbers, FROM_SID),
+    "no Apptainer beside this Slurm: of the root folders, the one with the newest has it",
+)
 
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 #: What is in the image besides Python and its standard library.
@@ -35,7 +41,7 @@ AS_FOR_USERS = {"APPTAINER_USERNS": "1"}
 def image(slurm: Sandbox) -> Path:
     """An image with this machine's Python, made from its files by the first test that needs it."""
     if shutil.which("apptainer") is None:
-        pytest.skip("no Apptainer here: of the root folders, the one with the newest Slurm has it")
+        pytest.skip("no Apptainer here: it could not be installed into the root folder (its log has the reason)")
     file = slurm.work / "image.sif"
     with (slurm.work / "image.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -99,6 +105,8 @@ def survives(slurm: Sandbox, image: Path, *command: str, option: str, temporary:
     return run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
 
+@tried("Apptainer, as it is and with `--pid`")
+@with_apptainer
 @pytest.mark.parametrize("option", ["", "--pid"])
 def test_a_program_that_cooperates(slurm: Sandbox, image: Path, folder_outside: Path, option: str) -> None:
     # `kempnerforge` is the one that kforge-run brings along.
@@ -108,6 +116,7 @@ def test_a_program_that_cooperates(slurm: Sandbox, image: Path, folder_outside: 
     assert "first poll by pid" in run.output
 
 
+@with_apptainer
 @pytest.mark.parametrize("option", ["", "--pid"])
 def test_a_program_that_knows_of_no_signal(slurm: Sandbox, image: Path, option: str) -> None:
     program = ["python3", str(PROGRAMS / "save_when_interrupted.py"), str(STEPS)]
@@ -117,6 +126,8 @@ def test_a_program_that_knows_of_no_signal(slurm: Sandbox, image: Path, option: 
     assert ", armed)" in run.output
 
 
+@tried("Apptainer with `--cleanenv`: a program with a handler of its own")
+@with_apptainer
 def test_a_clean_environment(slurm: Sandbox, image: Path) -> None:
     """Nothing leads to kforge-run: the signal itself does, which Apptainer hands on."""
     command = ["env", f"PYTHONPATH={CHECKOUT}", *example(slurm, "container-cleanenv", python="python3")]

@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.slurm.runs import BIN, Run, kforge_run, training
 from tests.slurm.sandbox import Sandbox
 
@@ -40,6 +42,7 @@ def test_what_each_event_means_on_this_cluster(slurm: Sandbox) -> None:
     ]
     assert lines[lines.index("in partition urgent no time limit, 01:00:00 if none is asked") + 1] == "never preempted"
     assert any("A requeued job waits 5 s" in line for line in lines)
+    assert "After 5 requeues of its own (MaxBatchRequeue) Slurm holds a job" in joined(answer.stdout)
 
 
 def test_the_partitions_that_are_asked_for(slurm: Sandbox) -> None:
@@ -57,6 +60,20 @@ def test_the_cluster_as_json(slurm: Sandbox) -> None:
     assert [event["requeued_by"] for event in cancel["events"]] == ["kforge-run", "kforge-run"]
 
 
+@pytest.mark.parametrize("symbol", ["r", "S"])
+def test_a_log_for_each_attempt(slurm: Sandbox, symbol: str) -> None:
+    """Whether a log's name changes with each attempt depends on the version, and so does what the doctor says."""
+    again = "if [ ! -e again-$SLURM_JOB_ID ]; then touch again-$SLURM_JOB_ID; scontrol requeue $SLURM_JOB_ID; fi\n"
+    script = f"#!/bin/sh\n#SBATCH --requeue\n#SBATCH --output=by-{symbol}-%{symbol}.log\necho attempt\n{again}"
+    (slurm.work / f"by-{symbol}.sh").write_text(script)
+    Run(slurm, script).ends("COMPLETED", restarts=1)
+    logs = list(slurm.work.glob(f"by-{symbol}-*.log"))
+    said = doctor(slurm, f"by-{symbol}.sh").stdout
+    for log in logs:
+        log.unlink()
+    assert ("each attempt empties the log" in said) == (len(logs) == 1), said
+
+
 def test_a_lead_that_the_last_job_has_shown_to_be_too_short(slurm: Sandbox, tmp_path: Path) -> None:
     name = f"slow-{tmp_path.name}"
     script = tmp_path / "job.sbatch"
@@ -70,6 +87,16 @@ def test_a_lead_that_the_last_job_has_shown_to_be_too_short(slurm: Sandbox, tmp_
     after = doctor(slurm, "--journal", slurm.work / "state" / "kforge", script)
     assert after.returncode == 1
     assert f"{script}:2: would lose a run: 20 s are too short: job {run.job} took 5 s to stop" in joined(after.stdout)
+
+
+def test_settings_that_this_slurm_no_longer_has() -> None:
+    """FastSchedule is passed over by all of them; of CacheGroups no command can make sense."""
+    with Sandbox(nodes=1, extra_conf="FastSchedule=1") as slurm:
+        assert doctor(slurm).returncode == 0
+        conf = slurm.root / "slurm.conf"
+        conf.write_text(conf.read_text() + "CacheGroups=0\n")
+        told = doctor(slurm)
+        assert told.returncode == 125 and "unrecognized key: CacheGroups" in told.stderr
 
 
 def test_a_controller_that_does_not_answer_keeps_nobody_from_looking_at_a_script(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.slurm.namespaces import known_as
 from tests.slurm.runs import kforge_run, training
 from tests.slurm.sandbox import SHARED, JobId, Sandbox, can_unshare
+from tests.slurm.tried import tried
 
 STEPS = 60
 #: What a person may have typed.
@@ -73,6 +74,7 @@ def slurm_of_a_directory(tmp_path: Path) -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("users and groups of a Windows domain")
 def test_a_primary_group_of_a_windows_domain(slurm_of_a_directory: Sandbox) -> None:
     slurm = slurm_of_a_directory
     script = kforge_run(training(STEPS)).replace("exec", "scontrol show job -o $SLURM_JOB_ID >record\nexec")

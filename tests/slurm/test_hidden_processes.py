@@ -10,6 +10,7 @@ import pytest
 from tests.slurm.namespaces import NOBODY, hiding_processes, known_as, opened
 from tests.slurm.runs import Run, kforge_run, program, script, training
 from tests.slurm.sandbox import SHARED, Sandbox, can_unshare
+from tests.slurm.tried import tried
 
 STEPS = 60
 #: As a user of a Windows domain, whose primary group has a blank in its name.
@@ -35,6 +36,7 @@ def slurm_that_hides(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 LOOK = "ls -d /proc/$PPID/fd /proc/1/fd && echo visible; scontrol show job -o $SLURM_JOB_ID >record-$SLURM_JOB_ID\n"
 
 
+@tried("/proc with `hidepid=1` and `2`; a PID namespace for the job")
 @pytest.mark.parametrize(
     ("slurm_that_hides", "start"), [(1, "exec "), (2, "exec "), (2, "")], indirect=["slurm_that_hides"]
 )
@@ -53,6 +55,7 @@ def test_an_ordinary_user_where_proc_hides(slurm_that_hides: Sandbox, start: str
     assert ("dies of SIGUSR1, and the job ends: start with `exec kforge-run" in run.output) == (not start)
 
 
+@tried("/proc with `hidepid=1` and `2`; a PID namespace for the job")
 @pytest.mark.parametrize("slurm_that_hides", [1, 2], indirect=True)
 def test_an_ordinary_users_daemons_are_swept(slurm_that_hides: Sandbox) -> None:
     command = kforge_run(program("leave_daemons.py"), "--verbose", "--term-grace", "1")
@@ -61,6 +64,7 @@ def test_an_ordinary_users_daemons_are_swept(slurm_that_hides: Sandbox) -> None:
     assert "Traceback" not in run.output and "could not be killed" not in run.output
 
 
+@tried("/proc with `hidepid=1` and `2`; a PID namespace for the job")
 def test_in_a_pid_namespace(slurm: Sandbox) -> None:
     if not can_unshare():
         pytest.skip("needs root, to make a PID namespace")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm import guardian
+from tests.slurm import guardian, roots
 from tests.slurm.conftest import join_or_start
 from tests.slurm.sandbox import Sandbox, SandboxError, fields, missing
 
@@ -232,12 +232,33 @@ def test_a_daemon_that_fails_to_start_is_named_with_its_last_words() -> None:
         pass
 
 
+def test_a_setting_that_no_slurm_has_any_more_is_named() -> None:
+    with (
+        pytest.raises(SandboxError, match="unrecognized key: CacheGroups"),
+        Sandbox(nodes=1, extra_conf="CacheGroups=0"),
+    ):
+        pass
+
+
 def test_two_at_once() -> None:
     with Sandbox() as one, Sandbox() as two:
         assert one.sbatch("--wrap=true") == two.sbatch("--wrap=true")
         one.wait_for_state(1, "COMPLETED")
         one.close()
         two.wait_for_state(1, "COMPLETED")
+
+
+def test_two_of_different_versions_at_once(own: Sandbox) -> None:
+    others = [version for version in roots.RELEASES if version != roots.own_version() and roots.place(version).exists()]
+    if not others:
+        pytest.skip("no root folder with another Slurm is seen here (hint: bin/slurm-root make 24.11)")
+    job = own.sbatch(script=ATTEMPT)
+    own.wait_for_output(job, "attempt")
+    command = [sys.executable, str(SLURM_SANDBOX), "--slurm", others[0], "--nodes=1", "srun", "scontrol", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0 and f" {others[0]}." in said.stdout, said
+    assert own.job(job)["JobState"] == "RUNNING"
+    own.run("srun", "true")
 
 
 def test_many_starting_at_the_same_moment() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.slurm.runs import BIN, PROGRAMS, Run, kforge_run, training
-from tests.slurm.sandbox import Sandbox, Tracking, can_unshare, installed_version, no_cgroups
+from tests.slurm.sandbox import SHARED, Sandbox, Tracking, can_unshare, installed_version, no_cgroups
+from tests.slurm.tried import only_on, tried
 
 STEPS = 60
 #: As most sites have it, where this machine can.
@@ -25,6 +27,7 @@ def contain() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`PrologFlags=Contain`")
 def test_a_job_with_an_extern_step(contain: Sandbox) -> None:
     ranks = f"srun --label kforge-run sh -c 'exec {training(STEPS, ranked=True)}'"
     run = Run(contain, kforge_run(ranks), "--nodes=2", "--ntasks=2", "--time=10")
@@ -34,12 +37,16 @@ def test_a_job_with_an_extern_step(contain: Sandbox) -> None:
 
 
 @pytest.fixture
-def private_memory() -> Iterator[Sandbox]:
-    """Each job has a /dev/shm and a /var/tmp of its own. (A /tmp of its own would hide the sandbox.)"""
+def private_tmp() -> Iterator[Sandbox]:
+    """Each job has a /tmp and a /dev/shm of its own."""
     if not can_unshare():
         pytest.skip("only root may mount")
-    if installed_version() < (23, 2):
-        pytest.skip("this Slurm hides /tmp from a job, in which the sandbox is (job_container.conf has no Dirs)")
+    settings = "AutoBasePath=true\nBasePath=/mnt/jobs\n"
+    if any(Path("/tmp") in path.parents for path in SHARED):
+        # No job would see them. Newer Slurms can leave /tmp alone.
+        if installed_version() < (23, 2):
+            pytest.skip("the checkout, or its Python, is in /tmp, which this Slurm hides from jobs")
+        settings += "Dirs=/dev/shm,/var/tmp\n"
     plugin = (
         "NamespaceType=namespace/tmpfs" if installed_version() >= (25, 11) else "JobContainerType=job_container/tmpfs"
     )
@@ -47,8 +54,9 @@ def private_memory() -> Iterator[Sandbox]:
         nodes=1,
         process_tracking=TRACKING,
         extra_conf=f"PrologFlags=Contain\n{plugin}",
-        conf_files={"job_container.conf": "AutoBasePath=true\nBasePath=/srv/jobs\nDirs=/dev/shm,/var/tmp\n"},
-        prepare=[["mount", "-t", "tmpfs", "tmpfs", "/srv"]],
+        conf_files={"job_container.conf": settings},
+        prepare=[["mount", "-t", "tmpfs", "tmpfs", "/mnt"]],
+        below=Path("/srv"),
     ) as sandbox:
         first = Run(sandbox, "#!/bin/sh\nexec true\n")
         sandbox.wait_for(
@@ -60,13 +68,14 @@ def private_memory() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def test_a_job_with_memory_files_of_its_own(private_memory: Sandbox) -> None:
+@tried("`job_container/tmpfs`, newer `namespace/tmpfs`: a /tmp per job")
+def test_a_job_with_a_tmp_of_its_own(private_tmp: Sandbox) -> None:
     """The private folder and the embed are in what the batch process and the step see, and nobody else."""
-    look = "sh -c 'ls -A /dev/shm /var/tmp; exec \"$@\"' sh"
-    run = Run(private_memory, kforge_run(f"{look} srun --label kforge-run {INTERRUPTED}", "-v"), "--time=10")
+    look = "sh -c 'ls -A /dev/shm; exec \"$@\"' sh"
+    run = Run(private_tmp, kforge_run(f"{look} srun --label kforge-run {INTERRUPTED}", "-v"), "--time=10")
     run.says("0: step 3 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS, task="0")
     assert re.search(r"^\.kforge-", run.output, re.MULTILINE)
-    assert not list(private_memory.node_folder(private_memory.nodes[0], "/dev/shm").glob(".kforge-*"))
+    assert not list(private_tmp.node_folder(private_tmp.nodes[0], "/dev/shm").glob(".kforge-*"))
 
 
 @pytest.fixture
@@ -101,17 +110,43 @@ def test_a_job_that_cannot_be_launched_is_known_at_once(failing_prolog: Sandbox)
 
 
 @pytest.fixture
+def failing_later(tmp_path: Path) -> Iterator[Sandbox]:
+    """No job can be launched as soon as the sandbox's own folder has a file `broken`."""
+    prolog = tmp_path / "prolog"
+    prolog.write_text('#!/bin/sh\n[ ! -e "${SLURM_CONF%/*}/work/broken" ]\n')
+    prolog.chmod(0o755)
+    conf = f"Prolog={prolog}"
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf=conf, shared=(*SHARED, tmp_path)) as sandbox:
+        yield sandbox
+
+
+def test_a_run_that_cannot_be_launched_again_is_reported(failing_later: Sandbox) -> None:
+    slurm = failing_later
+    run = Run(slurm, kforge_run(training(STEPS)), "--time=10").says("step 3 ")
+    (slurm.work / "broken").touch()
+    run.signal("USR1")
+    slurm.wait_for("it to be held", lambda: run.record["Reason"] == "launch_failed_requeued_held", job=run.job)
+    said = kforge(slurm, "report", run.job).stdout
+    assert "not started again (Slurm: launch failed, held: scontrol release JOB)" in " ".join(said.split()), said
+    (slurm.work / "broken").unlink()
+    slurm.run("scontrol", "update", f"NodeName={slurm.nodes[0]}", "State=RESUME")
+    slurm.run("scontrol", "release", str(run.job))
+    run.ends("COMPLETED")
+    assert run.output.count(f"finished at step {STEPS}") == 1
+
+
+@pytest.fixture
 def signals_children() -> Iterator[Sandbox]:
     """With cgroups Slurm signals every process of a job, too, as linuxproc does."""
     if why := no_cgroups():
         pytest.skip(why)
-    if installed_version() < (23, 11):
-        pytest.skip("this Slurm has no SignalChildrenProcesses")
     files = {"cgroup.conf": "SignalChildrenProcesses=yes\n"}
     with Sandbox(nodes=1, process_tracking="cgroup", conf_files=files) as sandbox:
         yield sandbox
 
 
+@tried("`SignalChildrenProcesses=yes`")
+@only_on(lambda version: version >= (23, 11), "this Slurm has no SignalChildrenProcesses")
 def test_a_shell_in_between_where_slurm_signals_everybody(signals_children: Sandbox) -> None:
     inner = signals_children.work / "run.sh"
     inner.write_text(f"{INTERRUPTED}\necho python ended with $?\n")
@@ -127,6 +162,7 @@ def strict() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`KillOnBadExit=1`, `JobRequeue=0`")
 def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sandbox) -> None:
     task = f"sh -c 'exec {training(STEPS, ranked=True)} --save-seconds $SLURM_PROCID'"
     run = Run(strict, kforge_run(f"srun --label kforge-run {task}"), "--ntasks=3", "--time=10")
@@ -137,6 +173,7 @@ def test_tasks_that_save_for_different_times_where_a_bad_exit_kills(strict: Sand
         run.lost_nothing(steps=STEPS, task=str(number))
 
 
+@tried("`KillOnBadExit=1`, `JobRequeue=0`")
 def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -> None:
     """The others save, and that makes no checkpoint of a failure: it would come back and fail for ever."""
     fails = "until grep -q 0:.step.3 slurm-$SLURM_JOB_ID.out; do sleep 0.2; done; exit 3"
@@ -146,6 +183,7 @@ def test_a_peers_sigterm_after_a_rank_has_failed_is_no_notice(strict: Sandbox) -
     assert "checkpoint saved" in run.output and "it failed" in run.output
 
 
+@tried("`KillOnBadExit=1`, `JobRequeue=0`")
 def test_a_job_that_did_not_ask_for_a_requeue_is_warned(strict: Sandbox) -> None:
     batch_script = kforge_run(training(STEPS)).replace("#SBATCH --requeue\n", "")
     run = Run(strict, batch_script, "--time=10").says("step 3 ")
@@ -161,6 +199,7 @@ def requeues_85() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`RequeueExit=85`")
 def test_a_checkpoint_that_shall_not_come_back_where_85_is_requeued(requeues_85: Sandbox) -> None:
     run = Run(requeues_85, kforge_run(training(STEPS), "--no-requeue"), "--time=10").says("step 3 ").signal("USR1")
     run.ends("FAILED", restarts=0).lost_nothing()
@@ -180,6 +219,7 @@ def gang() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@tried("`PreemptMode=SUSPEND,GANG`")
 def test_a_preemption_that_suspends_is_no_notice(gang: Sandbox) -> None:
     run = Run(gang, kforge_run(training(STEPS), "-v"), "--partition=low", "-c2", "--time=10").says("step 3 ")
     gang.sbatch("--partition=high", "-c2", "--output=/dev/null", "--wrap=sleep 5")
@@ -188,3 +228,33 @@ def test_a_preemption_that_suspends_is_no_notice(gang: Sandbox) -> None:
     run.says("step 12 ")
     assert "notice" not in run.output
     run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
+@pytest.fixture
+def preempts_by_qos() -> Iterator[Sandbox]:
+    """No partition's grace counts. (A QOS needs a database, which the sandbox has not: nobody is preempted.)"""
+    with Sandbox(nodes=1, process_tracking=TRACKING, extra_conf="PreemptType=preempt/qos") as sandbox:
+        yield sandbox
+
+
+@tried("`PreemptType=preempt/qos`, as far as that goes without a database")
+def test_the_grace_of_a_qos_is_not_guessed(preempts_by_qos: Sandbox) -> None:
+    run = Run(preempts_by_qos, kforge_run(training(STEPS)), "--partition=preemptible", "--time=10").says("step 3 ")
+    run.signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert f"[{run.job}.batch]" in (log := preempts_by_qos.logs(10_000)) and f"[{run.job}.0]" not in log  # no step
+    told = kforge(preempts_by_qos, "doctor", "--partition=preemptible").stdout
+    assert re.search(r"preempted, as its QOS says +SIGTERM, after a grace +\+8 s +kforge-run$", told, re.MULTILINE), (
+        told
+    )
+
+
+@tried("`srun --ignore-signals`")
+@only_on(lambda version: version >= (26, 5), "this srun has no --ignore-signals")
+def test_an_srun_that_ignores_signals(slurm: Sandbox) -> None:
+    ranks = f"srun --label --ignore-signals=INT,TERM sh -c 'exec {training(STEPS, ranked=True)}'"
+    run = Run(slurm, kforge_run(ranks), "--nodes=2", "--ntasks=2", "--time=10")
+    run.says("0: step 3 ").says("1: step 3 ").signal("USR1").ends("COMPLETED", restarts=1)
+    for task in "01":
+        run.lost_nothing(steps=STEPS, task=task)
+    deaf = Run(slurm, kforge_run("srun --ignore-signals=USR1 true")).ends("COMPLETED", restarts=0)
+    assert "srun does not hand the notice on" in deaf.output

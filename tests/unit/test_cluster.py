@@ -112,9 +112,14 @@ def test_no_preemption(mode: str, kind: str) -> None:
     assert preemption(parse(mode=mode, preemption=kind, grace=4294967295)) == []
 
 
-def test_a_preemption_by_qos_follows_the_cluster() -> None:
-    assert preemption(parse(mode="OFF", preemption="qos"))[0].requeued_by == "Slurm"
-    assert preemption(parse(mode="OFF", preemption="qos", grace=60))[0].notice == "SIGTERM, after 60 s"
+def test_a_preemption_by_qos_is_up_to_the_qos() -> None:
+    for grace in (0, 60):
+        here = parse(mode="OFF", preemption="qos", grace=grace)
+        (event,) = preemption(here)
+        assert event == Event("preempted, as its QOS says", "SIGTERM, after a grace", 30, "kforge-run")
+        assert not cluster.is_told_early(here, here.partitions[0])
+    (event,) = preemption(parse(preemption="qos", slurmctld="preempt_send_user_signal"))
+    assert event.notice == "SIGUSR1 at once"
 
 
 def test_answers_of_an_unknown_slurm_give_its_defaults() -> None:

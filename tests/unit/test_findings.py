@@ -65,6 +65,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "unset": ("module", "unset ${!SLURM_@}\nmodule", 6, "without SLURM_JOB_ID", "env -u"),
     "env -i": ("exec kforge-run", "exec env -i kforge-run", 7, "without SLURM_JOB_ID", "env -u"),
     "srun --wait": ("python train", "srun --wait=30 python train", 7, "30 s after the first", "--wait=0"),
+    "a deaf srun": ("python train", "srun --ignore-signals=USR1 python train", 7, "hand the notice", "USR1 out"),
     "a short timeout": ("kforge-run", "kforge-run --timeout=6", 7, "leaves 4 s", "leave it out"),
     "KFORGE_TIMEOUT": ("exec", "KFORGE_TIMEOUT=6 exec", 7, "leaves 4 s", "leave it out"),
     "joined": ("kforge-run", "kforge-run --max-requeues=0", 7, "never brings", "leave it out"),
@@ -238,15 +239,31 @@ def test_what_the_cluster_does_by_itself() -> None:
     [
         ("26.05.5", "%x-%j-%r.log", 0),
         ("26.05.5", "%x-%j-%2r.log", 0),
+        ("26.05.5", "%x-%S.log", 0),
         ("26.05.5", "%x-%j-%%r.log", 1),
         ("26.05.5", "%x-%j.log", 1),
-        ("24.11.5", "%x-%j-%r.log", 1),  # there it stays as it is
+        ("24.11.5", "%x-%j-%r-%S.log", 1),  # there they stay as they are
     ],
 )
 def test_each_attempt_may_have_a_log_of_its_own(version: str, name: str, found: int) -> None:
     here = cluster.parse(f"SLURM_VERSION = {version}\nJobFileAppend = 0\n", "")
     script = GOOD.replace("#SBATCH --open-mode=append\n", f"#SBATCH --output={name}\n")
     assert len([one for one in find(script, cluster=here) if "--open-mode" in one.what]) == found
+
+
+@pytest.mark.parametrize(
+    ("version", "log", "said"),
+    [
+        ("26.05.5", "%x-%S.log", ""),
+        ("26.05.5", "logs-%S/%a.log", "cannot be there yet"),
+        ("24.11.5", "%x-%S.log", "one log"),
+        ("24.11.5", "logs-%S/%a.log", ""),
+    ],
+)
+def test_the_sluid_in_the_log_of_an_array(version: str, log: str, said: str) -> None:
+    here = cluster.parse(f"SLURM_VERSION = {version}\n", "")
+    found = find(GOOD.replace("=append\n", f"=append\n#SBATCH --array=0-3 --output={log}\n"), cluster=here)
+    assert (found == []) if not said else (said in found[0].what)
 
 
 def test_sbatch_reads_a_backslash_before_a_blank_by_its_version() -> None:

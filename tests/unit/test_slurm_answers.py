@@ -9,6 +9,7 @@ from kempnerforge.launcher.early_notice import srun_environment
 from kempnerforge.launcher.policy.words import Site
 from kempnerforge.launcher.slurm import (
     end_by_environment,
+    keeps_notices_back,
     kills_on_bad_exit,
     parse_site,
     requeue_id_by_environment,
@@ -41,6 +42,12 @@ def test_site() -> None:
 def test_where_an_early_notice_helps(preemption: str, partition: str, helps: bool) -> None:
     config = f"KillWait = 30 sec\nPreemptMode             = REQUEUE\nPreemptType             = preempt/{preemption}\n"
     assert parse_site(config, f"PartitionName=p {partition}").early_notice_helps is helps
+
+
+def test_a_partition_does_not_say_what_grace_a_qos_gives() -> None:
+    config = "PreemptType             = preempt/{}\n"
+    assert parse_site(config.format("qos"), "PartitionName=p GraceTime=120").site.grace_time is None
+    assert parse_site(config.format("partition_prio"), "PartitionName=p GraceTime=120").site.grace_time == 120
 
 
 def test_the_step_that_listens_is_asked_for_by_nobody_else() -> None:
@@ -84,6 +91,24 @@ def test_exit_statuses_after_which_the_site_requeues(lines: str, exits: set[int]
 def test_an_srun_that_kills_on_a_bad_exit(command: str, variable: str, configured: bool, kills: bool) -> None:
     environment = {"SLURM_KILL_BAD_EXIT": variable} if variable else {}
     assert kills_on_bad_exit(command.split(), environment, configured) is kills
+
+
+@pytest.mark.parametrize(
+    ("command", "deaf"),
+    [
+        ("srun python", False),
+        ("srun --ignore-signals=USR1 python", True),
+        ("srun -n 2 --ignore-signals INT,SigUsr1 python", True),
+        ("srun --ig=10 python", True),
+        ("srun --ignore-signals=TERM,USR2 python", False),
+        ("srun --ignore-signals=USR1 --ignore-signals=INT python", False),  # the last one counts
+        ("srun python --ignore-signals=USR1", False),
+        ("srun --immediate=10 python", False),
+        ("", False),
+    ],
+)
+def test_an_srun_that_hands_no_notice_on(command: str, deaf: bool) -> None:
+    assert keeps_notices_back(command.split()) is deaf
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Partition(NamedTuple):
         name: its name.
         is_default: jobs that name none run in it.
         preempted_by: what a preemption does here: REQUEUE, CANCEL, SUSPEND; empty: there is none.
-        grace: seconds that a preempted job is given.
+        grace: seconds that a preempted job is given; without end also where that is up to its QOS.
         longest: the longest time limit, as Slurm writes it.
         usual: the time limit of a job that names none, as Slurm writes it.
         is_up: it takes jobs.
@@ -152,7 +152,7 @@ def _partition(line: str, cluster_mode: str, preemption: str) -> Partition:
         name=fields["PartitionName"],
         is_default=fields.get("Default") == "YES",
         preempted_by="" if preemption == "none" else slurm.preempted_by(mode),
-        grace=float(grace) if grace.isdecimal() else math.inf,
+        grace=float(grace) if grace.isdecimal() and preemption != "qos" else math.inf,
         longest=fields.get("MaxTime", "UNLIMITED"),
         usual=fields.get("DefaultTime", "NONE"),
         is_up=fields.get("State", "UP") == "UP",
@@ -183,9 +183,9 @@ def events_everywhere(cluster: Cluster, lead: int) -> list[Event]:
 
 def is_told_early(cluster: Cluster, partition: Partition) -> bool:
     """Return whether kforge-run has a step of its own listen for a preemption in a partition."""
-    # By QOS nobody knows beforehand what grace a job has.
-    by_partition = cluster.preemption == "partition_prio"
-    return by_partition and slurm.early_notice_helps(partition.preempted_by, partition.grace, cluster.kill_wait)
+    return cluster.preemption == "partition_prio" and slurm.early_notice_helps(
+        partition.preempted_by, partition.grace, cluster.kill_wait
+    )
 
 
 def preemption_in(cluster: Cluster, partition: Partition) -> list[Event]:
@@ -196,6 +196,10 @@ def preemption_in(cluster: Cluster, partition: Partition) -> list[Event]:
         return [Event("preempted", "none: stopped", None, "goes on later")]
     if partition.preempted_by not in back:
         return []
+    if cluster.preemption == "qos":
+        # The grace is in Slurm's database, and whether Slurm requeues the job: where it does not, kforge-run will.
+        notice = "SIGUSR1 at once" if cluster.sends_user_signal else "SIGTERM, after a grace"
+        return [Event("preempted, as its QOS says", notice, kill_wait, "kforge-run")]
     if math.isinf(grace):
         return [Event("preempted", "none: as long as it likes", None, "")]
     requeued_by = back[partition.preempted_by]

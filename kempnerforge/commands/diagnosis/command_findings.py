@@ -15,7 +15,7 @@ from ...launcher import slurm
 from ...launcher.delivery import launches_ranks
 from ...launcher.options import options_of
 from ...launcher.policy.tables import recommended_lead
-from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, isolating_option
+from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, DEAF_SRUN, isolating_option
 from .finding import Finding
 from .shell_commands import Command
 
@@ -82,6 +82,7 @@ def find(commands: list[Command], around: Around) -> Iterator[Finding]:
         yield from _of_slurms_variables(command)
         yield from _of_a_bad_exit(command, exported, around.kills_on_bad_exit)
         yield from _of_sruns_patience(command, exported, around.needed)
+        yield from _of_a_deaf_srun(command)
         yield from _of_an_agent(command, exported, around.needed)
         if command.words == ("exec",):
             yield from _of_redirections(command)
@@ -331,6 +332,11 @@ def _of_sruns_patience(command: Command, exported: dict[str, str], needed: float
     if re.fullmatch(r"[0-9]{1,9}", given) and 0 < int(given) < max(needed, 1.0):
         what = f"srun ends the other tasks {given} s after the first one has ended, also those that save"
         yield Finding(command.line, True, what, "srun --wait=0")
+
+
+def _of_a_deaf_srun(command: Command) -> Iterator[Finding]:
+    if slurm.keeps_notices_back(_srun_of(command)):
+        yield Finding(command.line, True, f"--ignore-signals: {DEAF_SRUN}", "take USR1 out of it")
 
 
 def _of_an_agent(command: Command, exported: dict[str, str], needed: float) -> Iterator[Finding]:

@@ -31,8 +31,9 @@ _LARGEST = 4 << 20
 _READ = 1 << 20
 #: So many findings are told, and of each so many letters: more than anybody reads.
 _MOST, _LONGEST = 100, 500
-#: `%r` in a log's name, unless the `%` is itself one that is kept.
-_NUMBER_OF_RESTART = re.compile(r"(?<!%)(?:%%)*%\d*r")
+#: In a log's name the number of the restart, or the SLUID, which a requeue changes; unless the `%` is itself one that
+#: is kept. Seen on 26.05; on 24.11 they stay as they are.
+_OF_AN_ATTEMPT, _ATTEMPT_SINCE = re.compile(r"(?<!%)(?:%%)*%\d*[rS]"), (26, 5)
 #: No path is longer (bytes): PATH_MAX.
 _LONGEST_PATH = 4096
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "ash", "busybox"})
@@ -291,29 +292,36 @@ def _of_the_log(options: Mapping[str, Directive], cluster: Cluster | None) -> It
         yield Finding(0, False, "no --open-mode: each attempt empties the log of the one before", cure)
     for name in ("output", "error"):
         if name in options:
-            yield from _of_a_log(options[name], options)
+            yield from _of_a_log(options[name], options, _knows_attempts(cluster))
 
 
 def _each_attempt_has_its_own(options: Mapping[str, Directive], cluster: Cluster) -> bool:
-    """Return whether the logs' names hold the number of the restart: `%r`, seen on 26.05 and not on 24.11."""
-    numbers = re.match(r"(\d+)\.(\d+)", cluster.version)
+    """Return whether the logs' names change with each attempt."""
     paths = [options[name].option.value or "" for name in ("output", "error") if name in options]
-    knows = numbers is not None and (int(numbers[1]), int(numbers[2])) >= (26, 5)
-    return knows and bool(paths) and all(_NUMBER_OF_RESTART.search(path) for path in paths)
+    return _knows_attempts(cluster) and bool(paths) and all(_OF_AN_ATTEMPT.search(path) for path in paths)
 
 
-def _of_a_log(log: Directive, options: Mapping[str, Directive]) -> Iterator[Finding]:
+def _knows_attempts(cluster: Cluster | None) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", "" if cluster is None else cluster.version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _ATTEMPT_SINCE
+
+
+def _of_a_log(log: Directive, options: Mapping[str, Directive], knows_attempts: bool) -> Iterator[Finding]:
     path = log.option.value or ""
     if len(path) > _LONGEST_PATH:
         yield Finding(log.line, True, "no path is as long as that of the log", "a shorter one, like %x-%j.log")
         return
-    if "array" in options and not re.search(r"%\d*[aj]", path) and path != os.devnull:
+    if (
+        "array" in options
+        and not re.search(r"%\d*[ajS]" if knows_attempts else r"%\d*[aj]", path)
+        and path != os.devnull
+    ):
         yield Finding(log.line, False, "all tasks of the array write into one log", f"--{log.option.name}=%x-%A_%a.log")
     start = options["chdir"].option.value or "" if "chdir" in options else ""
     name = options["job-name"].option.value or "" if "job-name" in options else "%x"
     place = os.path.join(start, path.replace("%x", name))
     folder = os.path.dirname(place)
-    if re.search(r"%\d*[jAaJsNtn]", folder):
+    if re.search(r"%\d*[jAaJsNtnrS]" if knows_attempts else r"%\d*[jAaJsNtn]", folder):
         what = f"the folder {folder} cannot be there yet, and without it the job fails before it starts"
         yield Finding(log.line, True, what, "numbers in the name of the file only, like logs/%x-%j.log")
     elif folder and "%" not in folder and not os.path.isdir(folder):

@@ -101,7 +101,7 @@ class AsJob:
             )
         if answer.status != 0:
             raise slurm_commands.not_submitted(answer)
-        self.job, _, cluster = answer.output.strip().partition(";")
+        self.job, _, cluster = slurm_commands.submitted_job(answer).partition(";")
         self._cluster = [f"--clusters={cluster}"] if cluster else []
         self._state, self._reason, self._nodes = "PENDING", "", ""
         self._asked_at = -math.inf
