@@ -677,7 +677,9 @@ class Policy:
 
     def _requeue_answered(self, event: RequeueAnswered, now: float) -> list[Action]:
         if event.ok:
-            self._timers.set(Timer.VERIFY, now + LOOK_WINDOW)
+            # Before the deadline, or nobody would read that it was requeued.
+            latest = now + LOOK_WINDOW if self._deadline is None else self._deadline - (self._deadline - now) * 0.1
+            self._timers.set(Timer.VERIFY, min(now + LOOK_WINDOW, max(latest, now)))
             return [AskSlurm()]
         return self._requeue_failed(event.text, event.final, now)
 

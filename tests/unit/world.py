@@ -1,0 +1,510 @@
+"""A World for the policy: a child, a Slurm and a clock that answer every action as the real ones would.
+
+Hypothesis draws a plan; the World plays it until kforge-run has ended, or Slurm has killed it. What it saw is kept for
+the checks of test_policy_world.py. `python -m tests.unit.world` prints what a thousand stories did.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
+from typing import Literal, NamedTuple
+
+from kempnerforge.launcher.policy import words
+from kempnerforge.launcher.policy.machine import Policy
+from kempnerforge.launcher.policy.words import (
+    AskSlurm,
+    ChildExited,
+    Continued,
+    Deliver,
+    Delivered,
+    DumpStacks,
+    Exit,
+    Finished,
+    Forward,
+    Gone,
+    Job,
+    JobRead,
+    Kill,
+    Listen,
+    MoreTime,
+    Polled,
+    Record,
+    Registered,
+    Requeue,
+    RequeueAnswered,
+    Rules,
+    Say,
+    Signalled,
+    Site,
+    SiteRead,
+    StepEnded,
+    Tell,
+    Terminate,
+    TimePassed,
+    TreeEmpty,
+    never,
+)
+
+START = 1000.0
+#: The pid of the process that does the work.
+WORKER = 5
+#: No story is longer than this (s): the longest work, suspension, window and questions one after another.
+LONGEST = 20_000.0
+
+Kind = Literal["cooperative", "handler", "plain", "deaf", "shell"]
+Occasion = Literal["none", "preempt", "preempt for good", "cancel", "requeue", "usr1", "term", "int"]
+Answer = Literal["accepted", "answer lost", "refused twice", "refused for ever", "unconfirmed"]
+
+
+class Child(NamedTuple):
+    """What runs. A shell dies of every signal, and a cooperative process below it goes on."""
+
+    kind: Kind = "cooperative"
+    works: float = 500.0
+    status: int = 0
+    step: float = 1.0
+    saves: float = 2.0
+    asks: bool = False
+    leaves: Literal["nothing", "polite", "deaf"] = "nothing"
+    #: In uninterruptible sleep: SIGKILL does not end it.
+    undying: bool = False
+
+
+class Cluster(NamedTuple):
+    """What Slurm and people do."""
+
+    limit: float = 3600.0
+    #: Of --signal (s); 0: it is not given.
+    lead: float = 0.0
+    kill_wait: float = 30.0
+    grace: float = 60.0
+    occasion: Occasion = "none"
+    at: float = 50.0
+    answers_after: float = 0.05
+    #: When the controller does not answer: from, and for how long.
+    outage: tuple[float, float] | None = None
+    requeue: Answer = "accepted"
+    requeueable: bool = True
+    #: When everything of the job is stopped, and for how long.
+    suspended: tuple[float, float] | None = None
+    #: Our own small step hears of a preemption.
+    early_notice: bool = False
+
+
+class Watched(Policy):
+    """A policy whose every step from one phase to the next is seen."""
+
+    def __init__(self, rules: Rules, site: Site) -> None:
+        self.steps: set[tuple[str, str]] = set()
+        super().__init__(rules, site)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_phase" and hasattr(self, name):
+            self.steps.add((self._phase, str(value)))
+        super().__setattr__(name, value)
+
+
+class World:
+    """Plays one story.
+
+    Attributes:
+        seen: every action with its time (s, monotonic).
+    """
+
+    def __init__(self, child: Child, cluster: Cluster, rules: Rules) -> None:
+        self.child, self.cluster, self.rules = child, cluster, rules
+        self.site = Site(cluster.kill_wait, cluster.grace)
+        self.policy = Watched(rules, self.site)
+        self.now = START
+        self.job = Job("RUNNING", 0, START + cluster.limit, None, False, False, cluster.requeueable, "7", START - 10)
+        self.seen: list[tuple[float, words.Action]] = []
+        self.deadlines: list[tuple[float, float]] = []
+        self.accepted = 0
+        self.refusals = 0
+        #: Slurm starts the job again, by its own doing.
+        self.comes_back = False
+        self.cancelled_at: float | None = None
+        self.noticed_at: float | None = None
+        #: When the worker has saved, and when it has gone.
+        self.saved_at: float | None = None
+        self.gone_at: float | None = None
+        #: How the direct child ended, and when.
+        self.ended: int | None = None
+        self.ended_at: float | None = None
+        self.by_itself = False
+        self.killed_by_slurm = False
+        self.exit: Exit | None = None
+        self._worker_lives = self._child_lives = True
+        self._left_lives = child.leaves != "nothing"
+        self._told = False
+        self._question = 0
+        #: The controller has accepted a requeue, and does not answer any more.
+        self._is_lost = False
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    # --- playing -----------------------------------------------------------------------------------
+
+    def play(self) -> World:
+        """Play the story to its end."""
+        self._begin()
+        while self.exit is None and not self.killed_by_slurm:
+            due = self.policy.due
+            at = self._queue[0][0] if self._queue else None
+            assert due is not None or at is not None, "nobody would ever wake kforge-run"
+            if at is None or (due is not None and due < at):
+                assert due is not None
+                self.now = max(self.now, due)
+                self._send(TimePassed())
+            else:
+                at, _, act = heapq.heappop(self._queue)
+                self.now = max(self.now, at)
+                act()
+            assert self.now < START + LONGEST, "the story never ends"
+        return self
+
+    def _at(self, when: float, act: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (when, self._count, act))
+
+    def _begin(self) -> None:
+        cluster, child = self.cluster, self.child
+        if child.kind in ("cooperative", "shell"):
+            self._send(Registered("train.py", WORKER, 600.0))
+        if self.rules.place == "batch":
+            self._send(SiteRead(self.site))
+        self._ask()
+        self._at(START + child.works, self._ends_by_itself)
+        if child.kind in ("cooperative", "shell"):
+            self._at(START + child.step, self._polls)
+        if self.rules.place != "outside":
+            if cluster.lead:
+                self._at(START + cluster.limit - cluster.lead, lambda: self._signal(SIGUSR1))
+            self._at(START + cluster.limit, self._time_limit)
+        if cluster.occasion in ("usr1", "term", "int") or self.rules.place != "outside":
+            self._at(START + cluster.at, self._occasion)
+        if cluster.suspended is not None:
+            self._at(START + cluster.suspended[0], self._suspended)
+
+    def _send(self, event: words.Event) -> None:
+        actions = self.policy.handle(event, self.now)
+        if self.policy.deadline is not None:
+            self.deadlines.append((self.now, self.policy.deadline))
+        for action in actions:
+            assert self.exit is None, "nothing happens after the end"
+            self.seen.append((self.now, action))
+            self._do(action)
+
+    def _do(self, action: words.Action) -> None:
+        match action:
+            case Deliver():
+                self._delivered(action)
+            case Forward():
+                self._hit(action.signum)
+            case AskSlurm():
+                self._ask()
+            case Requeue():
+                self._at(self.now + self.cluster.answers_after, self._requeue)
+            case Terminate():
+                self._hit(SIGTERM, everything=True)
+            case Kill():
+                self._at(self.now + 0.01, self._killed)
+            case Exit():
+                self.exit = action
+            case Tell() | Listen() | DumpStacks() | Say() | Record():
+                pass
+            case _:
+                never(action)
+
+    # --- the child ---------------------------------------------------------------------------------
+
+    def _delivered(self, action: Deliver) -> None:
+        if not action.again:
+            self._hit(action.signum)
+        self._at(self.now, lambda: self._send(Delivered("the child", None)))
+
+    def _hit(self, signum: int, *, everything: bool = False) -> None:
+        """Have a signal come to the child; the final SIGTERM comes to everything."""
+        kind = self.child.kind
+        if everything and self._left_lives and self.child.leaves == "polite":
+            self._at(self.now + 0.1, self._left_ends)
+        if self._child_lives and (kind == "plain" or (kind == "shell" and not self._told)):
+            self._at(self.now + 0.001, lambda: self._child_ends(-signum))
+        if self._worker_lives and kind == "handler" and not self._told:
+            self._told = True
+            self._at(self.now, self._saves)
+        self._told = True
+
+    def _polls(self) -> None:
+        if not self._worker_lives or self.saved_at is not None:
+            return
+        self._send(Polled(WORKER, self._told))
+        if self._told and self._worker_lives:
+            self._saves()
+        else:
+            self._at(self.now + self.child.step, self._polls)
+
+    def _saves(self) -> None:
+        if self.child.asks:
+            self._send(MoreTime(WORKER, self.child.saves))
+        self._at(self.now + self.child.saves, self._saved)
+
+    def _saved(self) -> None:
+        if not self._worker_lives:
+            return
+        self.saved_at = self.now
+        if self.child.kind in ("cooperative", "shell"):
+            self._send(Finished(WORKER))
+        self._at(self.now + 0.01, lambda: self._worker_ends(0))
+
+    def _ends_by_itself(self) -> None:
+        if self._worker_lives and not (self._told and self.child.kind != "deaf"):
+            self.by_itself = True
+            self._worker_ends(self.child.status)
+
+    def _worker_ends(self, status: int) -> None:
+        if not self._worker_lives:
+            return
+        self._worker_lives = False
+        self.gone_at = self.now
+        if self.child.kind in ("cooperative", "shell"):
+            self._send(Gone(WORKER))
+        if self._child_lives:
+            self._child_ends(status)
+        else:
+            self._look_for_an_empty_tree()
+
+    def _child_ends(self, status: int) -> None:
+        if not self._child_lives:
+            return
+        self._child_lives = False
+        if self.child.kind != "shell":
+            self._worker_lives = False
+            self.gone_at = self.now
+        self.ended, self.ended_at = status, self.now
+        self._send(ChildExited(status, self._is_empty()))
+
+    def _left_ends(self) -> None:
+        if self._left_lives:
+            self._left_lives = False
+            self._look_for_an_empty_tree()
+
+    def _is_empty(self) -> bool:
+        return not (self._child_lives or self._worker_lives or self._left_lives)
+
+    def _look_for_an_empty_tree(self) -> None:
+        if self._is_empty():
+            self._send(TreeEmpty())
+
+    def _killed(self) -> None:
+        if self.child.undying:
+            return
+        self._left_lives = False
+        was_alive, self._worker_lives = self._worker_lives, False
+        if was_alive and self.child.kind in ("cooperative", "shell"):
+            self._send(Gone(WORKER))
+        if self._child_lives:
+            self._child_ends(-SIGKILL)
+        else:
+            self._look_for_an_empty_tree()
+
+    # --- Slurm -------------------------------------------------------------------------------------
+
+    def _signal(self, signum: int) -> None:
+        if self.noticed_at is None:
+            self.noticed_at = self.now
+        self._send(Signalled(signum, "slurmstepd", False, self._child_lives))
+
+    def _ask(self) -> None:
+        if self.rules.place != "batch":
+            return
+        self._question += 1
+        question = self._question
+
+        def answer() -> None:
+            # A new question has dropped this one.
+            if question == self._question:
+                self._send(JobRead(None, "no answer") if self._is_out() else JobRead(self.job))
+
+        self._at(self.now + (10.0 if self._is_out() else self.cluster.answers_after), answer)
+
+    def _is_out(self) -> bool:
+        outage = self.cluster.outage
+        return self._is_lost or (outage is not None and outage[0] <= self.now - START < outage[0] + outage[1])
+
+    def _requeue(self) -> None:
+        answer = self.cluster.requeue
+        if self._is_out():
+            self._send(RequeueAnswered(False, False, "no answer"))
+        elif answer == "refused for ever":
+            self._send(RequeueAnswered(False, True, "disabled"))
+        elif answer == "refused twice" and self.refusals < 2:
+            self.refusals += 1
+            self._send(RequeueAnswered(False, False, "try again later"))
+        elif self.cancelled_at is not None or self.comes_back:
+            self._send(RequeueAnswered(False, False, "it is completing"))
+        else:
+            self.accepted += 1
+            self._is_lost = answer == "unconfirmed"
+            self.job = self.job._replace(state="COMPLETING", restarts=self.job.restarts + 1, timed_out=False)
+            self._at(self.now + 0.02, lambda: self._signal(SIGTERM))
+            self._at(self.now + 0.02 + self.cluster.kill_wait, self._slurm_kills)
+            self._send(RequeueAnswered(answer != "answer lost", False, "a lost answer"))
+
+    def _ends_the_job(self, changed: Job) -> None:
+        """Have Slurm end the job: SIGTERM, and SIGKILL when KillWait is over."""
+        if self.accepted or self.job.state != "RUNNING":
+            return
+        self.job = changed._replace(state="COMPLETING", end=self.now)
+        self._signal(SIGTERM)
+        self._at(self.now + self.cluster.kill_wait, self._slurm_kills)
+
+    def _time_limit(self) -> None:
+        self._ends_the_job(self.job._replace(timed_out=True))
+
+    def _slurm_kills(self) -> None:
+        self.killed_by_slurm = self.exit is None
+
+    def _occasion(self) -> None:
+        """Have happen what the plan wants to happen to the job."""
+        match self.cluster.occasion:
+            case "none":
+                pass
+            case "preempt" | "preempt for good":
+                if self.job.state != "RUNNING":
+                    return
+                over = self.now + self.cluster.grace
+                self.job = self.job._replace(preempted_at=self.now, end=over)
+                self._at(over, self._grace_is_over)
+                if self.rules.place == "step":
+                    self._signal(SIGTERM)
+                elif self.cluster.early_notice:
+                    self._send(StepEnded())
+            case "cancel":
+                if not self.accepted and self.job.state == "RUNNING":
+                    self.cancelled_at = self.now
+                self._ends_the_job(self.job)
+            case "requeue":
+                if not self.accepted and self.job.state == "RUNNING":
+                    self.comes_back = True
+                self._ends_the_job(self.job._replace(restarts=self.job.restarts + 1))
+            case "usr1":
+                self._signal(SIGUSR1)
+            case "term":
+                self._signal(SIGTERM)
+            case "int":
+                self._signal(SIGINT)
+            case _:
+                never(self.cluster.occasion)
+
+    def _grace_is_over(self) -> None:
+        if self.cluster.occasion == "preempt for good":
+            self._ends_the_job(self.job._replace(preempted_at=self.now))
+        elif not self.accepted and self.job.state == "RUNNING":
+            self.comes_back = True
+            self._ends_the_job(self.job._replace(restarts=self.job.restarts + 1))
+
+    def _suspended(self) -> None:
+        """Stop everything below Slurm for a while, and count that for nobody."""
+        assert self.cluster.suspended is not None
+        seconds = self.cluster.suspended[1]
+        if self.job.state != "RUNNING":
+            return
+        self._queue = [(at + seconds, count, act) for at, count, act in self._queue]
+        heapq.heapify(self._queue)
+        end = None if self.job.end is None else self.job.end + seconds
+        self.job = self.job._replace(suspended=True, end=end)
+        self.now += seconds
+        self._send(Continued(seconds))
+
+    # --- what it came to ---------------------------------------------------------------------------
+
+    def times(self, kind: type) -> list[float]:
+        """When actions of a kind were asked for."""
+        return [at for at, action in self.seen if isinstance(action, kind)]
+
+    def records(self, event: str) -> list[dict[str, object]]:
+        return [action.fields for _, action in self.seen if isinstance(action, Record) and action.event == event]
+
+    @property
+    def told_at(self) -> float | None:
+        """When the notice that counts was taken for one: a SIGTERM behind a Ctrl-C is a new one."""
+        notices = [at for at, action in self.seen if isinstance(action, Record) and action.event == "notice"]
+        return notices[-1] if notices else None
+
+    @property
+    def end(self) -> dict[str, object]:
+        (fields,) = self.records("end")
+        return fields
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job is started again."""
+        return self.comes_back or self.accepted > 0
+
+
+def draw(source: random.Random) -> tuple[Child, Cluster, Rules]:
+    """Draw a plan."""
+    child = Child(
+        source.choice(["cooperative", "cooperative", "handler", "plain", "deaf", "shell"]),
+        source.choice([20.0, 100.0, 4000.0]),
+        source.choice([0, 0, 1]),
+        source.choice([0.2, 5.0]),
+        source.choice([0.0, 2.0, 15.0, 200.0]),
+        source.random() < 0.3,
+        source.choice(["nothing", "nothing", "polite", "deaf"]),
+        source.random() < 0.05,
+    )
+    cluster = Cluster(
+        source.choice([60.0, 600.0, 3600.0]),
+        source.choice([0.0, 0.0, 20.0, 50.0]),
+        source.choice([8.0, 30.0]),
+        source.choice([0.0, 30.0, 120.0]),
+        source.choice(["none", "preempt", "preempt for good", "cancel", "requeue", "usr1", "term", "int"]),
+        source.choice([1.0, 30.0, 59.9, 62.0]),
+        source.choice([0.01, 0.05, 1.5]),
+        source.choice([None, None, None, (0.0, 5.0), (25.0, 20.0), (0.0, 10_000.0)]),
+        source.choice(["accepted", "accepted", "answer lost", "refused twice", "refused for ever", "unconfirmed"]),
+        source.random() < 0.9,
+        source.choice([None, None, None, (31.0, 40.0), (10.0, 500.0)]),
+        source.random() < 0.5,
+    )
+    rules = Rules(
+        place=source.choice(["batch", "batch", "batch", "step", "outside"]),
+        requeue=source.random() < 0.9,
+        max_requeues=source.choice([None, None, 0]),
+        retry_failures=source.choice([0, 1]),
+        timeout=source.choice([None, None, 5.0, 100.0]),
+        term_grace=source.choice([0.0, 3.0, 10.0]),
+        job_id="7",
+    )
+    return child, cluster, rules
+
+
+def main() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(1000):
+        world = World(*draw(random.Random(seed))).play()
+        counts[f"place: {world.rules.place}"] += 1
+        counts["killed by Slurm"] += world.killed_by_slurm
+        counts["noticed"] += world.noticed_at is not None
+        counts["requeued by kforge-run"] += world.accepted
+        counts["requeued by Slurm"] += world.comes_back
+        counts["suspended"] += bool(world.times(Tell)) and world.job.suspended
+        counts["killed by kforge-run"] += bool(world.times(Kill))
+        counts["asked Slurm after the child's end"] += len(world.times(AskSlurm)) > 1
+        if world.exit is not None:
+            counts[f"outcome: {world.end['outcome']}"] += 1
+            counts[f"reason: {world.end['reason']}"] += 1
+        for before, after in world.policy.steps:
+            counts[f"{before} → {after}"] += 1
+    for what, count in sorted(counts.items()):
+        print(f"{count:5} {what}")
+
+
+if __name__ == "__main__":
+    main()
