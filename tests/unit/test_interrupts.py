@@ -20,8 +20,9 @@ def test_the_first_one_is_noted_and_told_where_it_is_safe(signum: signal.Signals
     before = signal.getsignal(signum)
     with Interrupts() as interrupts:
         interrupts.check()
-        os.kill(os.getpid(), signum)
-        os.kill(os.getpid(), signal.SIGTERM)
+        # To this thread: pytest-xdist's workers have another one, which would take it in its own time.
+        signal.raise_signal(signum)
+        signal.raise_signal(signal.SIGTERM)
         assert interrupts.count == 2
         with pytest.raises(Interrupted) as told:
             interrupts.pause(0)
@@ -33,7 +34,7 @@ def test_what_was_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interrupts() as interrupts:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             interrupts.check()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:

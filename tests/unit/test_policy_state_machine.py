@@ -371,8 +371,9 @@ def test_a_save_that_outlives_its_shell_is_killed_in_time_all_the_same() -> None
     story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1))
     story.happens(JobRead(RUNNING._replace(end=START + 120)), ChildExited(-10, False)).passes(119)
     assert len(story.done(DumpStacks)) == len(story.done(Terminate)) == len(story.done(Kill)) == 1
-    story.happens(TreeEmpty(), JobRead(RUNNING))
-    assert "forced: SIGUSR1" in story.said or story.done(Requeue)
+    story.happens(TreeEmpty(), JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert story.done(Requeue) == [Requeue("7")] and story.status == 0
+    assert "forced: SIGUSR1 → exit +0.0 s" in story.said
 
 
 def test_a_notice_reaches_a_save_that_has_outlived_its_shell() -> None:
