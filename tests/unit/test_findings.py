@@ -193,7 +193,7 @@ UNCLEAR: dict[str, tuple[int, str]] = {
     "exec $LAUNCHER python train.py": (7, "what $LAUNCHER runs"),
     "source run.sh": (7, "what source runs"),
     "cat <<E\nexec kforge-run python train.py\n": (8, "no end of the here document E"),
-    "if true; then\n  exec kforge-run python train.py": (7, "no end of if"),
+    "if true; then\n  exec kforge-run python train.py": (7, "no end of then"),
     "echo 'it\nexec kforge-run python train.py": (7, "no end of '"),
 }
 

@@ -84,7 +84,7 @@ def test_a_command_knows_whether_it_surely_runs(text: str, is_certain: bool) -> 
 @pytest.mark.parametrize(
     ("text", "line", "why"),
     [
-        ("a\nif b; then\n  c", 2, "no end of if"),
+        ("a\nif b; then\n  c", 2, "no end of then"),
         ("a\nfor b in c; do d\nfi", 3, "fi closes nothing"),
         ("a\n}", 2, "} closes nothing"),
         ("a )", 1, ") closes nothing"),
@@ -94,11 +94,12 @@ def test_a_command_knows_whether_it_surely_runs(text: str, is_certain: bool) -> 
         ("a <<E\nb", 2, "no end of the here document E"),
         ("x=$(a <<E\nE\n)", 1, "a here document in an expansion"),
         ("a\n&& b", 2, "&& follows nothing"),
-        ("a;;", 1, ";; ends nothing"),
+        ("a;;", 1, "a case is not understood"),
         ("a &&\n", 2, "the script ends too early"),
         ("{ a; } b", 1, "b is not understood"),
         ("if a; then fi", 1, "fi is not understood"),
         ("a (b)", 1, "( is not understood"),
+        ("case a in\nb\nesac", 2, "a case is not understood"),
         ("foreach a (b)\n  c\nend", 1, "foreach is not understood"),
         ("exec() { a; }", 1, "exec is a function"),
         ("[[ a\nb", 1, "no end of [["),

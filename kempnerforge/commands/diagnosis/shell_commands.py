@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-#: Words that open what encloses commands, and those that close it.
+#: Words that open what encloses commands, and those that close it, with the words that come before those.
 _OPENING = frozenset({"if", "for", "while", "until", "case", "select", "{"})
-_CLOSING = {"fi": ("if",), "done": ("for", "while", "until", "select"), "esac": ("case",), "}": ("{",)}
-#: Words before a command, inside what was opened; and anywhere.
-_INSIDE = frozenset({"then", "else", "elif", "do"})
+_CLOSING = {"fi": ("then", "else"), "done": ("do",), "esac": ("case", "pattern"), "}": ("{",)}
+#: Words that go on with what those opened; and words that may stand before any command.
+_INSIDE = {"then": ("if", "elif"), "elif": ("then",), "else": ("then",), "do": ("for", "while", "until", "select")}
 _LEADING = frozenset({"!", "time"})
 #: Of csh's and zsh's grammar, where what they enclose does not end as in a POSIX shell; and the end of no test.
 _FOREIGN = frozenset({"foreach", "switch", "goto", "repeat", "]]"})
@@ -158,7 +158,7 @@ class _Reader:
                 self._skip_line()
             elif self._is_in_test():
                 self._add_word(self._word() or self._skip(_TEST_OPERATOR))
-            elif self._here("<(", ">(") or (self._here("((") and self._words in ([], ["for"])):
+            elif self._here("<(", ">(") or (self._here("((") and self._may_calculate()):
                 self._add_word(self._enclosed())
             elif redirection := self._skip(_REDIRECTION):
                 self._redirect(redirection)
@@ -217,9 +217,8 @@ class _Reader:
                 self._leave(word, *_CLOSING[word])
                 return
             elif word in _INSIDE:
-                if not self._open:
-                    raise self._lost(f"{word} closes nothing")
-                self._is_expecting = True
+                self._leave(word, *_INSIDE[word])
+                self._enter(word)
                 return
             elif word in _LEADING:
                 return
@@ -227,7 +226,7 @@ class _Reader:
             self._spend()
             self._assignments[assignment[1]] = assignment[2]
             return
-        if word == "{" and self._words[:1] == ["function"] and len(self._words) == 2:
+        if word == "{" and self._words[:1] == ["function"] and len(self._words) == 2 and not self._assignments:
             self._begin_function()
             self._enter("{")
             return
@@ -236,6 +235,8 @@ class _Reader:
     def _add_word(self, word: str) -> None:
         if not word and self._is_in_test():
             raise self._lost("no end of [[")
+        if not self._words and self._has_closed:
+            raise self._lost(f"{word} is not understood")
         self._spend()
         self._words.append(word)
 
@@ -253,13 +254,23 @@ class _Reader:
     def _enter(self, word: str) -> None:
         self._open.append((word, self.line))
         self._function = ""
-        self._is_expecting = True
+        self._has_closed, self._is_expecting = False, True
 
     def _leave(self, word: str, *opened_by: str) -> None:
         if not self._open or self._open.pop()[0] not in opened_by:
             raise self._lost(f"{word} closes nothing")
-        self._has_closed = True
-        self._is_expecting = False
+        self._has_closed, self._is_expecting = True, False
+
+    def _change(self, before: str, after: str) -> None:
+        """Go from a pattern of a case to its commands, or back."""
+        word, line = self._open.pop() if self._open else ("", 0)
+        if word != before:
+            raise self._lost("a case is not understood")
+        self._open.append((after, line))
+
+    def _may_calculate(self) -> bool:
+        """Whether two parentheses open arithmetic here."""
+        return self._words in ([], ["for"]) and not self._assignments
 
     def _is_in_test(self) -> bool:
         """Whether this is inside `[[ … ]]`, where operators are words."""
@@ -269,28 +280,32 @@ class _Reader:
         opened_by = self._open[-1][0] if self._open else ""
         follows = self._words or self._assignments or self._redirections or self._has_closed
         if operator == "(" and follows:
-            if not self._here("()") or len(self._words) != 1 + (self._words[:1] == ["function"]):
+            is_name = len(self._words) == 1 + (self._words[:1] == ["function"])
+            if not self._here("()") or not is_name or self._assignments or self._redirections:
                 raise self._lost("( is not understood")
             self._begin_function()
             self._advance(2)
             return
         if not follows and (operator in _CONNECTING or (operator == ")" and self._is_expecting)):
             raise self._lost(f"{operator} follows nothing")
-        if operator.startswith((";;", ";&")) and opened_by != "case":
-            raise self._lost(f"{operator} ends nothing")
         yield from self._end_command(operator)
         self._is_expecting = operator in _GOING_ON
-        if operator == "(":
-            self._enter("(")
-        elif operator == ")" and opened_by != "case":  # there it ends a pattern
-            self._leave(")", "(")
         self._advance(len(operator))
+        if operator == ")" and opened_by != "case":
+            self._leave(")", "(")
+        elif operator == "(" and opened_by != "case":
+            self._enter("(")
+        elif operator == ")" or operator.startswith((";;", ";&")):
+            self._change(*("case", "pattern") if operator == ")" else ("pattern", "case"))
 
     def _end_command(self, operator: str) -> Iterator[Command]:
         has_command = bool(self._words or self._assignments)
         if has_command:
             if self._function or self._is_in_test():
                 raise self._lost(f"no end of {self._function or '[['}")
+            in_pattern = bool(self._open) and self._open[-1][0] == "case"
+            if in_pattern and operator not in ("|", ")") and (operator or self._words[:1] != ["case"]):
+                raise self._lost("a case is not understood")
             self._commands_left -= 1
             if self._commands_left < 0:
                 raise Lost(self._first_line, "the script is too long")
