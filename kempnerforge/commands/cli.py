@@ -17,13 +17,14 @@ from .report import report
 from .screen import echo
 from .submit import submit
 from .template import template
-from .trouble import BAD_INPUT, FAILED, FOUND, Trouble
+from .trouble import BAD_INPUT, FAILED, FOUND, UNCLEAR, Trouble
 
 _EPILOG = f"""\b
 Exit status:
   0    done; doctor: nothing would lose a run; drill: PASS
   {FOUND}    doctor: something would lose a run; drill: FAIL
   {BAD_INPUT}    usage error, or input that cannot be right
+  {UNCLEAR}    doctor: cannot tell
   {FAILED}  it could not be done here: no Slurm, a full disk …
 
 \b

@@ -22,7 +22,7 @@ from .diagnosis.finding import Finding, Past
 from .diagnosis.findings import Subject
 from .sbatch_arguments import Given, SbatchOptionsCommand
 from .screen import echo, echo_json, paint
-from .trouble import FOUND, Trouble
+from .trouble import FOUND, UNCLEAR, Trouble
 
 #: The lead of the three lines (s).
 _USUAL_LEAD = 120
@@ -36,7 +36,7 @@ _MOST = 16 << 20
 _WIDTH, _INDENT = 80, "    "
 _WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
-_EPILOG = """\b
+_EPILOG = f"""\b
 Examples:
   kforge doctor
   kforge doctor job.sbatch
@@ -45,7 +45,14 @@ Examples:
 
 Options of sbatch can be given as sbatch will be given them.
 
-Exit status: 1 if something would lose a run.
+A script is safe if the shell surely comes to its last line, exec kforge-run …: no condition, loop, function or string
+is around that, and nothing that may end the shell is before it.
+
+\b
+Exit status:
+  0  nothing would lose a run
+  {FOUND}  something would lose a run
+  {UNCLEAR}  cannot tell; nothing else would lose a run
 """
 
 
@@ -76,7 +83,9 @@ def doctor(ctx: click.Context, as_json: bool, journal: str | None, words: list[s
         echo_json({"script": script, "findings": [finding._asdict() for finding in found]})
     else:
         _show_findings(script, found, unknown)
-    return FOUND if any(finding.loses for finding in found) else 0
+    if any(finding.loses for finding in found):
+        return FOUND
+    return UNCLEAR if any(finding.is_unclear for finding in found) else 0
 
 
 # --- a script ------------------------------------------------------------------------------------
@@ -141,13 +150,17 @@ def _attempts(path: Path) -> tuple[journals.Attempt, ...]:
 def _show_findings(script: str, found: list[Finding], unknown: str) -> None:
     for finding in found:
         where = f"{script}:{finding.line}" if finding.line else script
-        weight = "would lose a run" if finding.loses else "good to know"
-        text = textwrap.fill(f"{where}: {weight}: {finding.what}", _WIDTH, subsequent_indent=_INDENT, **_WHOLE_WORDS)
-        echo(text.replace(weight, paint(weight, "red" if finding.loses else "yellow"), 1))
-        echo(f"{_INDENT}cure: {finding.cure}")
+        weight = "would lose a run: " if finding.loses else "" if finding.is_unclear else "good to know: "
+        said = f"{where}: {weight}{finding.what}"
+        text = textwrap.fill(said, _WIDTH, subsequent_indent=_INDENT, **_WHOLE_WORDS)
+        marked = weight.removesuffix(": ") or "cannot tell"
+        echo(text.replace(marked, paint(marked, "red" if finding.loses else "yellow"), 1))
+        echo(f"{_INDENT}cure: {finding.cure}".replace("\n", f"\n{_INDENT * 2}"))
     count = sum(finding.loses for finding in found)
     if count:
         echo(f"\n{count} {'finding' if count == 1 else 'findings'} would lose a run")
+    elif any(finding.is_unclear for finding in found):
+        echo(f"\n{script}: cannot tell whether it would lose a run")
     else:
         echo(f"{script}: nothing found that would lose a run")
     if unknown:

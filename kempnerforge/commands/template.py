@@ -84,7 +84,7 @@ def _why_not_checked(content: bytes, options: list[str]) -> str | None:
 def tell(made: Made) -> None:
     """Say on standard error what is to be said about a script."""
     for finding in made.found:
-        echo(f"warning: {finding.what} (cure: {finding.cure})", err=True)
+        echo(f"warning: {finding.what} (cure: {finding.cure})".replace("\n", "; "), err=True)
     if made.not_checked is not None:
         echo(f"not checked with sbatch --test-only: {made.not_checked}", err=True)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 FOUND = 1
 #: Input that cannot be right.
 BAD_INPUT = 2
+#: The doctor cannot tell whether there is a finding.
+UNCLEAR = 3
 #: It could not be done: no Slurm here, a full disk, kforge itself failed.
 FAILED = 125
 

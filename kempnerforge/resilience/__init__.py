@@ -19,26 +19,25 @@ from .signal_handler import ShutdownHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     shutdown_handler: ShutdownHandler
+else:
+    # Not for a type checker: it would take any other name for one of ours, too.
+    def __getattr__(name: str) -> ShutdownHandler:
+        """Make ``shutdown_handler`` when somebody asks for it: who only wants the class gets no handler registered.
+
+        Raises:
+            AttributeError: there is nothing of this name.
+            ValueError: ``shutdown_handler`` is first imported off the main thread, where no handler can be registered.
+        """
+        if name != "shutdown_handler":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import embedded
+
+        handler = ShutdownHandler()
+        if not embedded.is_helper():
+            handler.register()
+        globals()[name] = handler
+        return handler
+
 
 __all__ = ["ShutdownHandler", "shutdown_handler"]
-
-
-def __getattr__(name: str) -> Any:
-    """Make ``shutdown_handler`` when somebody asks for it: who only wants the class gets no handler registered.
-
-    Raises:
-        AttributeError: there is nothing of this name.
-        ValueError: ``shutdown_handler`` is first imported off the main thread, where no handler can be registered.
-    """
-    if name != "shutdown_handler":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import embedded
-
-    handler = ShutdownHandler()
-    if not embedded.is_helper():
-        handler.register()
-    globals()[name] = handler
-    return handler

@@ -42,8 +42,18 @@ class Displaced:
 
     @property
     def is_default(self) -> bool:
-        """Whether it did what the kernel does by default."""
+        """Whether it did what the kernel does by default, or the bootstrap in its place."""
         return self._handler == signal.SIG_DFL and self._c_action is None
+
+    @property
+    def kills(self) -> bool:
+        """Whether it ended the process."""
+        return self.is_default and not self._is_armed
+
+    def call(self, signum: int, frame: FrameType | None) -> None:
+        """Call the handler, if it was one of Python's."""
+        if callable(self._handler):
+            self._handler(signum, frame)
 
     def take(self, handler: Callable[[int, FrameType | None], Any]) -> None:
         """Make the signal ours (main thread only)."""

@@ -55,8 +55,16 @@ def enter(shutdown: Shutdown) -> ProcessGuard:
     pending = embedded.take_pending()
     _guard.add(shutdown)
     if pending:
-        _guard.note(pending)
+        _guard.take(pending)
     return _guard
+
+
+def hand_on(signum: int, under_launcher: bool) -> None:
+    """Send a signal that nobody has seen to whom it would have gone to without us."""
+    # kforge-run signals whoever is registered, and would have left a program alone that dies of it. It has the notice,
+    # also where Slurm sent that to all processes, and ends what does not end by itself.
+    if not (under_launcher and _displaced[signum].kills):
+        os.kill(os.getpid(), signum)  # off the main thread _on_signal() goes on from here
 
 
 def in_main_thread() -> bool:
@@ -111,8 +119,8 @@ class ProcessGuard:
                 _displaced[signum] = Displaced(signum)
                 _displaced[signum].take(_on_signal)
 
-    def remove(self, shutdown: Shutdown) -> None:
-        """Look after this shutdown no more; with the last one, leave no trace.
+    def remove(self, shutdown: Shutdown) -> list[int]:
+        """Look after this shutdown no more; with the last one, leave no trace. Return the signals that nobody has seen.
 
         Off the main thread, where Python lets nobody touch signals, the traces stay until a signal comes or a handler
         is registered or unregistered in the main thread.
@@ -123,9 +131,16 @@ class ProcessGuard:
             self._put_back_signals()
         with self.lock:
             self._shutdowns.remove(shutdown)
-            self._rearm()
+            for other in self._shutdowns:
+                if shutdown.seen:
+                    other.came.clear()
+                for signum in shutdown.unseen:
+                    other.take(signum)
+            unseen = [] if self._shutdowns else shutdown.unseen
+            self.limits_changed()
         if last:
             self.close()
+        return unseen
 
     def close(self) -> None:
         """Leave no trace (main thread only)."""
@@ -176,10 +191,17 @@ class ProcessGuard:
         return any(one is shutdown for one in self._shutdowns)
 
     def note(self, signum: int) -> None:
-        """Note a signal."""
+        """Note a signal that another handler has got as well."""
         with self.lock:
             for shutdown in self._shutdowns:
                 shutdown.note(signum)
+            self.limits_changed()
+
+    def take(self, signum: int) -> None:
+        """Note a signal that no other handler gets."""
+        with self.lock:
+            for shutdown in self._shutdowns:
+                shutdown.take(signum)
             self.limits_changed()
 
     def limits_changed(self) -> None:
@@ -283,6 +305,7 @@ class ProcessGuard:
         for signum in SIGNALS:
             # If it is not ours any more, it is not meant for us either.
             if signum in came and signal.getsignal(signum) is _on_signal:
+                # Not taken: _on_signal() is going to be called for it, too.
                 for shutdown in self._shutdowns:
                     shutdown.note(signum)
                 self._rearm()
@@ -327,18 +350,25 @@ def _set_wakeup_fd(fd: int) -> None:
 # --- signal handlers ---------------------------------------------------------------------------------
 
 
-def _on_signal(signum: int, _frame: FrameType | None) -> None:
+def _on_signal(signum: int, frame: FrameType | None) -> None:
     guard = _guard
+    is_installed = signal.getsignal(signum) is _on_signal
     if guard is not None and guard.is_needed:
-        guard.note(signum)
+        if is_installed:
+            guard.take(signum)
+        else:
+            guard.note(signum)  # whoever has taken our place, and calls us from there, has it
         return
     # Nobody is registered: the last one left off the main thread, or somebody who had taken our place has put us back
-    # since. The signal belongs to whom we displaced.
+    # since, or calls us. The signal belongs to whom we displaced.
     if guard is not None:
         guard.close()
     if signal.getsignal(signum) is _on_signal:
         _displaced[signum].put_back()
-    os.kill(os.getpid(), signum)
+    if is_installed:
+        os.kill(os.getpid(), signum)
+    else:
+        _displaced[signum].call(signum, frame)
 
 
 def _do_nothing(_signum: int, _frame: FrameType | None) -> None:

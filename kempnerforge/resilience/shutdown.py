@@ -34,6 +34,10 @@ class Shutdown:
         #: The forced exit by ``timeout``, and by the launcher; None: there is none.
         self.own_limit: float | None = None
         self.launcher_limit: float | None = None
+        #: The program knows that it is to stop, and what comes from now on repeats it.
+        self.seen = False
+        #: The signals that came and that no other handler got, in their order.
+        self.came: list[int] = []
         self._reported: bool | None = None
 
     @property
@@ -45,6 +49,17 @@ class Shutdown:
     def launcher_limits(self) -> bool:
         """Whether the launcher set the limit, and lives to see to it."""
         return self.link is not None and self.launcher_limit is not None and self.launcher_limit == self.limit
+
+    def take(self, signum: int) -> None:
+        """Note a signal that no other handler gets."""
+        self.note(signum)
+        if signum not in self.came:
+            self.came.append(signum)
+
+    @property
+    def unseen(self) -> list[int]:
+        """The signals of which the program does not know."""
+        return [] if self.seen else self.came
 
     def note(self, signum: int, reason: str | None = None) -> None:
         """Note a notice. Later ones belong to the first: they may tell the reason, and restart nothing.
@@ -99,6 +114,7 @@ class Shutdown:
         stop = self.requested
         if stop:
             self.quiet = False
+            self.seen = True
         if stop is not self._reported:
             self._reported = stop
             link = self.link

@@ -82,7 +82,9 @@ class ShutdownHandler:
     @property
     def signal_received(self) -> signal.Signals | None:
         """The signal that triggered the shutdown, the first if there were several; None: there was none."""
-        return self._shutdown.signum
+        signum = self._shutdown.signum
+        self._shutdown.seen = self._shutdown.seen or signum is not None
+        return signum
 
     @property
     def reason(self) -> str | None:
@@ -117,6 +119,10 @@ class ShutdownHandler:
     def unregister(self) -> None:
         """Restore what the signals did before :meth:`register`. Does nothing if not registered.
 
+        A signal that came and was not seen yet, neither by a poll nor by another handler that is registered, now goes
+        where it would have gone: to the handler that was there before, and where there was none it ends the process
+        (under kforge-run it does not: that has the notice as well, and the last word).
+
         Where somebody else has changed it since, it stays as they left it (a C handler put over ours is not seen,
         though). Off the main thread Python lets nobody restore signals: then the next one does it, and goes where it
         would have gone.
@@ -145,11 +151,13 @@ class ShutdownHandler:
             return
         with guard.lock:
             link = self._shutdown.end()
+            self._shutdown.seen = self._shutdown.seen or finished
         if link is not None:
             if finished:
                 link.finished()
             link.close()
-        guard.remove(self._shutdown)
+        for signum in guard.remove(self._shutdown):
+            process_guard.hand_on(signum, under_launcher=link is not None)
 
     # --- during a shutdown ---------------------------------------------------------------------------
 

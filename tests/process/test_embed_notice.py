@@ -414,6 +414,41 @@ def test_after_unregister_the_program_is_armed_as_before(launch: Launch) -> None
     run.ends(0)
 
 
+def test_a_signal_that_was_not_seen_before_unregister_waits_for_the_next_handler(launch: Launch) -> None:
+    code = """
+from kempnerforge.resilience import ShutdownHandler
+import os, signal
+with ShutdownHandler():
+    os.kill(os.getpid(), signal.SIGTERM)
+print("between", flush=True)
+with ShutdownHandler() as handler:
+    print(handler.should_shutdown(), flush=True)
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("between")
+    run.says("True")
+    run.ends(0)
+
+
+@pytest.mark.parametrize("option", ["--embed", "--no-embed"])
+def test_a_run_that_is_done_before_it_has_seen_the_notice_is_done(launch: Launch, option: str) -> None:
+    code = (
+        TWO_LINES
+        + """
+import time
+print("last step", flush=True)
+while handler.reason is None: time.sleep(0.01)
+handler.unregister()
+print("done", flush=True)
+"""
+    )
+    run = launch(*python(code), options=(*OPTIONS, option))
+    run.says("last step")
+    run.send(signal.SIGUSR1)
+    run.says("done")
+    run.ends(0)
+
+
 def test_two_handlers_unregistered_in_either_order(launch: Launch) -> None:
     code = """
 from kempnerforge.resilience import ShutdownHandler, shutdown_handler

@@ -260,7 +260,25 @@ def test_the_doctor_speaks_json(tmp_path: Path) -> None:
     (tmp_path / "job.sbatch").write_text(BAD)
     told = json.loads(kforge("doctor", "--json", "job.sbatch", cwd=tmp_path).stdout)
     assert [finding["line"] for finding in told["findings"] if finding["loses"]] == [2, 4]
-    assert set(told["findings"][0]) == {"line", "loses", "what", "cure"}
+    assert set(told["findings"][0]) == {"line", "loses", "what", "cure", "is_unclear"}
+
+
+def test_the_doctor_cannot_tell_and_says_how_to_write_it(tmp_path: Path) -> None:
+    head = "#!/bin/bash\n#SBATCH --signal=B:USR1@120 --requeue --open-mode=append\n"
+    (tmp_path / "job.sbatch").write_text(f"{head}if false; then exec kforge-run x; fi\npython train.py\n")
+    answer = kforge("doctor", "job.sbatch", cwd=tmp_path)
+    assert answer.returncode == 3
+    assert answer.stdout.splitlines() == [
+        "job.sbatch:3: cannot tell whether the shell comes to this kforge-run",
+        "    cure: write it like this, the last line by itself and at the end:",
+        "        #SBATCH --signal=B:USR1@120",
+        "        #SBATCH --requeue",
+        "        exec kforge-run python train.py",
+        "",
+        "job.sbatch: cannot tell whether it would lose a run",
+    ]
+    # What is certain counts more.
+    assert kforge("doctor", "job.sbatch", "--signal=USR1@90", cwd=tmp_path).returncode == 1
 
 
 def test_the_doctor_knows_what_earlier_attempts_needed(tmp_path: Path) -> None:

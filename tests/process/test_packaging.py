@@ -37,7 +37,7 @@ def run(
     if job:
         environment["SLURM_JOB_ID"] = job
     answer = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
-    assert answer.returncode == status, answer.stderr
+    assert answer.returncode == status, answer.stdout + answer.stderr
     return answer
 
 
@@ -145,6 +145,16 @@ def test_the_companion_is_installed_with_all_that_it_needs(
     assert "<style>" in (tmp_path / "page.html").read_text()
     drill = run(bin_folder / "kforge", "drill", "--", "true", status=1)
     assert "too short to rehearse" in " ".join(drill.stdout.split())
+
+
+@pytest.mark.parametrize("environment", ["installed", "editable"])
+def test_a_users_type_checker_knows_the_types(environment: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    program = shutil.copy(CHECKOUT / "tests/process/programs/typed_user.py", tmp_path)
+    python = request.getfixturevalue(environment) / "python"
+    options = ("--strict", "--python-executable", python, "--cache-dir", tmp_path / "cache")
+    checked = run(sys.executable, "-m", "mypy", *options, program, cwd=tmp_path)
+    assert checked.stdout.startswith("Success: ")
 
 
 @pytest.mark.parametrize("environment", ["installed", "editable"])

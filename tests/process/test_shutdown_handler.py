@@ -596,6 +596,7 @@ def test_leaving_off_the_main_thread(run: Run, end: str) -> None:
         handler = ShutdownHandler(timeout_sec=0.4)
         handler.register()
         os.kill(os.getpid(), signal.SIGTERM)
+        handler.should_shutdown()
         thread = threading.Thread(target=handler.{end})
         thread.start()
         thread.join()

@@ -56,12 +56,12 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "no exec": ("exec kforge-run", "kforge-run", 7, "no exec", "exec kforge-run python train.py"),
     "in a pipeline": ("train.py", "train.py | tee log", 7, "in a pipeline", "--output"),
     "in the background": ("train.py", "train.py & wait", 7, "in the background", "exec kforge-run"),
-    "in a subshell": (RUN, "( exec kforge-run x )", 7, "in a subshell", "exec"),
     "behind conda run": ("exec kforge-run", "exec conda run kforge-run", 7, "conda stands between", "exec"),
     "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nobody requeues", "exec kforge-run srun -n4"),
     "not at all": ("exec kforge-run python", "python", 7, "does not run under", "exec kforge-run python"),
-    "a function in a pipeline": (RUN, "f() { exec kforge-run x; }; f | tee", 7, "subshell", "exec"),
-    "a group in the background": (RUN, "{ exec kforge-run x; } & wait", 7, "subshell", "exec"),
+    "not at all, before it": ("module load", "exec python train.py\nmodule load", 6, "to this exec", "leave it out"),
+    "an end before it": ("module load", "exit 0; module load", 6, "to this exit", "leave it out"),
+    "a variable before it": ("exec kforge", "exec A=1 kforge", 7, "A=1 stands between", "exec kforge-run A=1"),
     "unset": ("module", "unset ${!SLURM_@}\nmodule", 6, "without SLURM_JOB_ID", "env -u"),
     "env -i": ("exec kforge-run", "exec env -i kforge-run", 7, "without SLURM_JOB_ID", "env -u"),
     "srun --wait": ("python train", "srun --wait=30 python train", 7, "30 s after the first", "--wait=0"),
@@ -73,7 +73,6 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "a log that is a folder": ("=append", "=append -o .", 5, ". is a folder", "./%x-%j.log"),
     "all output redirected": ("module", "exec > all.log 2>&1\nmodule", 6, "empties all.log", ">>all.log"),
     "&> redirected": ("train.py", "train.py >& x.log", 7, "empties x.log", "&>>x.log"),
-    "in bash -c": (RUN, "bash -c 'kforge-run python train.py'", 7, "subshell", "exec"),
     "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
     "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
     "TERM": ("B:USR1@120", "B:TERM@120", 3, "does not requeue after TERM", "#SBATCH --signal=B:USR1@120"),
@@ -134,7 +133,6 @@ def test_a_trap_before_exec_is_only_worth_knowing() -> None:
         ("=append", "=append --array=0-3 --output=x-%x.log", "one log"),
         ("exec", "scontrol requeue 5\nexec", "what its owner has cancelled"),
         ("python train.py", "srun -K kforge-run python train.py", "--kill-on-bad-exit"),
-        ("exec kforge-run python train.py", "exec $LAUNCHER python train.py", "cannot be told from here"),
     ],
 )
 def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str) -> None:
@@ -150,15 +148,12 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
         "exec uv run kforge-run python train.py",
         "exec python -m kempnerforge.launcher python train.py",
         "exec /opt/env/bin/kforge-run --timeout 90 python train.py",
-        "if true; then\n  exec kforge-run \\\n    python train.py\nfi",
+        "if true; then\n  module load more\nfi\nexec kforge-run \\\n    python train.py",
         "echo 'no kforge-run here'\nexec kforge-run python train.py 2>>errors.log",
         'conda activate x\nexec "$(which kforge-run)" python train.py',
-        'RUN="kforge-run --timeout 60"\nexec $RUN python train.py',
         "command exec kforge-run python train.py",
         "exec -a name kforge-run python train.py",
-        'eval "exec kforge-run python train.py"',
-        "exec bash -c 'kforge-run python train.py'",
-        "main() { exec kforge-run python train.py; }\nmain",
+        'eval "$(conda shell.bash hook)"\nsource /opt/kforge-run/bin/activate\nexec kforge-run python train.py',
         "exec > >(tee -a log) 2>&1\nexec kforge-run python train.py",
         "exec kforge-run apptainer exec --nv --bind a:b image.sif python train.py -e 5",
         "exec kforge-run bash -c 'python train.py > numbers.txt'",
@@ -166,7 +161,7 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
         "exec kforge-run python train.py --strategy deepspeed --launcher torchrun",
         "command -v kforge-run || exit 1\nexec kforge-run python train.py",
         "pip install kforge-run accelerate\ncd ~/deepspeed\nkforge-run --version\nexec kforge-run python train.py",
-        "cmd=(kforge-run python train.py)\nexec ${cmd[@]}",
+        "uv tool install kforge-run || exit\nexec kforge-run python train.py",
         "exec kforge-run env -u SLURM_JOB_ID python train.py",
         "exec kforge-run srun --wait=0 kforge-run python train.py",
         "(( n = 1 << 3 ))\nexec kforge-run python train.py",
@@ -174,6 +169,48 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
 )
 def test_a_launch_that_keeps_the_notice_is_left_alone(launch: str) -> None:
     assert find(GOOD.replace("exec kforge-run python train.py", launch)) == []
+
+
+#: What is in place of the launch in GOOD, on which line that is unclear, and why.
+UNCLEAR: dict[str, tuple[int, str]] = {
+    "if false; then\n  exec kforge-run python train.py\nfi\npython train.py": (8, "comes to this kforge-run"),
+    "if true; then\n  exec kforge-run \\\n    python train.py\nfi": (8, "comes to this kforge-run"),
+    "case $X in\n  a) exec kforge-run python train.py ;;\nesac": (8, "comes to this kforge-run"),
+    "true && exec kforge-run python train.py": (7, "comes to this kforge-run"),
+    "main() { exec kforge-run python train.py; }": (7, "comes to this kforge-run"),
+    "main() { exec kforge-run python train.py; }\nmain | tee log": (7, "comes to this kforge-run"),
+    "( exec kforge-run python train.py )": (7, "comes to this kforge-run"),
+    "{ exec kforge-run python train.py; } & wait": (7, "comes to this kforge-run"),
+    "return\nexec kforge-run python train.py": (7, "further than to this return"),
+    "if [ -f done ]; then exit 0; fi\nexec kforge-run python train.py": (7, "further than to this exit"),
+    "[ -f done ] && exec python eval.py\nexec kforge-run python train.py": (7, "further than to this exec"),
+    "exec() { :; }\nexec kforge-run python train.py": (7, "exec is a function"),
+    "eval 'exit 0'\nexec kforge-run python train.py": (7, "what eval runs"),
+    'eval "exec kforge-run python train.py"': (7, "what eval runs"),
+    "bash -c 'kforge-run python train.py'": (7, "becomes of this kforge-run"),
+    "exec bash -c 'kforge-run python train.py'": (7, "becomes of this kforge-run"),
+    "cmd=(kforge-run python train.py)\nexec ${cmd[@]}": (7, "becomes of this kforge-run"),
+    "RUN=kforge-run\nexec $RUN python train.py": (8, "what $RUN runs"),
+    "exec $LAUNCHER python train.py": (7, "what $LAUNCHER runs"),
+    "source run.sh": (7, "what source runs"),
+    "cat <<E\nexec kforge-run python train.py\n": (8, "no end of the here document E"),
+    "if true; then\n  exec kforge-run python train.py": (7, "no end of then"),
+    "echo 'it\nexec kforge-run python train.py": (7, "no end of '"),
+}
+
+
+@pytest.mark.parametrize("launch", UNCLEAR)
+def test_what_is_not_surely_understood_is_neither_safe_nor_wrong(launch: str) -> None:
+    line, what = UNCLEAR[launch]
+    (finding,) = find(GOOD.replace(RUN, launch))
+    assert (finding.line, finding.loses, finding.is_unclear) == (line, False, True)
+    assert finding.what.startswith("cannot tell wh") and what in finding.what
+    assert finding.cure.splitlines()[1:] == THREE_LINES.splitlines()[1:]
+
+
+def test_a_here_document_is_no_command() -> None:
+    (finding,) = find(GOOD.replace(RUN, f"python train.py\ncat <<E\n{RUN}\nE"))
+    assert finding.loses and "python does not run under kforge-run" in finding.what
 
 
 # --- what is known besides the script ------------------------------------------------------------------
@@ -287,6 +324,12 @@ def test_a_python_script_is_the_batch_process_itself() -> None:
     assert finding.line == 1 and "python3 is the batch process" in finding.what
 
 
+def test_a_python_script_that_may_become_kforge_run_is_unclear() -> None:
+    script = GOOD.replace("/bin/bash", "/usr/bin/python3").replace(RUN, "import kempnerforge.launcher.cli")
+    (finding,) = find(script)
+    assert finding.is_unclear and "whether python3 becomes kforge-run" in finding.what
+
+
 def test_a_csh_script_is_read_too() -> None:
     csh = GOOD.replace("/bin/bash", "/bin/csh").replace("module load", "setenv A 1\nmodule load")
     assert find(csh) == []
@@ -295,7 +338,7 @@ def test_a_csh_script_is_read_too() -> None:
 
 def test_ten_megabytes_are_refused_by_sbatch_and_read_in_part() -> None:
     found = find(GOOD + "# filler\n" * (10 << 17))
-    assert [finding.loses for finding in found] == [True, False]
+    assert [(finding.loses, finding.is_unclear) for finding in found] == [(True, False), (False, True)]
     assert "sbatch takes 4 MB" in found[0].what
 
 

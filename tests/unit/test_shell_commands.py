@@ -1,4 +1,4 @@
-"""The simple commands of a shell script."""
+"""The simple commands of a shell script, and where it is not understood."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.commands.diagnosis.shell_commands import Redirection, read
+from kempnerforge.commands.diagnosis.shell_commands import Command, Redirection, read
 
 
-def words(text: str) -> list[list[str]]:
-    return [list(command.words) for command in read(text)]
+def commands(text: str) -> list[Command]:
+    script = read(text)
+    assert script.lost is None, script.lost
+    return script.commands
 
 
 @pytest.mark.parametrize(
@@ -20,62 +22,100 @@ def words(text: str) -> list[list[str]]:
         ("a 'b c' \"d $e\" f\\ g $'h\\'i'", [["a", "b c", "d $e", "f g", "h'i"]]),
         ("a \\\n  b # c\nd", [["a", "b"], ["d"]]),
         ('a $(b | c ")") ${d:-$(e)} `f; g`', [["a", '$(b | c ")")', "${d:-$(e)}", "`f; g`"]]),
+        ("a $(b # it's\n) $((1 << 3)) $(c <<< d)", [["a", "$(b # it's\n)", "$((1 << 3))", "$(c <<< d)"]]),
         ("if a; then b; else c; fi", [["a"], ["b"], ["c"]]),
         ("for x in 1 2; do a $x; done", [["for", "x", "in", "1", "2"], ["a", "$x"]]),
-        ("f() { a; }\nfunction g { b; }\nc", [["a"], ["b"], ["c"]]),
+        ("for ((;;)); do a; done", [["for", "((;;))"], ["a"]]),
+        ("case a in b) c ;; (d|e) ;; esac\nf", [["case", "a", "in", "b"], ["c"], ["d"], ["e"], ["f"]]),
+        ("f() { a; }\nfunction g { b; }\nfunction h() { c; }", [["a"], ["b"], ["c"]]),
         ("(a; b) && c", [["a"], ["b"], ["c"]]),
         ("cat <<E <<-'F'\na\nE\n\tb\n\tF\nc", [["cat"], ["c"]]),
         ("a#b #c", [["a#b"]]),
         ("(( n = 1 << 3 ))\na", [["(( n = 1 << 3 ))"], ["a"]]),
-        ("x=$(cat <<E\nit's\nE\n)\na", [[], ["a"]]),
-        ("x=(a 'b c')\nd", [[], ["d"]]),
+        ("[[ a && ( b || c < d ) ]] && e", [["[[", "a", "&&", "(", "b", "||", "c", "<", "d", ")", "]]"], ["e"]]),
+        ("x=(a 'b c')\ndeclare -a y=(')')\nd", [[], ["declare", "-a", "y=(')')"], ["d"]]),
         ("a > >(b -c) < <(d)\ne <(f g)", [["a"], ["e", "<(f g)"]]),
         ("", []),
     ],
 )
 def test_commands_are_told_apart(text: str, expected: list[list[str]]) -> None:
-    assert words(text) == expected
+    assert [list(command.words) for command in commands(text)] == expected
 
 
 def test_what_stands_around_a_command() -> None:
-    one, two, three, four = read("A=1 B='x y' a >log 2>&1 | b\n(c) &\nif d; then :; fi")[:4]
+    one, two, three, four = commands("A=1 B='x y' a >log 2>&1 | b\n(c) &\nif d; then :; fi")[:4]
     assert (one.assignments, one.in_pipeline, one.is_certain) == ({"A": "1", "B": "x y"}, True, True)
     assert one.redirections == (Redirection(">", "log"), Redirection("2>&", "1"))
     assert two.in_pipeline and two.line == 1
-    assert three.in_subshell and not three.is_certain and three.line == 2
+    assert not three.is_certain and three.line == 2
     assert not four.is_certain and four.line == 3
 
 
 @pytest.mark.parametrize(
-    ("text", "in_subshell"),
+    ("text", "is_certain"),
     [
-        ("{ a; } | tee", True),
-        ("{ a; } >x | tee", True),
-        ("{ a; } & wait", True),
-        ("yes | { a; }", True),
-        ("if b; then a; fi | tee", True),
-        ("for x in 1 2; do a; done &", True),
-        ("f() { a; }; f | tee", True),
-        ("f() { a; }\nf &", True),
-        ("function f { a; }\n( f )", True),
-        ("f() { a; }\nx=$(f)", True),
-        ("f() { a; }\nf", False),
-        ("{ a; }\nb | tee", False),
-        ("if b; then a; fi && c", False),
-        ("f() { a; }\necho f | tee", False),
+        ("a", True),
+        ("b; a", True),
+        ("b & a", True),
+        ("b && c; a", True),
+        ("if b; then c; fi\na", True),
+        ("f() { b; }; a", True),
+        ("(b)\na", True),
+        ("case b in c) d; esac; a", True),
+        ("b && a", False),
+        ("b ||\n  a", False),
+        ("{ b; } && a", False),
+        ("{ a; }", False),
+        ("! { a; }", False),
+        ("if a; then b; fi", False),
+        ("if b; then a; fi", False),
+        ("until b; do a; done", False),
+        ("case b in c) a; esac", False),
+        ("f() { a; }", False),
+        ("f()\n(\n  a\n)", False),
+        ("function f\n{\n  a\n}", False),
     ],
 )
-def test_a_command_knows_that_what_is_around_it_is_another_process(text: str, in_subshell: bool) -> None:
-    (command,) = (command for command in read(text) if command.words == ("a",))
-    assert command.in_subshell is in_subshell
+def test_a_command_knows_whether_it_surely_runs(text: str, is_certain: bool) -> None:
+    (command,) = (command for command in commands(text) if command.words == ("a",))
+    assert command.is_certain is is_certain
 
 
-@given(st.text(st.sampled_from(list("ab \n\\'\"$(){}`<>|&;#=!E")), max_size=60))
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ("a\nif b; then\n  c", 2, "no end of then"),
+        ("a\nfor b in c; do d\nfi", 3, "fi closes nothing"),
+        ("a\n}", 2, "} closes nothing"),
+        ("a )", 1, ") closes nothing"),
+        ("then a", 1, "then closes nothing"),
+        ("a\nb 'c\nd", 2, "no end of '"),
+        ("a\nb $(c\nd", 2, "no end of ("),
+        ("a <<E\nb", 2, "no end of the here document E"),
+        ("x=$(a <<E\nE\n)", 1, "a here document in an expansion"),
+        ("a\n&& b", 2, "&& follows nothing"),
+        ("a;;", 1, "a case is not understood"),
+        ("a &&\n", 2, "the script ends too early"),
+        ("{ a; } b", 1, "b is not understood"),
+        ("if a; then fi", 1, "fi is not understood"),
+        ("a (b)", 1, "( is not understood"),
+        ("case a in\nb\nesac", 2, "a case is not understood"),
+        ("foreach a (b)\n  c\nend", 1, "foreach is not understood"),
+        ("exec() { a; }", 1, "exec is a function"),
+        ("[[ a\nb", 1, "no end of [["),
+        ("f() a", 1, "no end of f"),
+        ("a\n" * 5000, 4001, "the script is too long"),
+        ("a\n" + "$(" * 100_000, 2, "expansions in expansions, too deep"),
+    ],
+)
+def test_it_says_where_it_is_lost(text: str, line: int, why: str) -> None:
+    lost = read(text).lost
+    assert lost is not None
+    assert (lost.line, lost.why) == (line, why)
+
+
+@given(st.text(st.sampled_from(list("ab \n\\'\"$(){}`<>|&;#=![]E")), max_size=60))
 def test_whatever_it_is_the_reader_comes_to_an_end(text: str) -> None:
-    lines = [command.line for command in read(text)]
-    assert lines == sorted(lines)
+    script = read(text)
+    lines = [command.line for command in script.commands] + ([script.lost.line] if script.lost else [])
     assert all(1 <= line <= text.count("\n") + 1 for line in lines)
-
-
-def test_expansions_nested_without_end_are_given_up() -> None:
-    assert words("a\n" + "$(" * 100_000) == [["a"]]

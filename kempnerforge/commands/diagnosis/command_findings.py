@@ -1,4 +1,8 @@
-"""What in the commands of a batch script would lose a run: how it starts kforge-run, and what kforge-run starts."""
+"""What in the commands of a batch script would lose a run: how it starts kforge-run, and what kforge-run starts.
+
+It is content with a script only if the shell surely comes to `exec kforge-run`: at the top level, behind commands that
+do not end the shell. Of everything else it says that it cannot tell.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +21,24 @@ from ...launcher.options import options_of
 from ...launcher.policy.tables import recommended_lead
 from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, DEAF_SRUN, isolating_option
 from .finding import Finding
-from .shell_commands import Command
+from .shell_commands import Command, Script
 
+#: Builtins that run the command that they are given.
+_IN_SHELL = frozenset({"command", "builtin"})
 #: Programs that become the command that they are given.
-_TRANSPARENT = frozenset(
-    {"command", "builtin", "env", "nice", "ionice", "numactl", "taskset", "chrt", "stdbuf", "setarch", "catchsegv"}
-)
+_TRANSPARENT = frozenset({"env", "nice", "ionice", "numactl", "taskset", "chrt", "stdbuf", "setarch", "catchsegv"})
 #: Programs that start the one behind them.
-_STARTING = _TRANSPARENT | {"exec", "kforge-run", "uv", "run", "nohup", "setsid", "timeout"}
+_STARTING = _TRANSPARENT | _IN_SHELL | {"exec", "kforge-run", "uv", "run", "nohup", "setsid", "timeout"}
+#: Commands that end the shell.
+_LEAVING = frozenset({"exec", "exit", "return", "logout"})
 #: Programs that only talk of others.
 _TALKING = frozenset(
     {"which", "type", "hash", "whereis", "echo", "printf", "cat", "pip", "pip3", "module", "ml", "test"}
 )
 #: kforge-run by its name, by its path, or as the shell finds it.
 _IS_LAUNCHER = re.compile(r"^(?:.*/)?kforge-run$|^(?:\$\(|`)(?:which|command -v|type -p) +kforge-run(?:\)|`)$")
+#: A script in a word, like that of bash -c.
+_HIDDEN_LAUNCH = re.compile(r"\bkforge-run\s+\S")
 #: Programs that do the training, or start what does.
 _WORKERS = re.compile(
     r"python[0-9.]*|torchrun|accelerate|deepspeed|srun|mpirun|mpiexec|apptainer|singularity|.*\.(py|sh)"
@@ -48,6 +56,11 @@ _SHORTEST_SHUTDOWN = 30.0
 _MOST_OPTIONS = 100
 #: Where a redirection leads to what is open already.
 _OPEN = frozenset({"", "1", "2", "-"})
+#: How to write what can be told.
+_CLEAR = """write it like this, the last line by itself and at the end:
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+exec kforge-run python train.py"""
 
 
 class Around(NamedTuple):
@@ -64,17 +77,22 @@ class Around(NamedTuple):
     kills_on_bad_exit: bool
 
 
-def find(commands: list[Command], around: Around) -> Iterator[Finding]:
+def find(script: Script, around: Around) -> Iterator[Finding]:
     """Yield what in the commands of a script would lose a run."""
+    commands = _up_to_the_end(script.commands)
     launches = [(command, index) for command in commands if (index := _launcher_in(command.words)) is not None]
     exported = {**around.environment, **_exported(commands)}
+    unclear = list(_of_what_is_unclear(script, commands))
+    yield from unclear
     for command, index in launches:
-        yield from _of_a_launch(command, index)
+        if command.is_certain:
+            yield from _of_a_launch(command, index)
         yield from _of_kforge_run_options(command, index)
         yield from _of_kforge_run_variables(command, exported)
         yield from _of_what_cannot_be_armed(command, index)
-    if not launches:
-        yield from _of_no_launch(commands)
+    if not launches and not unclear:
+        behind = script.commands[len(commands) :]
+        yield from _of_no_launch(commands, is_behind=any(_launcher_in(command.words) is not None for command in behind))
     no_shell_stays = any("exec" in command.words[:index] for command, index in launches)
     for command in commands:
         yield from _of_a_trap(command, no_shell_stays)
@@ -86,6 +104,62 @@ def find(commands: list[Command], around: Around) -> Iterator[Finding]:
         yield from _of_an_agent(command, exported, around.needed)
         if command.words == ("exec",):
             yield from _of_redirections(command)
+
+
+# --- what is run -------------------------------------------------------------------------------------
+
+
+def _up_to_the_end(commands: list[Command]) -> list[Command]:
+    """Return the commands that may be run: none behind an `exec` or an `exit` to which the shell surely comes."""
+    for number, command in enumerate(commands, 1):
+        if command.is_certain and _leaving(command) in ("exec", "exit"):
+            return commands[:number]
+    return commands
+
+
+def _leaving(command: Command) -> str:
+    """Return which command ends the shell here; empty: none does."""
+    words = [word for word in command.words[:3] if word not in _IN_SHELL]
+    redirects = words == ["exec"]
+    leaves = words and words[0] in _LEAVING and not redirects and _process_of_its_own(command) is None
+    return words[0] if leaves else ""
+
+
+def _refuses(command: Command) -> bool:
+    """Return whether it ends the script with an error where something is missing: nothing is lost by that."""
+    words = command.words
+    if words[0] != "exit" or len(words) > 2:
+        return False
+    return re.fullmatch(r"[1-9][0-9]*", words[-1]) is not None or (command.before == "||" and words[-1] != "0")
+
+
+def _of_what_is_unclear(script: Script, commands: list[Command]) -> Iterator[Finding]:
+    """Look for what keeps us from telling whether kforge-run is reached; the first is enough."""
+    if script.lost is not None:
+        what = f"cannot tell what happens from here on: {script.lost.why}"
+        yield Finding(script.lost.line, False, what, _CLEAR, is_unclear=True)
+        return
+    for command in commands:
+        why = _why_unclear(command)
+        if why is not None:
+            yield Finding(command.line, False, why, _CLEAR, is_unclear=True)
+            return
+
+
+def _why_unclear(command: Command) -> str | None:
+    is_launch = _launcher_in(command.words) is not None
+    if is_launch and not command.is_certain:
+        return "cannot tell whether the shell comes to this kforge-run"
+    leaving = _leaving(command)
+    if leaving and not (command.is_certain and leaving in ("exec", "exit")) and not _refuses(command):
+        return f"cannot tell whether the shell comes further than to this {leaving}"
+    if is_launch or _only_talks(command.words):
+        return None
+    if command.words[:1] == ("eval",) and (_LEAVING | {"kforge-run"}) & set(re.findall(r"[\w-]+", str(command.words))):
+        return "cannot tell what eval runs"
+    if any(_HIDDEN_LAUNCH.search(word) for word in (*command.words, *command.assignments.values())):
+        return "cannot tell what becomes of this kforge-run"
+    return None
 
 
 # --- how kforge-run is started -----------------------------------------------------------------------
@@ -101,7 +175,7 @@ def launched(commands: list[Command]) -> tuple[str, ...]:
 
 def _launcher_in(words: Sequence[str]) -> int | None:
     """Return where in a command kforge-run is run; None: it is not, or only asked for its help."""
-    if os.path.basename("".join(words[:1])) in _TALKING or words[:2] == ("command", "-v"):
+    if _only_talks(words):
         return None
     for index, word in enumerate(words):
         if _IS_LAUNCHER.search(word) or (word == "kempnerforge.launcher" and words[index - 1] == "-m"):
@@ -109,13 +183,21 @@ def _launcher_in(words: Sequence[str]) -> int | None:
     return None
 
 
+def _only_talks(words: Sequence[str]) -> bool:
+    is_known = os.path.basename("".join(words[:1])) in _TALKING or tuple(words[:2]) == ("command", "-v")
+    return is_known or "install" in words[:3]
+
+
 def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
     before = list(command.words[:index])
-    is_exec = "exec" in before and all(word in _TRANSPARENT for word in before[: before.index("exec")])
+    is_exec = "exec" in before and all(word in _IN_SHELL for word in before[: before.index("exec")])
     before = before[before.index("exec") + 1 :] if is_exec else before
     if is_exec and before[:1] == ["-a"]:
         before = before[2:]
-    between = [word for word in before if not word.startswith("-") and "=" not in word]
+    # Behind env only is a word like A=1 no program.
+    between = before[:1] if "=" in "".join(before[:1]) else []
+    skipped = () if is_exec else _IN_SHELL
+    between += [word for word in before if not word.startswith("-") and "=" not in word and word not in skipped]
     program = os.path.basename(between[0]) if between else ""
     if _PYTHON.fullmatch(program) and command.words[index] == "kempnerforge.launcher":
         program = ""
@@ -139,9 +221,7 @@ def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
 def _process_of_its_own(command: Command) -> str | None:
     if command.in_pipeline:
         return "in a pipeline"
-    if command.after == "&":
-        return "in the background"
-    return "in a subshell" if command.in_subshell else None
+    return "in the background" if command.after == "&" else None
 
 
 def _of_redirections(command: Command) -> Iterator[Finding]:
@@ -213,26 +293,30 @@ def _container_options(words: Sequence[str]) -> Iterator[str]:
         before = word
 
 
-def _of_no_launch(commands: list[Command]) -> Iterator[Finding]:
-    programs = [(command, program) for command in commands if (program := _program(command.words)) is not None]
-    candidates = [one for one in programs if _WORKERS.fullmatch(os.path.basename(one[1]))]
-    unclear = [one for one in programs if one[1].startswith("$")]
-    if candidates:
-        main, program = candidates[-1]
-        words = main.words[1:] if main.words[0] == "exec" else main.words
-        cure = f"exec kforge-run {shlex.join(words)}"
-        yield Finding(main.line, True, f"{program} does not run under kforge-run", cure)
-    elif unclear:
-        main, program = unclear[-1]
-        yield Finding(main.line, False, f"what {program} is cannot be told from here", "exec kforge-run …, written out")
-    else:
-        yield Finding(0, True, "nothing runs under kforge-run", "exec kforge-run python train.py")
+def _of_no_launch(commands: list[Command], *, is_behind: bool) -> Iterator[Finding]:
+    if is_behind:
+        last = commands[-1]
+        what = f"the shell comes no further than to this {_leaving(last)}, and kforge-run is behind it"
+        yield Finding(last.line, True, what, "leave it out")
+        return
+    for command in reversed(commands):
+        program = _program(command.words) or ""
+        if program.startswith("$") or (program in ("source", ".") and command is commands[-1]):
+            yield Finding(command.line, False, f"cannot tell what {program} runs", _CLEAR, is_unclear=True)
+            return
+        if _WORKERS.fullmatch(os.path.basename(program)):
+            words = command.words[1:] if command.words[0] == "exec" else command.words
+            cure = f"exec kforge-run {shlex.join(words)}"
+            yield Finding(command.line, True, f"{program} does not run under kforge-run", cure)
+            return
+    yield Finding(0, True, "nothing runs under kforge-run", "exec kforge-run python train.py")
 
 
 def _program(words: Sequence[str]) -> str | None:
     """Return the program that a command becomes."""
     for word in words:
-        if word != "exec" and os.path.basename(word) not in _TRANSPARENT and word[:1] != "-" and "=" not in word:
+        is_around = os.path.basename(word) in _TRANSPARENT | _IN_SHELL | {"exec"}
+        if not is_around and word[:1] != "-" and "=" not in word:
             return word
     return None
 

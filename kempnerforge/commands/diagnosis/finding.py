@@ -13,12 +13,14 @@ class Finding(NamedTuple):
         loses: it would lose a run; otherwise it is only worth knowing.
         what: in one sentence.
         cure: what to do, or to write instead.
+        is_unclear: whether it would lose a run is not known: `what` begins with "cannot tell".
     """
 
     line: int
     loses: bool
     what: str
     cure: str
+    is_unclear: bool = False
 
 
 class Past(NamedTuple):

@@ -19,7 +19,7 @@ from . import command_findings, shell_commands
 from .cluster import Cluster
 from .command_findings import Around
 from .finding import Finding, Past
-from .shell_commands import Budget, Command
+from .shell_commands import Script
 
 #: What escalation takes off the end of a lead, when time is plenty (s).
 _ESCALATION = FORCED_EXIT_GAP + Settings([]).term_grace + REQUEUE_GAP
@@ -66,19 +66,17 @@ class Subject:
         if b"\0" in content:
             raise Trouble(f"{name} is no script: it holds NUL bytes", "sbatch takes a text that begins with #!")
         self.content = content
-        #: Tells whether `commands` are all that there are.
-        self.budget = Budget()
         self.script = BatchScript(content[:_READ].decode("utf-8", "surrogateescape").replace("\r\n", "\n"))
 
     @functools.cached_property
-    def commands(self) -> list[Command]:
+    def shell(self) -> Script:
         """What a shell would run of it."""
-        return shell_commands.simplify(shell_commands.read(self.script.text, self.budget), self.budget)
+        return shell_commands.read(self.script.text)
 
     @property
     def launched(self) -> tuple[str, ...]:
         """The command that it gives kforge-run, without options and numbers; empty: none that can be seen."""
-        words = command_findings.launched(self.commands)
+        words = command_findings.launched(self.shell.commands)
         return tuple(word for word in words if not word.startswith("-") and not word.isdecimal())
 
 
@@ -142,16 +140,15 @@ def find(
     if script.interpreter in _SHELLS:
         needed = _lead_of(options) if past is None else past.stop
         kills = cluster is not None and cluster.kills_on_bad_exit
-        sources.append(command_findings.find(subject.commands, Around(environment or {}, needed, kills)))
-        sources.append(_of_what_was_not_read(subject.budget))
+        sources.append(command_findings.find(subject.shell, Around(environment or {}, needed, kills)))
     else:
         sources.append(_of_the_interpreter(script))
     findings: list[Finding] = []
     for source in sources:
         findings += itertools.islice(source, _MOST)
         if next(source, None) is not None:
-            what = f"it cannot be told what else there is: only the first {_MOST} findings of a kind are told"
-            findings.append(Finding(0, True, what, "look again when these are cured"))
+            what = f"cannot tell what else there is: only the first {_MOST} findings of a kind are told"
+            findings.append(Finding(0, False, what, "look again when these are cured", is_unclear=True))
     return sorted(map(_shortened, findings), key=lambda finding: (finding.line, not finding.loses))
 
 
@@ -159,12 +156,6 @@ def _shortened(finding: Finding) -> Finding:
     """Return a finding that can be read, whatever it quotes."""
     what, cure = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in (finding.what, finding.cure))
     return finding._replace(what=what, cure=cure)
-
-
-def _of_what_was_not_read(budget: Budget) -> Iterator[Finding]:
-    if budget.spent_on:
-        what = "it cannot be told what happens from here on: the script is too long or too deeply nested"
-        yield Finding(budget.spent_on, True, what, "a short script that runs another one")
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -177,15 +168,20 @@ def _of_the_file(content: bytes, script: BatchScript) -> Iterator[Finding]:
         size = f"{len(content) / (1 << 20):.0f} MB"
         yield Finding(1, True, f"it has {size}, and sbatch takes 4 MB", "read the data from a file of its own")
     if len(content) > _READ:
-        yield Finding(1, False, "only its first MB was looked at", "a short script that runs another one")
+        what = "cannot tell what the script does behind its first MB"
+        yield Finding(1, False, what, "a short script that runs another one", is_unclear=True)
     if not script.lines[0].startswith("#!"):
         yield Finding(1, True, "sbatch refuses a script that does not begin with #!", "#!/bin/bash")
 
 
 def _of_the_interpreter(script: BatchScript) -> Iterator[Finding]:
-    if script.interpreter and "kempnerforge.launcher" not in script.text:
+    cure = f"a shell script with: exec kforge-run {script.interpreter} …"
+    if script.interpreter and "kempnerforge.launcher" in script.text:
+        what = f"cannot tell whether {script.interpreter} becomes kforge-run"
+        yield Finding(1, False, what, cure, is_unclear=True)
+    elif script.interpreter:
         what = f"{script.interpreter} is the batch process, not kforge-run, and dies of the notice"
-        yield Finding(1, True, what, f"a shell script with: exec kforge-run {script.interpreter} …")
+        yield Finding(1, True, what, cure)
 
 
 def _of_directives(script: BatchScript, version: str) -> Iterator[Finding]:
@@ -193,8 +189,8 @@ def _of_directives(script: BatchScript, version: str) -> Iterator[Finding]:
         if bad.text in ("'hetjob' is no option", "'packjob' is no option"):
             continue  # the next component of a heterogeneous job
         if not bad.stops:
-            what = f"it cannot be told what sbatch reads from here on: {bad.text}"
-            yield Finding(bad.line, True, what, "fewer and shorter #SBATCH lines")
+            what = f"cannot tell what sbatch reads from here on: {bad.text}"
+            yield Finding(bad.line, False, what, "fewer and shorter #SBATCH lines", is_unclear=True)
             continue
         yield Finding(bad.line, True, f"sbatch stops here: {bad.text}", "an option as --key=value, or a # before it")
     header = script.header

@@ -1,28 +1,41 @@
-"""The simple commands of a shell script, with their lines: enough of the shell's grammar to see what a job runs.
+"""The simple commands of a shell script, as far as it is surely understood (POSIX Shell Command Language, 2.9).
 
-It expands nothing and never fails: what it cannot follow is read as words (POSIX Shell Command Language, 2.9). Whatever
-a script holds, each of its letters is read once, and a budget bounds what is made of them.
+It expands nothing and runs nothing. Where it loses its way it says so, and on which line: what comes behind that is not
+guessed at. Each letter of a script is read once.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
-#: Words that open and close what they enclose, where a command could begin.
+#: Words that open what encloses commands, and those that close it, with the words that come before those.
 _OPENING = frozenset({"if", "for", "while", "until", "case", "select", "{"})
-_CLOSING = frozenset({"fi", "done", "esac", "}"})
-#: Words before a command.
-_LEADING = frozenset({"then", "else", "elif", "do", "!", "time"})
+_CLOSING = {"fi": ("then", "else"), "done": ("do",), "esac": ("case", "pattern"), "}": ("{",)}
+#: Words that go on with what those opened; and words that may stand before any command.
+_INSIDE = {"then": ("if", "elif"), "elif": ("then",), "else": ("then",), "do": ("for", "while", "until", "select")}
+_LEADING = frozenset({"!", "time"})
+#: Of csh's and zsh's grammar, where what they enclose does not end as in a POSIX shell; and the end of no test.
+_FOREIGN = frozenset({"foreach", "switch", "goto", "repeat", "]]"})
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
-#: Between two words of a line, or before one: nothing that could end a command that is there.
+#: What may stand before an array's elements: nothing, or a builtin.
+_ASSIGNING: tuple[list[str], ...] = ([], ["declare"], ["export"], ["local"], ["readonly"], ["typeset"])
+#: Between two words of a line.
 _BLANK = re.compile(r"(?:[^\S\n]|\\\n)+")
 _EMPTY_LINES = re.compile(r"\s+")
 _OPERATOR = re.compile(r"&&|\|\||;;&|;&|;;|\|&|[;&|()]")
+#: Operators behind which a command has to follow, and those that follow one.
+_GOING_ON = frozenset({"&&", "||", "|", "|&"})
+_CONNECTING = _GOING_ON | {";", "&"}
+_TEST_OPERATOR = re.compile(r"&&|\|\||[<>()|]")
 _REDIRECTION = re.compile(r"(?:\d+|\{\w+\})?(?:&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<|>)")
-#: A here document inside an expansion.
-_HERE_DOCUMENT = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1")
+#: Letters that mean themselves: in a word, in quotes, and in what is enclosed.
+_PLAIN = re.compile(r"[^\s\\'\"$`;&|()<>]+")
+_PLAIN_QUOTED = re.compile(r"[^'\"`\\$]+")
+_PLAIN_INSIDE = re.compile(r"[^\s\\'\"$`(){}<>#]+")
+#: No script that a person wrote has more: a guess, with a lot of room.
+_MOST_COMMANDS, _MOST_WORDS = 4000, 40_000
 
 
 class Redirection(NamedTuple):
@@ -42,8 +55,7 @@ class Command(NamedTuple):
         redirections: of its input and output.
         before: the operator before it; empty: a line's beginning.
         after: the operator behind it; empty: the line's end.
-        in_subshell: it runs in a process of its own, between parentheses.
-        is_certain: neither a condition nor a loop nor a function is around it.
+        is_enclosed: a condition, a loop, a function, a group or a subshell is around it.
     """
 
     line: int
@@ -52,8 +64,12 @@ class Command(NamedTuple):
     redirections: tuple[Redirection, ...]
     before: str
     after: str
-    in_subshell: bool
-    is_certain: bool
+    is_enclosed: bool
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the shell surely runs it once it has come so far."""
+        return not self.is_enclosed and self.before not in ("&&", "||")
 
     @property
     def in_pipeline(self) -> bool:
@@ -61,325 +77,277 @@ class Command(NamedTuple):
         return self.before in ("|", "|&") or self.after in ("|", "|&")
 
 
-class Spent(Exception):
-    """A budget is used up."""
+class Lost(Exception):
+    """It is not understood how a script goes on.
 
-
-class Budget:
-    """What may be made of a script. No script that a person wrote comes near it; one that does is not judged.
-
-    Attributes:
-        spent_on: the line that was too much; 0: none was.
+    Args:
+        line: from where on.
+        why: what is there, in some words.
     """
 
-    def __init__(self) -> None:
-        self._commands = 4000
-        self._words = 40_000
-        #: Letters that variables expand to, and that are read once more for eval.
-        self._expanded = 1 << 20
-        self.spent_on = 0
-
-    def take(self, *, line: int, commands: int = 0, words: int = 0, expanded: int = 0) -> None:
-        """Take something off.
-
-        Raises:
-            Spent: that is more than there is.
-        """
-        self._commands -= commands
-        self._words -= words
-        self._expanded -= expanded
-        if min(self._commands, self._words, self._expanded) < 0:
-            self.give_up(line)
-            raise Spent
-
-    def give_up(self, line: int) -> None:
-        """Note the first line that was too much."""
-        self.spent_on = self.spent_on or line
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line = line
+        self.why = why
 
 
-def read(text: str, budget: Budget | None = None) -> list[Command]:
-    """Return the simple commands of a script, in their order; a function's body is where it is written.
+class Script(NamedTuple):
+    """The commands of a script in their order, a function's body where it is written; and where that ends too early."""
+
+    commands: list[Command]
+    lost: Lost | None
+
+
+def read(text: str) -> Script:
+    """Read a script.
 
     Args:
         text: all of it.
-        budget: when that is used up, the commands so far are returned.
     """
-    reader = _Reader(text, budget or Budget())
-    called: set[str] = set()
-    for command in reader.commands:
-        called.update(re.findall(r"\$\(\s*(\w+)", " ".join([*command.words, *command.assignments.values()])))
-        if command.words and (command.in_pipeline or command.after == "&" or command.in_subshell):
-            called.add(command.words[0])
-    return _put_in_subshells(reader.commands, [body for name, body in reader.functions.items() if name in called])
-
-
-def simplify(commands: list[Command], budget: Budget | None = None) -> list[Command]:
-    """Return commands with what can be known put in: variables that the script sets, scripts for eval and bash -c.
-
-    Args:
-        commands: of the whole script.
-        budget: when that is used up, the commands so far are returned.
-    """
-    budget = budget or Budget()
-    known: dict[str, str] = {}
-    found: list[Command] = []
+    reader = _Reader(text)
+    commands: list[Command] = []
     try:
-        for command in commands:
-            if not command.words and command.is_certain:
-                known.update(command.assignments)
-            words = tuple(part for word in command.words for part in _expanded(word, known, command.line, budget))
-            command = command._replace(words=words)  # noqa: PLW2901 - it is the same command
-            found += _inner(command, budget) or [command]
-    except Spent:
-        pass  # what was found so far is true; who reads on sees it in the budget
-    return found
-
-
-def _expanded(word: str, known: dict[str, str], line: int, budget: Budget) -> list[str]:
-    variable = re.fullmatch(r"\$\{?(\w+)(?:\[@\])?\}?", word)
-    if variable is None or variable[1] not in known or "$" in known[variable[1]]:
-        return [word]
-    value = known[variable[1]]
-    budget.take(line=line, expanded=len(value))
-    words = value.strip("()").split()
-    budget.take(line=line, words=len(words))
-    return words
-
-
-def _inner(command: Command, budget: Budget) -> list[Command]:
-    """Return the commands in a script that a command has as its argument; nothing: it has none."""
-    words = list(command.words)
-    if words[:1] == ["eval"]:
-        inside = _read_inside(" ".join(words[1:]), command.line, budget)
-        return [inner._replace(line=command.line) for inner in inside]
-    is_exec = words[:1] == ["exec"]
-    if re.fullmatch(r"(.*/)?(ba|da|z|k)?sh", "".join(words[is_exec:][:1])) and words[is_exec:][1:2] == ["-c"]:
-        inside = _read_inside("".join(words[is_exec:][2:3]), command.line, budget)
-        # A shell that is given one command becomes it.
-        if is_exec and len(inside) == 1 and inside[0].words[:1] != ("exec",):
-            inside = [inside[0]._replace(words=("exec", *inside[0].words))]
-        return [inner._replace(line=command.line, in_subshell=not is_exec) for inner in inside]
-    return []
-
-
-def _read_inside(text: str, line: int, budget: Budget) -> list[Command]:
-    """Return the commands of a script in a script."""
-    budget.take(line=line, expanded=len(text))
-    already = budget.spent_on
-    inside = read(text, budget)
-    if budget.spent_on and not already:
-        budget.spent_on = line  # and not one of the inner lines
-        raise Spent
-    return inside
-
-
-def _put_in_subshells(commands: list[Command], ranges: list[tuple[int, int]]) -> list[Command]:
-    """Return commands with those in some ranges noted to run in processes of their own."""
-    changes = [0] * (len(commands) + 1)
-    for start, end in ranges:
-        changes[start] += 1
-        changes[end] -= 1
-    depths = itertools.accumulate(changes)
-    return [one._replace(in_subshell=True) if depth else one for one, depth in zip(commands, depths, strict=False)]
-
-
-class _Compound(NamedTuple):
-    """What is open around a command: a group, a loop, a subshell …."""
-
-    word: str
-    #: Of its first command, in the list of all.
-    start: int
-    before: str
-    #: The function whose body it is; empty: it is none.
-    function: str = ""
+        commands.extend(reader.read())
+    except RecursionError:
+        return Script(commands, Lost(reader.line, "expansions in expansions, too deep"))
+    except Lost as lost:
+        return Script(commands, lost)
+    return Script(commands, None)
 
 
 class _Reader:
-    def __init__(self, text: str, budget: Budget) -> None:
-        self.commands: list[Command] = []
-        #: Of each function the range of its body in `commands`.
-        self.functions: dict[str, tuple[int, int]] = {}
+    def __init__(self, text: str) -> None:
+        self.line = 1
         self._text = text
-        self._last_line_end = text.rfind("\n")
-        self._budget = budget
         self._at = 0
-        self._line = 1
-        self._depth: list[_Compound] = []
-        #: How many of them are subshells.
-        self._parentheses = 0
-        #: What runs in processes of its own, as ranges of `commands`.
-        self._subshells: list[tuple[int, int]] = []
-        self._closed: _Compound | None = None
+        #: The words that opened what is open, and their lines.
+        self._open: list[tuple[str, int]] = []
+        #: The name of a function whose body has to follow.
         self._function = ""
+        #: The last lines of here documents that begin behind this line, and whether tabs may be before those.
         self._here_documents: list[tuple[str, bool]] = []
         self._before = ""
+        #: What was open has just been closed: an operator may follow, and no word.
+        self._has_closed = False
+        #: A command has to follow.
+        self._is_expecting = False
+        self._commands_left, self._words_left = _MOST_COMMANDS, _MOST_WORDS
         self._start_command()
-        try:
-            self._read()
-        except RecursionError:
-            budget.give_up(self._line)  # expansions in expansions, hundreds deep
-        except Spent:
-            pass
-        self.commands = _put_in_subshells(self.commands, self._subshells)
 
     def _start_command(self) -> None:
-        self._first_line = self._line
+        self._first_line = self.line
         self._words: list[str] = []
         self._assignments: dict[str, str] = {}
         self._redirections: list[Redirection] = []
 
-    def _read(self) -> None:
+    def read(self) -> Iterator[Command]:
+        """Yield the commands.
+
+        Raises:
+            Lost: at what is not understood.
+        """
         while self._at < len(self._text):
-            letter = self._text[self._at]
-            if letter == "\n":
-                self._end_command("")
+            if self._text[self._at] == "\n":
+                yield from self._end_command("")
                 self._advance(1)
                 self._skip_here_documents()
-                if empty := _EMPTY_LINES.match(self._text, self._at):
-                    self._advance(len(empty[0]))
-            elif blank := _BLANK.match(self._text, self._at):
-                self._advance(len(blank[0]))
-            elif letter == "#":
-                end = self._text.find("\n", self._at)
-                self._at = len(self._text) if end < 0 else end
-            elif self._text.startswith(("<(", ">("), self._at) or (
-                self._text.startswith("((", self._at) and not self._words
-            ):
-                self._add_word(self._enclosed("(", ")"))
-            elif redirection := _REDIRECTION.match(self._text, self._at):
-                self._advance(len(redirection[0]))
-                self._redirect(redirection[0])
+                self._skip(_EMPTY_LINES)
+            elif self._skip(_BLANK):
+                pass
+            elif self._text[self._at] == "#":
+                self._skip_line()
+            elif self._is_in_test():
+                self._add_word(self._word() or self._skip(_TEST_OPERATOR))
+            elif self._here("<(", ">(") or (self._here("((") and self._may_calculate()):
+                self._add_word(self._enclosed())
+            elif redirection := self._skip(_REDIRECTION):
+                self._redirect(redirection)
             elif operator := _OPERATOR.match(self._text, self._at):
-                self._operator(operator[0])
-                self._advance(len(operator[0]))
+                yield from self._operator(operator[0])
             else:
                 self._take(self._word())
-        self._end_command("")
+        yield from self._end_command("")
+        for word, line in self._open:
+            raise Lost(line, f"no end of {word}")
+        if self._function or self._here_documents or self._is_expecting:
+            raise self._lost("the script ends too early")
+
+    # --- letters -----------------------------------------------------------------------------------
+
+    def _lost(self, why: str) -> Lost:
+        return Lost(self.line, why)
+
+    def _here(self, *texts: str) -> bool:
+        return self._text.startswith(texts, self._at)
 
     def _advance(self, count: int) -> None:
-        self._line += self._text.count("\n", self._at, self._at + count)
+        self.line += self._text.count("\n", self._at, self._at + count)
         self._at += count
+
+    def _letter(self) -> str:
+        self._advance(1)
+        return self._text[self._at - 1]
+
+    def _skip(self, pattern: re.Pattern[str]) -> str:
+        """Go past what a pattern matches here, and return that; empty: nothing."""
+        found = pattern.match(self._text, self._at)
+        if found is None:
+            return ""
+        self._advance(len(found[0]))
+        return found[0]
+
+    def _skip_line(self) -> None:
+        end = self._text.find("\n", self._at)
+        self._at = len(self._text) if end < 0 else end
 
     # --- commands ----------------------------------------------------------------------------------
 
     def _take(self, word: str) -> None:
         if not self._words and not self._assignments:
-            self._first_line = self._line
+            self._first_line = self.line
+            ends = word in _CLOSING or word in _INSIDE
+            if word in _FOREIGN or (self._is_expecting if ends else self._has_closed):
+                raise self._lost(f"{word} is not understood")
             if word in _OPENING:
-                self._open(word)
+                self._enter(word)
                 # `for x in a b` and `case x in` are read as a command of that name: nothing below looks for them.
                 if word in ("if", "while", "until", "{"):
                     return
             elif word in _CLOSING:
-                self._close()
+                self._leave(word, *_CLOSING[word])
+                return
+            elif word in _INSIDE:
+                self._leave(word, *_INSIDE[word])
+                self._enter(word)
                 return
             elif word in _LEADING:
                 return
         if not self._words and (assignment := _ASSIGNMENT.fullmatch(word)):
+            self._spend()
             self._assignments[assignment[1]] = assignment[2]
             return
-        if word == "{" and self._words[:1] == ["function"]:
-            self._function = self._words[1] if len(self._words) > 1 else ""
-            self._start_command()
-            self._open("{")
+        if word == "{" and self._words[:1] == ["function"] and len(self._words) == 2 and not self._assignments:
+            self._begin_function()
+            self._enter("{")
             return
         self._add_word(word)
 
     def _add_word(self, word: str) -> None:
-        self._budget.take(line=self._line, words=1)
+        if not word and self._is_in_test():
+            raise self._lost("no end of [[")
+        if not self._words and self._has_closed:
+            raise self._lost(f"{word} is not understood")
+        self._spend()
         self._words.append(word)
 
-    def _open(self, word: str) -> None:
-        self._depth.append(_Compound(word, len(self.commands), self._before, self._function))
-        self._parentheses += word == "("
+    def _spend(self) -> None:
+        self._words_left -= 1
+        if self._words_left < 0:
+            raise self._lost("the script is too long")
+
+    def _begin_function(self) -> None:
+        self._function = self._words[-1]
+        if self._function == "exec":
+            raise self._lost("exec is a function")
+        self._start_command()
+
+    def _enter(self, word: str) -> None:
+        self._open.append((word, self.line))
         self._function = ""
+        self._has_closed, self._is_expecting = False, True
 
-    def _close(self) -> None:
-        if not self._depth:
+    def _leave(self, word: str, *opened_by: str) -> None:
+        if not self._open or self._open.pop()[0] not in opened_by:
+            raise self._lost(f"{word} closes nothing")
+        self._has_closed, self._is_expecting = True, False
+
+    def _change(self, before: str, after: str) -> None:
+        """Go from a pattern of a case to its commands, or back."""
+        word, line = self._open.pop() if self._open else ("", 0)
+        if word != before:
+            raise self._lost("a case is not understood")
+        self._open.append((after, line))
+
+    def _may_calculate(self) -> bool:
+        """Whether two parentheses open arithmetic here."""
+        return self._words in ([], ["for"]) and not self._assignments
+
+    def _is_in_test(self) -> bool:
+        """Whether this is inside `[[ … ]]`, where operators are words."""
+        return self._words[:1] == ["[["] and self._words[-1] != "]]"
+
+    def _operator(self, operator: str) -> Iterator[Command]:
+        opened_by = self._open[-1][0] if self._open else ""
+        follows = self._words or self._assignments or self._redirections or self._has_closed
+        if operator == "(" and follows:
+            is_name = len(self._words) == 1 + (self._words[:1] == ["function"])
+            if not self._here("()") or not is_name or self._assignments or self._redirections:
+                raise self._lost("( is not understood")
+            self._begin_function()
+            self._advance(2)
             return
-        self._closed = self._depth.pop()
-        self._parentheses -= self._closed.word == "("
-        if self._closed.function:
-            self.functions[self._closed.function] = (self._closed.start, len(self.commands))
-        elif self._closed.before in ("|", "|&"):
-            self._subshells.append((self._closed.start, len(self.commands)))
+        if not follows and (operator in _CONNECTING or (operator == ")" and self._is_expecting)):
+            raise self._lost(f"{operator} follows nothing")
+        yield from self._end_command(operator)
+        self._is_expecting = operator in _GOING_ON
+        self._advance(len(operator))
+        if operator == ")" and opened_by != "case":
+            self._leave(")", "(")
+        elif operator == "(" and opened_by != "case":
+            self._enter("(")
+        elif operator == ")" or operator.startswith((";;", ";&")):
+            self._change(*("case", "pattern") if operator == ")" else ("pattern", "case"))
 
-    def _operator(self, operator: str) -> None:
-        if operator == "(":
-            # `name()` opens no subshell; its body does not run here, and is in braces.
-            if len(self._words) == 1 and self._text[self._at : self._at + 2] == "()":
-                self._function = self._words[0]
-                self._start_command()
-                self._advance(1)
-                return
-            self._end_command("(")
-            self._open("(")
-        elif operator == ")":
-            self._end_command("")
-            if self._parentheses:
-                while self._depth[-1].word != "(":
-                    self._depth.pop()
-                self._close()
-        else:
-            self._end_command(operator)
-
-    def _end_command(self, operator: str) -> None:
-        if self._words or self._assignments:
-            self._budget.take(line=self._first_line, commands=1, words=len(self._assignments) + len(self._redirections))
-            self.commands.append(
-                Command(
-                    self._first_line,
-                    tuple(self._words),
-                    self._assignments,
-                    tuple(self._redirections),
-                    self._before,
-                    operator,
-                    self._parentheses > 0,
-                    not self._depth and self._before not in ("&&", "||"),
-                )
+    def _end_command(self, operator: str) -> Iterator[Command]:
+        has_command = bool(self._words or self._assignments)
+        if has_command:
+            if self._function or self._is_in_test():
+                raise self._lost(f"no end of {self._function or '[['}")
+            in_pattern = bool(self._open) and self._open[-1][0] == "case"
+            if in_pattern and operator not in ("|", ")") and (operator or self._words[:1] != ["case"]):
+                raise self._lost("a case is not understood")
+            self._commands_left -= 1
+            if self._commands_left < 0:
+                raise Lost(self._first_line, "the script is too long")
+            yield Command(
+                self._first_line,
+                tuple(self._words),
+                self._assignments,
+                tuple(self._redirections),
+                self._before,
+                operator,
+                bool(self._open),
             )
-        elif self._closed is not None and operator in ("|", "|&", "&") and not self._closed.function:
-            self._subshells.append((self._closed.start, len(self.commands)))
-        self._closed = None
-        # Behind `|` and a line's end the pipeline goes on.
-        if self._words or self._assignments or operator:
+        # Behind an operator and a line's end the list goes on.
+        if has_command or operator or self._before not in _GOING_ON:
             self._before = operator
+        self._has_closed = False
+        self._is_expecting = self._is_expecting and not has_command
         self._start_command()
 
     def _redirect(self, operator: str) -> None:
-        while self._at < len(self._text) and self._text[self._at] in " \t":
-            self._advance(1)
-        if self._text.startswith((">(", "<("), self._at):
-            self._redirections.append(Redirection(operator, self._enclosed("(", ")")))
-            return
-        target = self._word() if self._at < len(self._text) and self._text[self._at] not in "\n;|()" else ""
+        self._spend()
+        self._skip(_BLANK)
+        target = self._enclosed() if self._here("<(", ">(") else self._word()
         plain = operator.lstrip("0123456789")
         if plain in ("<<", "<<-"):
             self._here_documents.append((target, plain == "<<-"))
         self._redirections.append(Redirection(operator, target))
 
     def _skip_here_documents(self) -> None:
+        first = self.line
         for end, indented in self._here_documents:
-            while self._at < len(self._text):
-                line = self._rest_of_line()
-                self._advance(len(line) + 1)
-                if (line.lstrip("\t") if indented else line) == end:
-                    break
+            line = None
+            while line != end:
+                if self._at >= len(self._text):
+                    raise Lost(first, f"no end of the here document {end}")
+                start = self._at
+                self._skip_line()
+                line = self._text[start : self._at]
+                line = line.lstrip("\t") if indented else line
+                if self._at < len(self._text):
+                    self._advance(1)
         self._here_documents = []
-
-    def _rest_of_line(self) -> str:
-        stop = self._text.find("\n", self._at)
-        return self._text[self._at : len(self._text) if stop < 0 else stop]
-
-    def _skip_inner_document(self, end: str) -> None:
-        """Go to the end of a here document in an expansion: up to the line end behind its last word."""
-        self._advance(len(self._rest_of_line()))
-        while self._at < len(self._text):
-            self._advance(1)
-            line = self._rest_of_line()
-            self._advance(len(line))
-            if line.lstrip("\t") == end:
-                break
 
     # --- words -------------------------------------------------------------------------------------
 
@@ -387,79 +355,77 @@ class _Reader:
         word: list[str] = []
         while self._at < len(self._text):
             letter = self._text[self._at]
-            if letter == "(" and word and word[-1].endswith("="):
-                word.append(self._enclosed("(", ")"))  # the elements of an array
-                continue
-            if letter in " \t\n;&|()<>":
+            if plain := self._skip(_PLAIN):
+                word.append(plain)
+            elif letter == "(" and word and word[-1].endswith("=") and self._words[:1] in _ASSIGNING:
+                word.append(self._enclosed())  # the elements of an array
+            elif letter in "\n;&|()<>" or letter.isspace():
                 break
-            if letter == "\\":
-                escaped = self._text[self._at + 1 : self._at + 2]
+            elif letter == "\\":
+                self._advance(1)
+                escaped = self._letter() if self._at < len(self._text) else ""
                 word.append("" if escaped == "\n" else escaped)
-                self._advance(2)
-            elif letter in "'\"":
-                word.append(self._quoted(letter))
-            elif letter == "$" and self._text[self._at + 1 : self._at + 2] in ("'", '"'):
-                self._advance(1)
-                word.append(self._quoted(self._text[self._at], escapes=True))
-            elif letter == "`" or self._text.startswith(("$(", "${"), self._at):
-                word.append(self._expansion())
             else:
-                word.append(letter)
-                self._advance(1)
+                word.append(self._quoted_or_expanded())
         return "".join(word)
 
-    def _quoted(self, quote: str, *, escapes: bool = False) -> str:
-        self._advance(1)
+    def _quoted_or_expanded(self) -> str:
+        """Return what begins with a quote or a `$`, without quotes; one without a meaning as it is."""
+        if self._here("'", '"'):
+            return self._quoted()
+        if self._here("$'", '$"'):
+            self._advance(1)
+            return self._quoted(escapes=True)
+        if self._here("`"):
+            start = self._at
+            self._quoted(escapes=True)
+            return self._text[start : self._at]
+        return self._enclosed() if self._here("$(", "${") else self._letter()
+
+    def _quoted(self, *, escapes: bool = False) -> str:
+        quote, line = self._letter(), self.line
         word = []
         while self._at < len(self._text):
-            letter = self._text[self._at]
-            if letter == quote:
+            if plain := self._skip(_PLAIN_QUOTED):
+                word.append(plain)
+            elif self._here(quote):
                 self._advance(1)
-                break
-            if letter == "\\" and (escapes or quote == '"'):
-                word.append(self._text[self._at + 1 : self._at + 2])
-                self._advance(2)
-            elif quote == '"' and (letter == "`" or self._text.startswith(("$(", "${"), self._at)):
-                word.append(self._expansion())
+                return "".join(word)
+            elif self._here("\\") and (escapes or quote == '"'):
+                self._advance(1)
+                word.append(self._text[self._at : self._at + 1])
+                self._advance(1)
+            elif quote == '"' and self._here("$(", "${", "`"):
+                word.append(self._quoted_or_expanded())
             else:
-                word.append(letter)
-                self._advance(1)
-        return "".join(word)
+                word.append(self._letter())
+        raise Lost(line, f"no end of {quote}")
 
-    def _expansion(self) -> str:
-        """Return `$(…)`, `${…}` or what is in backquotes, as it was written."""
-        start = self._at
-        if self._text[self._at] == "`":
-            self._quoted("`", escapes=True)
-            return self._text[start : self._at]
-        opening = self._text[self._at + 1]
-        closing = {"(": ")", "{": "}"}[opening]
-        self._advance(2)
-        while self._at < len(self._text):
-            letter = self._text[self._at]
-            if letter == closing:
-                self._advance(1)
-                break
-            document = _HERE_DOCUMENT.match(self._text, self._at) if self._at < self._last_line_end else None
-            if document is not None and document.end() <= self._last_line_end:
-                self._skip_inner_document(document[2])
-            elif letter in "'\"":
-                self._quoted(letter)
-            elif letter == "`" or self._text.startswith(("$(", "${"), self._at):
-                self._expansion()
-            elif letter == opening:
-                self._enclosed(opening, closing)
-            else:
-                self._advance(2 if letter == "\\" else 1)
-        return self._text[start : self._at]
-
-    def _enclosed(self, opening: str, closing: str) -> str:
-        """Return what is here up to where the first thing that opens is closed."""
-        start, depth = self._at, 0
-        while self._at < len(self._text):
-            letter = self._text[self._at]
+    def _enclosed(self) -> str:
+        """Return `$(…)`, `${…}`, `<(…)`, `((…))` or `(…)`, as it was written."""
+        start, line = self._at, self.line
+        while not self._here("(", "{"):
             self._advance(1)
-            depth += (letter == opening) - (letter == closing)
-            if depth == 0 and letter == closing:
-                break
-        return self._text[start : self._at]
+        is_arithmetic = self._here("((")
+        closing = {"(": ")", "{": "}"}[opening := self._letter()]
+        while self._at < len(self._text):
+            if self._skip(_PLAIN_INSIDE) or self._skip(_EMPTY_LINES):
+                continue
+            if self._here(closing):
+                self._advance(1)
+                return self._text[start : self._at]
+            if self._here(opening):
+                self._enclosed()
+            elif self._here("\\"):
+                self._advance(2)
+            elif self._here("<<<"):
+                self._advance(3)
+            elif self._here("<<") and opening == "(" and not is_arithmetic and self._text[start] != "(":
+                raise self._lost("a here document in an expansion")
+            elif self._here("#") and opening == "(" and self._text[self._at - 1].isspace():
+                self._skip_line()
+            elif self._here("'", '"', "$", "`"):
+                self._quoted_or_expanded()
+            else:
+                self._advance(1)
+        raise Lost(line, f"no end of {opening}")
