@@ -66,6 +66,8 @@ BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 
 #: The longest packet either side sends or reads, in bytes.
 MAX_MESSAGE = 4096
+#: Longest text in a message (characters). Of a program's path the end is kept, where its name is.
+LONGEST_TEXT = 300
 
 #: Up: a handler registered. ``program`` (str), ``timeout`` (s, 0: no forced exit), ``stacks`` (the real-time
 #: signal on which the process dumps every thread's stack, or null), ``is_launcher`` (bool: an inner kforge-run).

@@ -28,8 +28,6 @@ _MOST_PER_PROCESS = 64
 _SPARE_DESCRIPTORS = 64
 #: struct ucred: pid, uid, gid (unix(7)).
 _UCRED = struct.Struct("iII")
-#: Longest program name or status text that is taken over into the log.
-_LONGEST_TEXT = 200
 #: Messages read from one connection before the others have their turn.
 _MOST_AT_A_TIME = 256
 #: Messages that a process may repeat (status, more time): so many at once, and one more every so often (s).
@@ -242,7 +240,7 @@ def _parse(packet: bytes, peer: Peer) -> Report | None:
         verb = message["verb"]
         if verb == contract.REGISTERED:
             timeout, stacks = _seconds(message["timeout"]), message.get("stacks")
-            peer.program = _text(message["program"])
+            peer.program = _text(message["program"], slice(-contract.LONGEST_TEXT, None))
             peer.stacks = stacks if isinstance(stacks, int) and signal.SIGRTMIN < stacks <= signal.SIGRTMAX else None
             peer.cooperative = True
             report = Registered(peer.program, peer.pid, timeout, message.get("is_launcher") is True)
@@ -254,7 +252,7 @@ def _parse(packet: bytes, peer: Peer) -> Report | None:
         elif verb == contract.MORE_TIME:
             report = MoreTime(peer.pid, _seconds(message["seconds"]))
         elif verb == contract.STATUS:
-            report = StatusText(peer.pid, _text(message["text"]))
+            report = StatusText(peer.pid, _text(message["text"], slice(contract.LONGEST_TEXT)))
         else:
             raise ValueError("of an unknown kind")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -268,11 +266,11 @@ def _parse(packet: bytes, peer: Peer) -> Report | None:
     return report
 
 
-def _text(value: Any) -> str:
-    """Return a text as one printable line."""
+def _text(value: Any, part: slice) -> str:
+    """Return a part of a text as one printable line."""
     if not isinstance(value, str):
         raise TypeError("not a text")
-    return "".join(letter if letter.isprintable() else "?" for letter in value[:_LONGEST_TEXT])
+    return "".join(letter if letter.isprintable() else "?" for letter in value[part])
 
 
 def _seconds(value: Any) -> float:

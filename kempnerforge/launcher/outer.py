@@ -8,11 +8,13 @@ from __future__ import annotations
 # As in control.py: `import socket` is a tenth of our start.
 import _socket
 import os
+import struct
 
 from ..bootstrap import contract
 
-#: How long a full backlog may hold up our start (s).
-_CONNECT_TIMEOUT = 1.0
+#: How long a full backlog may hold up our start: a struct timeval of one second. A timeout of Python's own would make
+#: the socket non-blocking, and connect(2) fail at once.
+_PATIENCE = struct.pack("@ll", 1, 0)
 
 
 class Outer:
@@ -29,7 +31,7 @@ class Outer:
         folder_fd = contract.open_private_folder(folder)
         self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         try:
-            self._connection.settimeout(_CONNECT_TIMEOUT)
+            self._connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _PATIENCE)
             self._connection.connect(contract.socket_address(folder_fd))
         except OSError:
             self._connection.close()

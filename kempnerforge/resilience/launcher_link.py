@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: How long register() waits for a launcher whose backlog is full (s).
 _CONNECT_TIMEOUT = 1
-#: Characters of a text that surely fit into a message: JSON takes up to 12 bytes for one.
-_TEXT_LIMIT = 300
 #: More seconds than a message may speak of; leaves out infinity and NaN, which Python's JSON knows.
 _FOREVER = 1e9
 
@@ -64,7 +62,8 @@ class LauncherLink:
     def registered(self, timeout: float | None) -> None:
         """Say who we are, and our own limit (s; None: no forced exit)."""
         program = (getattr(sys, "argv", None) or [""])[0] or sys.executable or "python"
-        self._send(contract.REGISTERED, program=program[-_TEXT_LIMIT:], timeout=timeout or 0, stacks=self._stacks)
+        program = program[-contract.LONGEST_TEXT :]
+        self._send(contract.REGISTERED, program=program, timeout=timeout or 0, stacks=self._stacks)
 
     def polled(self, stop: bool) -> None:
         """Say what a poll returned."""
@@ -80,7 +79,7 @@ class LauncherLink:
 
     def status(self, text: str) -> None:
         """Have a text logged."""
-        self._send(contract.STATUS, text=text[:_TEXT_LIMIT])
+        self._send(contract.STATUS, text=text[: contract.LONGEST_TEXT])
 
     def _send(self, verb: str, **fields: Any) -> None:
         packet = json.dumps(dict(fields, verb=verb)).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 
 import pytest
 
@@ -114,3 +115,19 @@ def test_what_a_process_said_before_it_ended_counts(launch: Launch) -> None:
     run.send(signal.SIGUSR1)
     run.ends(CHECKPOINTED)
     assert "first poll by pid" in run.log and "finished" in run.log
+
+
+def test_of_long_texts_the_log_has_what_is_documented(launch: Launch) -> None:
+    """All 300 characters of a status, and of a program's path the end, where its name is."""
+    folder = launch.folder / ("long" * 40) / ("path" * 40)
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text(
+        "from kempnerforge.resilience import ShutdownHandler\n"
+        "handler = ShutdownHandler()\n"
+        "handler.register()\n"
+        "handler.status('x' * 299 + '!' + 'y')\n"
+    )
+    run = launch(sys.executable, str(folder / "train.py"), options=("-v",))
+    run.ends(0)
+    assert f": {'x' * 299}!\n" in run.log
+    assert "/train.py (pid" in next(line for line in run.own_lines if "cooperative: " in line)
