@@ -13,19 +13,24 @@ import argparse
 import ast
 import copy
 import os
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import types
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import hypothesis  # noqa: F401 - once, and not in each process
+import pytest
+
+from kempnerforge.launcher import policy
 
 POLICY = Path(__file__).parents[1] / "kempnerforge/launcher/policy"
 FILES = ("machine.py", "tables.py", "timers.py")
 TESTS = [f"tests/unit/test_{name}.py" for name in ("decision_tables", "policy_state_machine", "policy_world")]
 #: A mutant that keeps the tests busy for so long is dead, too (s): it never ends.
-PATIENCE = 120.0
+PATIENCE = 120
 _EDGES = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 
 
@@ -84,37 +89,41 @@ def _move_edge(node) -> None:  # type: ignore[no-untyped-def]
     node.ops[0] = _EDGES[type(node.ops[0])]()
 
 
-_RUN = """
-import sys, types
-file, source = sys.argv[1], sys.stdin.read()
-name = "kempnerforge.launcher.policy." + file.removesuffix(".py")
-import importlib.util
-spec = importlib.util.find_spec(name)
-module = importlib.util.module_from_spec(spec)
-sys.modules[name] = module
-exec(compile(source, spec.origin, "exec"), module.__dict__)
-setattr(sys.modules["kempnerforge.launcher.policy"], file.removesuffix(".py"), module)
-import pytest
-sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", *sys.argv[2:]]))
-"""
-
-
-def survives(mutant: Mutant) -> bool:
-    """Return whether the tests pass all the same."""
+def start(mutant: Mutant) -> int:
+    """Fork a process in which the tests run on a mutant; return its pid. It exits with 0 if they pass all the same."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.alarm(PATIENCE)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    name = f"{policy.__name__}.{mutant.file.removesuffix('.py')}"
+    module = types.ModuleType(name)
+    module.__package__ = policy.__name__
+    sys.modules[name] = module
+    setattr(policy, mutant.file.removesuffix(".py"), module)
+    status = 1
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _RUN, mutant.file, *TESTS],
-            input=mutant.source,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            cwd=POLICY.parents[2],
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        exec(compile(mutant.source, mutant.file, "exec"), module.__dict__)
+        status = pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", *TESTS])
+    finally:
+        os._exit(status)
+
+
+def survivors(found: Sequence[Mutant], jobs: int) -> list[Mutant]:
+    """Return those mutants on which the tests pass."""
+    waiting, running, alive = list(reversed(found)), dict[int, Mutant](), []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            mutant = waiting.pop()
+            running[start(mutant)] = mutant
+        pid, status = os.wait()
+        mutant = running.pop(pid)
+        if status == 0:
+            alive.append(mutant)
+    return alive
 
 
 def main() -> None:
@@ -124,10 +133,11 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     for file in options.files:
+        unchanged = Mutant(file, 0, "nothing", (POLICY / file).read_text())
+        assert survivors([unchanged], 1), f"the tests fail on {file} as it is"
         found = list(mutants(POLICY / file))
-        with ThreadPoolExecutor(options.jobs) as pool:
-            alive = [mutant for mutant, lives in zip(found, pool.map(survives, found), strict=True) if lives]
-        for mutant in alive:
+        alive = survivors(found, options.jobs)
+        for mutant in sorted(alive):
             print(f"{mutant.file}:{mutant.line}: {mutant.what}")
         print(f"{file}: {len(alive)} of {len(found)} mutants are alive", flush=True)
     print(f"{time.monotonic() - began:.0f} s")

@@ -134,6 +134,9 @@ def test_stages_keep_their_order_and_leave_room_to_requeue(
         assert plan.forced_exit < plan.kill < start + window
         # the save keeps its share
         assert plan.forced_exit - start >= window * (1 - tables.ESCALATION_SHARE) - tolerance
+    if wanted is None and window * tables.ESCALATION_SHARE <= tables.FORCED_EXIT_GAP + term_grace + tables.REQUEUE_GAP:
+        half = window * tables.ESCALATION_SHARE / 2
+        assert start + window - plan.kill >= min(tables.LEAST_REQUEUE_GAP, half) - tolerance
 
 
 def test_more_time_moves_the_stages_only_as_far_as_leaves_room_for_the_rest() -> None:

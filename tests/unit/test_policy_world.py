@@ -92,6 +92,11 @@ def _escalates_in_order(world: World) -> None:
         assert terminates and (not kills or terminates[0] <= kills[0])
     dumps = world.times(DumpStacks)
     assert all(at in terminates for at in dumps)
+    if world.gone_at is not None:
+        # What is left is swept, without a word of a shutdown.
+        assert all(at <= world.gone_at for at in dumps)
+        waits = [at for at, action in world.seen if isinstance(action, Say) and action.text.startswith("waiting ")]
+        assert all(at <= world.gone_at for at in waits)
     simple = is_simple(world) and world.rules.timeout is None and world.cluster.occasion != "int"
     stages = [record["stage"] for record in world.records("stage")]
     assert stages in ([], ["terminate"], ["terminate", "kill"], ["kill"])

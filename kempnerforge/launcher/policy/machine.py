@@ -462,7 +462,7 @@ class Policy:
 
     def _time_passed(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for timer in self._timers.due(now):
+        for timer in self._timers.in_order():
             if self._timers.take(timer, now):
                 actions += self._ring(timer, now)
         return actions

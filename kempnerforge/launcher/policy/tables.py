@@ -22,6 +22,8 @@ RESTARTS_WITHIN = 15.0
 FORCED_EXIT_GAP = 2.0
 #: From SIGKILL to the deadline: reap, read the job once more, requeue (s), when time is plenty.
 REQUEUE_GAP = 5.0
+#: The same where time is short (s): how long a busy machine needs for it does not shrink with the window.
+LEAST_REQUEUE_GAP = 1.5
 #: What a lead should have beside the time to stop: all that escalation and a requeue with a few tries may need (s).
 LEAD_RESERVE = 60.0
 #: The largest part of a shutdown's window that escalation may take from the save.
@@ -179,7 +181,7 @@ class Stages(NamedTuple):
 def stages(start: float, deadline: float, term_grace: float, wanted_until: float | None = None) -> Stages:
     """Spread the escalation over the end of the window from ``start`` to ``deadline``.
 
-    In a short window every gap shrinks alike, and none changes its place.
+    In a short window every gap shrinks, the last one least, and none changes its place.
 
     Args:
         start: when the notice came (s, monotonic).
@@ -187,19 +189,20 @@ def stages(start: float, deadline: float, term_grace: float, wanted_until: float
         term_grace: from SIGTERM to SIGKILL (s), when time is plenty.
         wanted_until: how long the save asked to run (s, monotonic). It gets three quarters of every gap for it.
     """
-    window = max(deadline - start, 0.0)
     gaps = FORCED_EXIT_GAP + term_grace + REQUEUE_GAP
-    scale = min(1.0, window * ESCALATION_SHARE / gaps)
+    usual_time = min(gaps, max(deadline - start, 0.0) * ESCALATION_SHARE)
 
-    def at(scale: float) -> Stages:
-        kill = deadline - REQUEUE_GAP * scale
+    def within(time: float) -> Stages:
+        requeue = max(REQUEUE_GAP * time / gaps, min(LEAST_REQUEUE_GAP, time / 2))
+        scale = (time - requeue) / (FORCED_EXIT_GAP + term_grace)
+        kill = deadline - requeue
         terminate = kill - term_grace * scale
         return Stages(terminate - FORCED_EXIT_GAP * scale, terminate, kill)
 
-    usual = at(scale)
+    usual = within(usual_time)
     if wanted_until is None or wanted_until <= usual.forced_exit:
         return usual
-    latest = at(scale / 4)
+    latest = within(usual_time / 4)
     forced_exit = min(wanted_until, latest.forced_exit)
     # Between the usual and the latest plan, all stages move in step.
     part = (forced_exit - usual.forced_exit) / max(latest.forced_exit - usual.forced_exit, 1e-9)

@@ -50,9 +50,9 @@ class Timers:
         """Have a timer not ring, if it is set."""
         self._at.pop(timer, None)
 
-    def due(self, now: float) -> list[Timer]:
-        """Return what should have rung by now, in that order."""
-        return [timer for timer in sorted(self._at, key=self._at.__getitem__) if self._at[timer] <= now]
+    def in_order(self) -> list[Timer]:
+        """Return all that are set, the next one first."""
+        return sorted(self._at, key=self._at.__getitem__)
 
     def take(self, timer: Timer, now: float) -> bool:
         """Return whether a timer is due, and if so have it set no more."""
