@@ -105,7 +105,11 @@ def _escalates_in_order(world: World) -> None:
 
 def _deadlines_come_nearer(world: World) -> None:
     """A deadline that Slurm has told recedes only by a suspension; while a SIGTERM is not understood it is a guess."""
-    if not is_simple(world) or world.noticed_at is None or world.cluster.occasion in ("preempt", "preempt for good", "term"):
+    if (
+        not is_simple(world)
+        or world.noticed_at is None
+        or world.cluster.occasion in ("preempt", "preempt for good", "term")
+    ):
         return
     last = float("inf")
     for at, action in world.seen:
