@@ -45,8 +45,9 @@ class Reader:
         )
         said = answer.stdout or answer.stderr
         if found := re.search(r"^Submitted batch job (\d+)|^job (\d+) submitted", said, re.MULTILINE):
-            self.run = Run.of(self.slurm, int(found[1] or found[2]))
-            self.slurm.submitted.append(self.run.job)
+            job = int(found[1] or found[2])
+            self.slurm.submitted.append(job)
+            self.run = Run.of(self.slurm, job)
         return said.replace(str(self.home), "/home/ada")
 
     def sees(self, example: pages.Example) -> None:

@@ -164,6 +164,12 @@ def test_the_options_of_kforge_run_are_all_told() -> None:
             assert told & {*parameter.opts, *parameter.secondary_opts}, parameter.name
 
 
+def test_ranks_are_started_by_a_last_line() -> None:
+    """What tests/process/test_docs.py has the doctor look at begins with exec."""
+    lines = [row[1].strip("`") for row in rows(pages.README, "Several ranks")]
+    assert lines and all(line.startswith("exec kforge-run ") for line in lines)
+
+
 def test_the_exit_statuses_are_those_of_the_code() -> None:
     assert [tuple(row) for row in rows(pages.DOCS / "commands.md", "Exit status")] == list(tables.EXIT_STATUSES)
 
