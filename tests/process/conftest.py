@@ -30,7 +30,14 @@ def _open_files() -> dict[int, str]:
 
 
 #: Names of test files, as they begin.
-_OF_RUNNING_PROGRAMS = ("test_drill", "test_launcher_", "test_embed_claim", "test_embed_fork", "test_embed_notice")
+_OF_RUNNING_PROGRAMS = (
+    "test_docs",
+    "test_drill",
+    "test_launcher_",
+    "test_embed_claim",
+    "test_embed_fork",
+    "test_embed_notice",
+)
 
 
 @pytest.fixture(autouse=True)
