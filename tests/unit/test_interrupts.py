@@ -16,17 +16,21 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda signum: signum.name)
 def test_the_first_one_is_noted_and_told_where_it_is_safe(signum: signal.Signals) -> None:
-    before = signal.getsignal(signum)
-    with Interrupts() as interrupts:
-        interrupts.check()
-        # To this thread: pytest-xdist's workers have another one, which would take it in its own time.
-        signal.raise_signal(signum)
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupts.count == 2
-        with pytest.raises(Interrupted) as told:
-            interrupts.pause(0)
-    assert told.value.signum == signum
-    assert signal.getsignal(signum) == before
+    # Below nohup it would be ignored, and stay so.
+    before = signal.signal(signum, signal.default_int_handler)
+    try:
+        with Interrupts() as interrupts:
+            interrupts.check()
+            # To this thread: pytest-xdist's workers have another one, which would take it in its own time.
+            signal.raise_signal(signum)
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupts.count == 2
+            with pytest.raises(Interrupted) as told:
+                interrupts.pause(0)
+        assert told.value.signum == signum
+        assert signal.getsignal(signum) is signal.default_int_handler
+    finally:
+        signal.signal(signum, before)
 
 
 def test_what_was_ignored_stays_ignored() -> None:
