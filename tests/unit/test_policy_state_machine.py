@@ -555,6 +555,95 @@ def test_in_any_story(rules: Rules, events: list[tuple[words.Event, float]]) -> 
     assert kills <= 1 and terminates <= 1, "escalation is a one-way ratchet"
 
 
+def test_the_same_signal_again_says_nothing_new() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=START + 500)))
+    count = len(story.actions)
+    story.happens(signalled(SIGUSR1), at=100)
+    assert len(story.actions) == count and story.policy.deadline == START + 500
+
+
+def test_a_second_sigterm_of_a_step_is_the_end_of_its_grace() -> None:
+    story = Story(Rules("step")).happens(signalled(SIGTERM))
+    assert story.policy.deadline == START + 20 + 30
+    story.happens(signalled(SIGTERM), at=15)
+    assert story.policy.deadline == START + 15 + 30
+
+
+def test_a_storm_of_sigterm_is_told_once_and_a_later_one_again() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM))
+    for tenth in range(30):
+        story.happens(signalled(SIGTERM), at=tenth / 10)
+    assert story.said.count("SIGTERM too, from somebody") == 1
+    story.happens(signalled(SIGTERM), at=4.5)
+    assert story.said.count("SIGTERM too, from somebody") == 2
+
+
+def test_a_preemption_is_heard_of_behind_a_ctrl_c() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGINT, child_has_it=True), StepEnded())
+    story.happens(JobRead(RUNNING._replace(preempted_at=START)))
+    assert "notice: SIGTERM from slurmstepd, to the job's steps" in story.said and "reason: preempted" in story.said
+
+
+def test_facts_that_are_not_known_are_asked_for_again() -> None:
+    story = Story().happens(JobRead(NEWFANGLED))
+    asked = len(story.done(AskSlurm))
+    assert len(story.passes(30).done(AskSlurm)) == asked + 1
+
+
+def test_a_sigterm_that_slurm_does_not_mean_takes_its_guess_back() -> None:
+    near = RUNNING._replace(end=START + 100)
+    story = Story().happens(JobRead(near), signalled(SIGUSR1), JobRead(near)).happens(signalled(SIGTERM), at=10)
+    assert story.policy.deadline == START + 40
+    assert "30 s left to save, end and requeue" in story.said
+    story.happens(JobRead(near))
+    assert story.policy.deadline == START + 100
+
+
+def test_a_deadline_that_comes_nearer_ends_the_last_questions_sooner() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING), ChildExited(85, True), at=1)
+    story.happens(signalled(SIGTERM, alive=False), at=2).passes(31)
+    assert story.status == 85
+
+
+def test_a_suspension_does_not_count_in_the_summary() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING))
+    story.happens(Continued(stopped_for=200), at=210).happens(ChildExited(85, True), at=220)
+    story.happens(JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert "checkpointed: SIGUSR1 → exit +20.0 s" in story.said
+
+
+@pytest.mark.parametrize(
+    ("before", "waits"),
+    [
+        ((), "for the child to end"),
+        ((Registered("train.py", 5, 600),), "for its first poll"),
+        ((Registered("train.py", 5, 600), Polled(5, True)), "to finish"),
+    ],
+)
+def test_what_is_waited_for_is_told(before: tuple[words.Event, ...], waits: str) -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING), *before).passes(10)
+    assert f"waiting {waits}: 590 s left" in story.said
+
+
+def test_the_first_poll_is_the_first_that_has_seen_the_notice() -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1), JobRead(RUNNING))
+    story.happens(Polled(5, False), at=1).happens(Polled(5, True), at=2).happens(Polled(5, True), at=3)
+    story.happens(Polled(5, False), ChildExited(0, True), at=4)
+    story.happens(JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert "checkpointed: SIGUSR1 → first poll +2.0 s → exit +4.0 s" in story.said
+
+
+def test_after_a_ctrl_c_slurm_is_not_asked() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGINT), ChildExited(130, True))
+    assert story.status == 130 and not story.done(AskSlurm)
+
+
+def test_a_status_that_the_site_requeues_is_not_given() -> None:
+    site = Site(requeue_exits=frozenset({85}))
+    story = Story(Rules("batch", requeue=False)).happens(SiteRead(site), JobRead(RUNNING), signalled(SIGUSR1))
+    assert story.happens(JobRead(RUNNING), ChildExited(85, True)).status == 75
+
+
 def test_a_run_that_is_done_ends_as_completed() -> None:
     actions = Policy(Rules(place="batch")).already_done(RUNNING._replace(restarts=2), START)
     assert actions[-1] == Exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from signal import SIGUSR1
@@ -125,6 +126,8 @@ def _deadlines_come_nearer(world: World) -> None:
 
 
 def _tells_once(world: World) -> None:
+    told = [action for _, action in world.seen if isinstance(action, Tell)]
+    assert all(before != after for before, after in itertools.pairwise(told)), "told what was told already"
     first = [action for _, action in world.seen if isinstance(action, Deliver) and not action.again]
     assert len(first) <= 1
     if world.rules.place == "batch" and world.noticed_at is not None and world.cluster.occasion != "int":
@@ -181,6 +184,12 @@ def _says_what_was(world: World) -> None:
     assert len(summary) == (world.told_at is not None)
     if summary and rules.place == "batch" and end["requeued"]:
         assert " → requeued +" in summary[0]
+    if summary:
+        by_status = end["outcome"] == "checkpointed" and world.ended == 0
+        assert ("(assumed" in summary[0]) == (by_status and world.child.kind not in ("cooperative", "shell"))
+    said = "\n".join(action.text for _, action in world.seen if isinstance(action, Say))
+    if world.told_at is not None or end["requeued"]:
+        assert (f"not requeued: {end['because']}" in said) != end["requeued"]
     if not end["requeued"] and world.records("requeue"):
         warned = [action.text for _, action in world.seen if isinstance(action, Say) and action.level == "warning"]
         assert any("to run it again: scontrol requeue 7" in text for text in warned)

@@ -583,7 +583,7 @@ class Policy:
             actions.append(Say("info", f"the child {describe(event.status)}{self._after(now)}"))
         if event.tree_empty:
             return actions + self._start_to_decide(now)
-        self._died_of_a_notice = self._notice is None and event.status in tables.DIED_OF_A_NOTICE
+        self._died_of_a_notice = event.status in tables.DIED_OF_A_NOTICE
         if not self._may_save or Timer.ABANDON in self._timers:
             return actions + self._sweep(now)
         # Not the child, but what is below it holds the run: the stages go on as they were.
