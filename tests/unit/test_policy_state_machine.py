@@ -644,6 +644,41 @@ def test_a_status_that_the_site_requeues_is_not_given() -> None:
     assert story.happens(JobRead(RUNNING), ChildExited(85, True)).status == 75
 
 
+@pytest.mark.parametrize(
+    ("rules", "status", "patience"),
+    [
+        (Rules("batch"), 0, 5),
+        (Rules("batch"), 3, 5),
+        (Rules("batch", retry_failures=1), 3, 60),
+        (Rules("batch"), 85, 60),
+    ],
+    ids=["completed", "failed", "failed, and to be tried again", "checkpointed"],
+)
+def test_slurm_is_waited_for_as_long_as_its_answer_is_worth(rules: Rules, status: int, patience: float) -> None:
+    story = Story(rules).happens(ChildExited(status, True)).passes(patience - 1)
+    assert not story.done(Exit)
+    story.passes(1)
+    assert story.done(Exit)
+
+
+def test_of_several_that_save_the_last_is_waited_for() -> None:
+    both = (Registered("a.py", 5, 600), Registered("b.py", 6, 600))
+    story = Story().happens(JobRead(RUNNING), *both, signalled(SIGUSR1), JobRead(RUNNING), ChildExited(-10, False))
+    story.happens(Finished(5), Gone(5), at=3)
+    assert not story.done(Terminate)
+    story.happens(Finished(6), at=5)
+    assert story.done(Terminate)
+    assert "pid 5 finished, 3.0 s after the notice" in story.said
+    story.happens(TreeEmpty(), JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert "checkpointed: SIGUSR1 → finish +3.0 s → exit +0.0 s" in story.said
+
+
+def test_our_step_ended_where_no_grace_is_known() -> None:
+    policy = Policy(Rules("batch"))
+    assert policy.handle(StepEnded(), START) == [AskSlurm()]
+    assert policy.handle(JobRead(None, "no answer"), START + 1) == []
+
+
 def test_a_run_that_is_done_ends_as_completed() -> None:
     actions = Policy(Rules(place="batch")).already_done(RUNNING._replace(restarts=2), START)
     assert actions[-1] == Exit(0)
