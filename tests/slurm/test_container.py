@@ -86,18 +86,22 @@ def folder_outside() -> Iterator[Path]:
     folder.rmdir()  # fails if kforge-run has left something
 
 
-def survives(slurm: Sandbox, image: Path, *command: str, option: str, temporary: Path | None = None) -> Run:
+def survives(
+    slurm: Sandbox, image: Path, *command: str, option: str, temporary: Path | None = None, shown: Path | None = None
+) -> Run:
     """Submit the template, give the run a notice, and check that it lost nothing.
 
     Args:
         command: in it, the image has Python and a shell, and no packages.
         option: of Apptainer, set in the environment, because the template is to be used as it stands.
         temporary: TMPDIR of the job.
+        shown: a folder that the user has the container show.
     """
     variables: dict[str, object] = {
         "IMAGE": image,
         **AS_FOR_USERS,
         **({} if temporary is None else {"TMPDIR": temporary}),
+        **({} if shown is None else {"APPTAINER_BIND": shown}),
     }
     if option:
         variables[f"APPTAINER_{option.strip('-').upper()}"] = 1
@@ -122,7 +126,7 @@ def test_a_program_that_knows_of_no_signal(slurm: Sandbox, image: Path, option: 
     program = ["python3", str(PROGRAMS / "save_when_interrupted.py"), str(STEPS)]
     # It is not for us to leave out the entry that is there.
     command = ["sh", "-c", f'export PYTHONPATH=$PYTHONPATH:{CHECKOUT}; exec "$@"', "sh", *program]
-    run = survives(slurm, image, *command, option=option)
+    run = survives(slurm, image, *command, option=option, shown=CHECKOUT)
     assert ", armed)" in run.output
 
 
