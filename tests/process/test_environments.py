@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.test_packaging import CHECKOUT, editable, installed, make_environment, run, wheel
+from tests.process.test_packaging import (
+    CHECKOUT,
+    SITE_PACKAGES,
+    editable,
+    installed,
+    make_environment,
+    pip,
+    run,
+    wheel,
+)
 
 __all__ = ["editable", "installed", "wheel"]  # fixtures
 
@@ -74,11 +83,7 @@ def installed_by_uv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed (hint: bin/test --frameworks)")
-    import click
-    import psutil
-
-    dependencies = {str(Path(str(module.__file__)).parents[1]) for module in (click, psutil)}
-    bin_folder = make_environment(tmp_path_factory.mktemp("uv"), *dependencies)
+    bin_folder = make_environment(tmp_path_factory.mktemp("uv"), *SITE_PACKAGES)
     cache = tmp_path_factory.mktemp("cache")
     run(uv, "pip", "install", "--offline", "--no-deps", "--cache-dir", cache, "--python", bin_folder / "python", wheel)
     return bin_folder
@@ -128,9 +133,7 @@ def test_installed_into_the_training_environment_with_an_old_click_and_a_foreign
 ) -> None:
     folder = write(tmp_path / "packages", OLD_CLICK, FOREIGN_PSUTIL)
     bin_folder = make_environment(tmp_path / "environment", str(folder))
-    run(
-        sys.executable, "-m", "pip", "-q", "--python", bin_folder / "python", "install", "--no-deps", wheel
-    )  # as pip does where its user says so
+    pip("--python", bin_folder / "python", "install", "--no-deps", wheel)
     runs_through_a_notice([bin_folder / "kforge-run"], training, str(training))
     # Options cannot be read then, and this is said before anything runs.
     answer = run(bin_folder / "kforge-run", "--timeout", "5", "true", status=125)

@@ -622,11 +622,15 @@ class Policy:
     def _last_moment(self, now: float) -> float:
         """Return how long Slurm may take to answer in the end."""
         if self._deadline is not None:
-            # Before the deadline, or nobody would read why the job was not requeued.
-            return max(self._deadline - min(LAST_WORD, (self._deadline - now) * 0.1), now + LAST_WINDOW)
+            return max(self._before(self._deadline, now), now + LAST_WINDOW)
         failed = self._status != 0 and self._rules.retry_failures > 0
         worth = failed or self._status == CHECKPOINTED_STATUS or self._cooperation.finished
         return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
+
+    @staticmethod
+    def _before(deadline: float, now: float) -> float:
+        """Return when to stop waiting, so early that somebody reads what became of the run."""
+        return deadline - min(LAST_WORD, (deadline - now) * 0.1)
 
     def _say_no_answer(self, read: JobRead) -> list[Action]:
         first, self._said_no_answer = not self._said_no_answer, True
@@ -677,9 +681,10 @@ class Policy:
 
     def _requeue_answered(self, event: RequeueAnswered, now: float) -> list[Action]:
         if event.ok:
-            # Before the deadline, or nobody would read that it was requeued.
-            latest = now + LOOK_WINDOW if self._deadline is None else self._deadline - (self._deadline - now) * 0.1
-            self._timers.set(Timer.VERIFY, min(now + LOOK_WINDOW, max(latest, now)))
+            latest = now + LOOK_WINDOW
+            if self._deadline is not None:
+                latest = min(latest, max(self._before(self._deadline, now), now))
+            self._timers.set(Timer.VERIFY, latest)
             return [AskSlurm()]
         return self._requeue_failed(event.text, event.final, now)
 
