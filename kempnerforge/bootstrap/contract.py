@@ -66,8 +66,8 @@ BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 
 #: The longest packet either side sends or reads, in bytes.
 MAX_MESSAGE = 4096
-#: Longest text in a message (characters). It surely fits: JSON takes up to 12 bytes for one. Of a program's path the end
-#: is kept, where its name is.
+#: Longest text in a message (characters). It surely fits, for JSON takes up to 12 bytes for one. Of a program's path
+#: the end is kept, where its name is.
 LONGEST_TEXT = 300
 
 #: Up: a handler registered. ``program`` (str), ``timeout`` (s, 0: no forced exit), ``stacks`` (the real-time
