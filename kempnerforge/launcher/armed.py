@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..bootstrap import contract
 from . import pidfd, tree
-from .policy.words import Armed, Gone
+from .policy.words import Armed, Gone, Identity
 
 #: Read from the FIFO before the loop has its turn again (bytes): all that there is room for in it (pipe(7)), because
 #: whoever was armed before a notice was sent is to be known before it is delivered.
@@ -34,7 +34,9 @@ class ArmedProcess:
     def __init__(self, identity: str) -> None:
         #: It has noticed the notice.
         self.has_noticed = False
-        self.pid = int(identity.partition(".")[0])
+        pid, _, start = identity.partition(".")
+        self.pid = int(pid)
+        self.who = Identity(contract.node_name(), self.pid, int(start))
         self.pidfd = pidfd.open_of(self.pid)
         # The descriptor came first: it cannot mean another process that has the number now.
         self._identity = identity
@@ -124,7 +126,7 @@ class ArmedProcesses:
                 if process.pidfd is not None:
                     self._ended.unregister(process.pidfd)
                 process.close()
-                yield Gone(process.pid)
+                yield Gone(process.who)
 
     def _read(self) -> Iterator[Armed]:
         """Read a part of the news: a process that tells too much must not hold up what the others wait for."""
@@ -152,7 +154,7 @@ class ArmedProcesses:
                 if process.pidfd is not None:
                     self._ended.register(process.pidfd, select.EPOLLIN)
                 self._living[identity] = process
-                yield Armed(process.program, process.pid)
+                yield Armed(process.program, process.who)
 
     def close(self) -> None:
         for process in self._living.values():

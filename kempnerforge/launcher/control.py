@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..bootstrap import contract
-from . import pidfd
-from .policy.words import Finished, Gone, MoreTime, Polled, Registered
+from . import pidfd, tree
+from .policy.words import Finished, Gone, Identity, MoreTime, Polled, Registered
 
 #: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
 #: after another cannot keep others from registering.
@@ -53,9 +53,10 @@ Report = Registered | Polled | Finished | Gone | MoreTime | StatusText | Unusabl
 class Peer:
     """One connection."""
 
-    def __init__(self, connection: _socket.socket, pid: int) -> None:
+    def __init__(self, connection: _socket.socket, who: Identity) -> None:
         self._connection = connection
-        self.pid = pid
+        self.who = who
+        self.pid = who.pid
         self.program = "?"
         #: It has a registered handler that is not finished yet.
         self.cooperative = False
@@ -65,7 +66,7 @@ class Peer:
         self.said: set[tuple[str, bool]] = set()
         self._allowance = float(_BURST)
         self._refilled = time.monotonic()
-        self._pidfd = pidfd.open_of(pid)
+        self._pidfd = pidfd.open_of(who.pid)
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -187,7 +188,7 @@ class Control:
                     self._refused = True
                     yield None, Unusable(pid, f"a connection of uid {uid}, its process's number {from_same + 1}")
                 continue
-            peer = Peer(connection, pid)
+            peer = Peer(connection, Identity(contract.node_name(), pid, tree.started(pid)))
             self._peers[descriptor] = peer
             self._poller.register(descriptor, select.POLLIN)
             yield from self._read(peer)
@@ -209,7 +210,7 @@ class Control:
             if not packet:
                 self._drop(peer)
                 if peer.cooperative:
-                    yield peer, Gone(peer.pid)
+                    yield peer, Gone(peer.who)
                 return
             report = _parse(packet, peer)
             if report is not None:
@@ -243,14 +244,14 @@ def _parse(packet: bytes, peer: Peer) -> Report | None:
             peer.program = _text(message["program"], slice(-contract.LONGEST_TEXT, None))
             peer.stacks = stacks if isinstance(stacks, int) and signal.SIGRTMIN < stacks <= signal.SIGRTMAX else None
             peer.cooperative = True
-            report = Registered(peer.program, peer.pid, timeout, message.get("is_launcher") is True)
+            report = Registered(peer.program, peer.who, timeout, message.get("is_launcher") is True)
         elif verb == contract.POLLED:
-            report = Polled(peer.pid, message["stop"] is True)
+            report = Polled(peer.who, message["stop"] is True)
         elif verb == contract.FINISHED:
             peer.cooperative = False
-            report = Finished(peer.pid)
+            report = Finished(peer.who)
         elif verb == contract.MORE_TIME:
-            report = MoreTime(peer.pid, _seconds(message["seconds"]))
+            report = MoreTime(peer.who, _seconds(message["seconds"]))
         elif verb == contract.STATUS:
             report = StatusText(peer.pid, _text(message["text"], slice(contract.LONGEST_TEXT)))
         else:

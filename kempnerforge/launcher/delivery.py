@@ -39,7 +39,7 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[Ar
     acting = [process for process in armed if process.notify(signum)]
     if acting or child.status is not None:
         told = [process.name for process in acting]
-        return Delivered(_listed(told), None, tuple(process.pid for process in acting), bool(acting))
+        return Delivered(_listed(told), None, tuple(process.who for process in acting), bool(acting))
     wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
     child.send(wanted)
     as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"

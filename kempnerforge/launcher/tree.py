@@ -226,6 +226,12 @@ def identity(pid: int) -> str:
     return "" if status is None or status.state in "ZX" else f"{pid}.{status.started}"
 
 
+def started(pid: int) -> int:
+    """Return when a process started (clock ticks since the boot); 0: it has ended and is reaped, or is hidden."""
+    status = _status(pid)
+    return 0 if status is None else status.started
+
+
 def parent(pid: int) -> int | None:
     """Return the pid above a process; None: it has ended, or is hidden."""
     status = _status(pid)

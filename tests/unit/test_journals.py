@@ -110,17 +110,18 @@ def test_what_the_policy_records_is_understood(file: Path) -> None:
     """The policy's own records, and not this module's idea of them."""
     policy = Policy(words.Rules(place="batch", job_id="4242"))
     job = words.Job("RUNNING", 2, 2000.0, None, False, False, True, "4242_7")
+    who = words.Identity("n1", 9, 90)
     happens: list[tuple[float, words.Event]] = [
         (1, words.JobRead(job)),
-        (2, words.Armed("train.py", 9)),
-        (3, words.Registered("train.py", 9, 600.0)),
-        (4, words.Polled(9, False)),
+        (2, words.Armed("train.py", who)),
+        (3, words.Registered("train.py", who, 600.0)),
+        (4, words.Polled(who, False)),
         (100, words.Continued(30.0)),
         (1900, words.Signalled(10, "slurmstepd (pid 7)", False, True)),
         (1900, words.JobRead(job)),
-        (1901, words.Polled(9, True)),
+        (1901, words.Polled(who, True)),
         (1905, words.Continued(3.0)),
-        (1909, words.Finished(9)),
+        (1909, words.Finished(who)),
         (1910, words.ChildExited(0, True)),
         (1910.5, words.JobRead(job)),
         (1911, words.RequeueAnswered(True, False, "")),

@@ -24,6 +24,7 @@ from kempnerforge.launcher.policy.words import (
     Forward,
     Gone,
     HistoryRead,
+    Identity,
     Job,
     JobRead,
     Kill,
@@ -52,6 +53,10 @@ TIMED_OUT = Job("COMPLETING", 0, START, None, True, False, True, "7")
 CANCELLED = TIMED_OUT._replace(timed_out=False)
 REQUEUED = TIMED_OUT._replace(timed_out=False, restarts=1)
 SITE = Site(kill_wait=30, grace_time=20)
+
+
+def process(pid: int) -> Identity:
+    return Identity("n1", pid, pid * 10)
 
 
 def signalled(signum: int, *, alive: bool = True, child_has_it: bool = False) -> Signalled:
@@ -95,9 +100,11 @@ class Story:
 
 
 def test_a_time_limit_is_survived() -> None:
-    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), Polled(5, False))
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), Polled(process(5), False))
     near = RUNNING._replace(end=START + 120)
-    story.happens(signalled(SIGUSR1), JobRead(near)).happens(Polled(5, True), at=1).happens(Finished(5), at=9)
+    story.happens(signalled(SIGUSR1), JobRead(near)).happens(Polled(process(5), True), at=1).happens(
+        Finished(process(5)), at=9
+    )
     story.happens(ChildExited(0, True), at=10)
     assert not story.done(Requeue), "the job is read once more before it is requeued"
     story.happens(JobRead(near)).happens(RequeueAnswered(True, False, ""), JobRead(REQUEUED), at=11)
@@ -118,8 +125,8 @@ def test_the_notice_is_delivered_before_slurm_is_asked() -> None:
 )
 def test_what_happened_meanwhile_overrides_the_reason(last_reading: Job, status: int) -> None:
     near = RUNNING._replace(end=START + 120)
-    story = Story().happens(JobRead(near), Registered("train.py", 5, 600), signalled(SIGUSR1), JobRead(near))
-    story.happens(Polled(5, True), Finished(5), ChildExited(0, True), JobRead(last_reading), at=5)
+    story = Story().happens(JobRead(near), Registered("train.py", process(5), 600), signalled(SIGUSR1), JobRead(near))
+    story.happens(Polled(process(5), True), Finished(process(5)), ChildExited(0, True), JobRead(last_reading), at=5)
     assert not story.done(Requeue)
     assert story.status == status
 
@@ -303,7 +310,7 @@ def test_our_step_ends_with_the_run() -> None:
 def test_more_time_is_granted_within_the_deadline() -> None:
     story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING._replace(end=START + 120)))
     before = [action for action in story.actions if isinstance(action, Tell)][-1]
-    story.happens(MoreTime(5, 110))
+    story.happens(MoreTime(process(5), 110))
     after = [action for action in story.actions if isinstance(action, Tell)][-1]
     assert before.forced_exit is not None and after.forced_exit is not None
     assert before.forced_exit < after.forced_exit < START + 120
@@ -355,20 +362,20 @@ def test_a_young_srun_gets_the_notice_until_it_has_settled() -> None:
     assert len(story.done(Deliver)) == 1 + 5
 
 
-@pytest.mark.parametrize("last_word", [Finished(5), Gone(5)], ids=["finished", "gone"])
+@pytest.mark.parametrize("last_word", [Finished(process(5)), Gone(process(5))], ids=["finished", "gone"])
 def test_a_save_outlives_the_shell_around_it(last_word: words.Event) -> None:
-    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1))
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), signalled(SIGUSR1))
     story.happens(JobRead(RUNNING._replace(end=START + 120)), ChildExited(-10, False))
     story.passes(60)
     assert not story.done(Terminate) and not story.done(Kill)
-    story.happens(MoreTime(5, 50), last_word).passes(1)
+    story.happens(MoreTime(process(5), 50), last_word).passes(1)
     assert story.done(Terminate), "what is left then is swept"
     story.happens(TreeEmpty(), JobRead(RUNNING))
     assert story.done(Requeue)
 
 
 def test_a_save_that_outlives_its_shell_is_killed_in_time_all_the_same() -> None:
-    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1))
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), signalled(SIGUSR1))
     story.happens(JobRead(RUNNING._replace(end=START + 120)), ChildExited(-10, False)).passes(119)
     assert len(story.done(DumpStacks)) == len(story.done(Terminate)) == len(story.done(Kill)) == 1
     story.happens(TreeEmpty(), JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
@@ -377,39 +384,43 @@ def test_a_save_that_outlives_its_shell_is_killed_in_time_all_the_same() -> None
 
 
 def test_a_notice_reaches_a_save_that_has_outlived_its_shell() -> None:
-    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), ChildExited(-9, False))
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), ChildExited(-9, False))
     assert story.done(Terminate)
     story.happens(signalled(SIGUSR1, alive=False))
     assert story.done(Deliver) == [Deliver(SIGUSR1)]
 
 
 def test_a_notice_to_armed_processes_is_repeated_once() -> None:
-    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), Delivered("train.py", None, (5,), True))
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), Delivered("train.py", None, (process(5),), True))
     assert story.passes(5).done(Deliver) == [Deliver(SIGUSR1), Deliver(SIGUSR1, again=True)]
 
 
 def test_an_armed_process_that_had_the_notice_may_outlive_the_child() -> None:
     story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), signalled(SIGUSR1))
-    story.happens(Delivered("train.py", None, (5,), True), ChildExited(-15, False)).passes(20)
+    story.happens(Delivered("train.py", None, (process(5),), True), ChildExited(-15, False)).passes(20)
     assert not story.done(Terminate) and not story.done(Kill)
-    story.happens(Gone(5)).passes(1)
+    story.happens(Gone(process(5))).passes(1)
     assert story.done(Terminate)
 
 
 def test_a_shell_dies_of_the_signal_that_is_our_notice_a_moment_later() -> None:
     """Slurm signals every process of the job, and the shell in between before us."""
-    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(-15, False))
+    story = Story(Rules("batch", term_grace=3)).happens(
+        JobRead(RUNNING), Armed("train.py", process(5)), ChildExited(-15, False)
+    )
     assert not story.done(Terminate)
-    story.passes(0.1).happens(signalled(SIGTERM, alive=False), Delivered("train.py", None, (5,), True))
+    story.passes(0.1).happens(signalled(SIGTERM, alive=False), Delivered("train.py", None, (process(5),), True))
     assert story.done(Deliver) == [Deliver(SIGTERM)]
     story.passes(5)
     assert not story.done(Terminate) and not story.done(Kill)
-    story.happens(Gone(5)).passes(1)
+    story.happens(Gone(process(5))).passes(1)
     assert story.done(Terminate)
 
 
 def test_a_shell_dies_of_a_signal_that_nobody_else_gets() -> None:
-    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(-15, False))
+    story = Story(Rules("batch", term_grace=3)).happens(
+        JobRead(RUNNING), Armed("train.py", process(5)), ChildExited(-15, False)
+    )
     story.passes(2)
     assert story.done(Terminate) and not story.done(Kill)
     story.passes(3)
@@ -417,14 +428,14 @@ def test_a_shell_dies_of_a_signal_that_nobody_else_gets() -> None:
 
 
 def test_a_shell_has_died_of_the_signal_when_it_comes_to_us() -> None:
-    story = Story().happens(JobRead(RUNNING), Armed("train.py", 5), signalled(SIGTERM, alive=False))
+    story = Story().happens(JobRead(RUNNING), Armed("train.py", process(5)), signalled(SIGTERM, alive=False))
     assert story.done(Deliver) == [Deliver(SIGTERM)]
-    story.happens(Delivered("train.py", None, (5,), True), ChildExited(-15, False)).passes(5)
+    story.happens(Delivered("train.py", None, (process(5),), True), ChildExited(-15, False)).passes(5)
     assert not story.done(Terminate)
 
 
 def test_an_armed_process_without_a_notice_is_swept() -> None:
-    story = Story().happens(JobRead(RUNNING), Armed("train.py", 5), ChildExited(0, False))
+    story = Story().happens(JobRead(RUNNING), Armed("train.py", process(5)), ChildExited(0, False))
     assert story.done(Terminate)
 
 
@@ -483,16 +494,16 @@ any_event = st.one_of(
         Delivered,
         st.just(""),
         st.none() | st.floats(START - 20, START),
-        st.sampled_from([(), (5,), (5, 6)]),
+        st.sampled_from([(), (process(5),), (process(5), process(6))]),
         st.booleans(),
     ),
-    st.builds(Armed, st.just("train.py"), st.integers(5, 6)),
+    st.builds(Armed, st.just("train.py"), st.builds(process, st.integers(5, 6))),
     st.builds(Continued, st.floats(0, 100)),
-    st.just(Registered("train.py", 5, 600)),
-    st.builds(Polled, st.just(5), st.booleans()),
-    st.just(Finished(5)),
-    st.just(Gone(5)),
-    st.builds(MoreTime, st.just(5), st.floats(0, 1000)),
+    st.just(Registered("train.py", process(5), 600)),
+    st.builds(Polled, st.just(process(5)), st.booleans()),
+    st.just(Finished(process(5))),
+    st.just(Gone(process(5))),
+    st.builds(MoreTime, st.just(process(5)), st.floats(0, 1000)),
     st.builds(ChildExited, st.sampled_from([0, 1, 85, -9, -15]), st.booleans()),
     st.just(TreeEmpty()),
     st.just(StepEnded()),
@@ -616,8 +627,8 @@ def test_a_suspension_does_not_count_in_the_summary() -> None:
     ("before", "waits"),
     [
         ((), "for the child to end"),
-        ((Registered("train.py", 5, 600),), "for its first poll"),
-        ((Registered("train.py", 5, 600), Polled(5, True)), "to finish"),
+        ((Registered("train.py", process(5), 600),), "for its first poll"),
+        ((Registered("train.py", process(5), 600), Polled(process(5), True)), "to finish"),
     ],
 )
 def test_what_is_waited_for_is_told(before: tuple[words.Event, ...], waits: str) -> None:
@@ -626,9 +637,13 @@ def test_what_is_waited_for_is_told(before: tuple[words.Event, ...], waits: str)
 
 
 def test_the_first_poll_is_the_first_that_has_seen_the_notice() -> None:
-    story = Story().happens(JobRead(RUNNING), Registered("train.py", 5, 600), signalled(SIGUSR1), JobRead(RUNNING))
-    story.happens(Polled(5, False), at=1).happens(Polled(5, True), at=2).happens(Polled(5, True), at=3)
-    story.happens(Polled(5, False), ChildExited(0, True), at=4)
+    story = Story().happens(
+        JobRead(RUNNING), Registered("train.py", process(5), 600), signalled(SIGUSR1), JobRead(RUNNING)
+    )
+    story.happens(Polled(process(5), False), at=1).happens(Polled(process(5), True), at=2).happens(
+        Polled(process(5), True), at=3
+    )
+    story.happens(Polled(process(5), False), ChildExited(0, True), at=4)
     story.happens(JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
     assert "checkpointed: SIGUSR1 → first poll +2.0 s → exit +4.0 s" in story.said
 
@@ -662,11 +677,11 @@ def test_slurm_is_waited_for_as_long_as_its_answer_is_worth(rules: Rules, status
 
 
 def test_of_several_that_save_the_last_is_waited_for() -> None:
-    both = (Registered("a.py", 5, 600), Registered("b.py", 6, 600))
+    both = (Registered("a.py", process(5), 600), Registered("b.py", process(6), 600))
     story = Story().happens(JobRead(RUNNING), *both, signalled(SIGUSR1), JobRead(RUNNING), ChildExited(-10, False))
-    story.happens(Finished(5), Gone(5), at=3)
+    story.happens(Finished(process(5)), Gone(process(5)), at=3)
     assert not story.done(Terminate)
-    story.happens(Finished(6), at=5)
+    story.happens(Finished(process(6)), at=5)
     assert story.done(Terminate)
     assert "pid 5 finished, 3.0 s after the notice" in story.said
     story.happens(TreeEmpty(), JobRead(RUNNING), RequeueAnswered(True, False, ""), JobRead(REQUEUED))

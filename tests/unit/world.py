@@ -50,8 +50,8 @@ from kempnerforge.launcher.policy.words import (
 )
 
 START = 1000.0
-#: The pid of the process that does the work.
-WORKER = 5
+#: The process that does the work.
+WORKER = words.Identity("n1", 5, 50)
 #: No story is longer than this (s): the longest work, suspension, window and questions one after another.
 LONGEST = 20_000.0
 

@@ -39,6 +39,7 @@ from .words import (
     Gone,
     History,
     HistoryRead,
+    Identity,
     Job,
     JobRead,
     Kill,
@@ -137,11 +138,11 @@ class Policy:
         self._stages: tables.Stages | None = None
         self._wanted_until: float | None = None
         self._cooperation = tables.Cooperation()
-        #: What may still save: how many handlers, by pid, are registered and neither finished nor gone. An armed
+        #: What may still save: how many handlers, by process, are registered and neither finished nor gone. An armed
         #: process counts from when it got the notice until it is gone.
-        self._saving: dict[int, int] = {}
-        #: Armed and not gone: pids.
-        self._armed: set[int] = set()
+        self._saving: dict[Identity, int] = {}
+        #: Armed and not gone.
+        self._armed: set[Identity] = set()
         self._timeline = Timeline()
         self._status: int | None = None
         self._died_of_a_notice = False
@@ -322,8 +323,8 @@ class Policy:
 
     def _delivered(self, event: Delivered, now: float) -> list[Action]:
         first, self._was_delivered = not self._was_delivered, True
-        for pid in event.armed:
-            self._saving[pid] = self._saving.get(pid, 0) + 1
+        for who in event.armed:
+            self._saving[who] = self._saving.get(who, 0) + 1
             self._timers.set(Timer.REPEAT_TO_ARMED, now + ARMED_REPEAT)
         if event.srun_started is not None and now - event.srun_started < tables.SRUN_SETTLES:
             self._timers.set(Timer.REPEAT_TO_SRUN, now + SRUN_REPEAT)
@@ -512,44 +513,44 @@ class Policy:
     # --- what cooperative processes report -------------------------------------------------------
 
     def _process_armed(self, event: Armed) -> list[Action]:
-        self._armed.add(event.pid)
-        record = {"pid": event.pid, "program": event.program}
-        return [Record("armed", record), Say("detail", f"armed: {event.program} (pid {event.pid})")]
+        self._armed.add(event.who)
+        record = {"pid": event.who.pid, "program": event.program}
+        return [Record("armed", record), Say("detail", f"armed: {event.program} (pid {event.who.pid})")]
 
     def _process_registered(self, event: Registered) -> list[Action]:
-        self._saving[event.pid] = self._saving.get(event.pid, 0) + 1
+        self._saving[event.who] = self._saving.get(event.who, 0) + 1
         if not event.is_launcher:
             self._cooperation = self._cooperation._replace(registered=True)
-        record = {"pid": event.pid, "program": event.program, "timeout": event.timeout}
-        return [Record("registered", record), Say("detail", f"cooperative: {event.program} (pid {event.pid})")]
+        record = {"pid": event.who.pid, "program": event.program, "timeout": event.timeout}
+        return [Record("registered", record), Say("detail", f"cooperative: {event.program} (pid {event.who.pid})")]
 
     def _process_polled(self, event: Polled, now: float) -> list[Action]:
         seen = self._cooperation
         self._cooperation = seen._replace(polled=True, stop_polled=seen.stop_polled or event.stop)
-        actions: list[Action] = [Record("polled", {"pid": event.pid, "stop": event.stop})]
+        actions: list[Action] = [Record("polled", {"pid": event.who.pid, "stop": event.stop})]
         if event.stop and self._timeline.first_poll is None:
             self._timeline = self._timeline._replace(first_poll=now)
-            actions.append(Say("info", f"first poll by pid {event.pid}{self._after(now)}: saving"))
+            actions.append(Say("info", f"first poll by pid {event.who.pid}{self._after(now)}: saving"))
         return actions
 
     def _process_finished(self, event: Finished, now: float) -> list[Action]:
-        self._saves_no_more(event.pid)
+        self._saves_no_more(event.who)
         self._cooperation = self._cooperation._replace(finished=True)
         self._timeline = self._timeline._replace(finish=self._timeline.finish or now)
-        told: list[Action] = [Record("finished", {"pid": event.pid})]
-        told.append(Say("info", f"pid {event.pid} finished{self._after(now)}"))
+        told: list[Action] = [Record("finished", {"pid": event.who.pid})]
+        told.append(Say("info", f"pid {event.who.pid} finished{self._after(now)}"))
         return told + self._sweep_if_nothing_saves(now)
 
     def _process_gone(self, event: Gone, now: float) -> list[Action]:
-        self._armed.discard(event.pid)
-        self._saves_no_more(event.pid)
+        self._armed.discard(event.who)
+        self._saves_no_more(event.who)
         return self._sweep_if_nothing_saves(now)
 
-    def _saves_no_more(self, pid: int) -> None:
+    def _saves_no_more(self, who: Identity) -> None:
         """Count one handler, or one armed process that had the notice, less."""
-        self._saving[pid] = self._saving.get(pid, 0) - 1
-        if self._saving[pid] <= 0:
-            del self._saving[pid]
+        self._saving[who] = self._saving.get(who, 0) - 1
+        if self._saving[who] <= 0:
+            del self._saving[who]
 
     def _sweep_if_nothing_saves(self, now: float) -> list[Action]:
         return self._sweep(now) if self._phase == "outlived" and not self._may_save else []
@@ -564,7 +565,7 @@ class Policy:
         told = self._plan(now)
         granted = max(self._timers[Timer.TERMINATE] - now, 0)
         enough = "granted" if granted >= event.seconds else f"{granted:.0f} s are all there is"
-        return [*told, Say("info", f"pid {event.pid} asks for {event.seconds:.0f} s to save: {enough}")]
+        return [*told, Say("info", f"pid {event.who.pid} asks for {event.seconds:.0f} s to save: {enough}")]
 
     # --- the end of the child --------------------------------------------------------------------
 
@@ -592,7 +593,7 @@ class Policy:
             self._timers.set(Timer.TERMINATE, now + NOTICE_FOLLOWS)
             self._timers.set(Timer.KILL, now + NOTICE_FOLLOWS + self._rules.term_grace)
             return actions
-        actions.append(Say("info", f"what it ran still saves: pid {', '.join(map(str, self._saving))}"))
+        actions.append(Say("info", f"what it ran still saves: pid {', '.join(str(who.pid) for who in self._saving)}"))
         if Timer.TERMINATE not in self._timers and Timer.KILL not in self._timers:
             self._timers.set(Timer.KILL, now + tables.MANUAL_WINDOW)
             actions.append(Terminate())

@@ -98,6 +98,16 @@ class Job(NamedTuple):
     submitted: float | None = None
 
 
+class Identity(NamedTuple):
+    """A process: a pid alone is another one's later, or on another node."""
+
+    #: As Slurm calls it.
+    node: str
+    pid: int
+    #: Field 22 of /proc/PID/stat (clock ticks since the boot); 0: /proc hides it.
+    start: int
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -116,8 +126,8 @@ class Delivered(NamedTuple):
     targets: str
     #: An srun below us that started at this time may have swallowed the signal; None: there is none.
     srun_started: float | None
-    #: The armed processes among them: pids.
-    armed: tuple[int, ...] = ()
+    #: The armed processes among them.
+    armed: tuple[Identity, ...] = ()
     #: They are ranks, and not what was started to run them.
     ranks_told: bool = False
 
@@ -132,36 +142,36 @@ class Armed(NamedTuple):
     """The bootstrap has installed its handlers in a process, which has not registered."""
 
     program: str
-    pid: int
+    who: Identity
 
 
 class Registered(NamedTuple):
     program: str
-    pid: int
+    who: Identity
     timeout: float
     #: It is an inner kforge-run, which stands for whatever it runs.
     is_launcher: bool = False
 
 
 class Polled(NamedTuple):
-    pid: int
+    who: Identity
     stop: bool
 
 
 class Finished(NamedTuple):
-    pid: int
+    who: Identity
 
 
 class Gone(NamedTuple):
     """A process has ended that was registered or armed, or its handler is unregistered."""
 
-    pid: int
+    who: Identity
 
 
 class MoreTime(NamedTuple):
     """The save needs this many seconds from now."""
 
-    pid: int
+    who: Identity
     seconds: float
 
 
