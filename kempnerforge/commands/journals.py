@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from ..launcher.policy import facts
+from ..launcher.policy.words import never
+from ..launcher.wording import line_of
 from . import files
 from .trouble import FAILED, Trouble
 
@@ -37,10 +40,10 @@ _MOST_PAUSES = 100
 _MOST_FILES, _MOST_TASKS = 250_000, 10_000
 #: What a process says of its own state is kept as far as a person may want to read it.
 _MOST_STATUSES = 20
+#: So many warnings of an attempt are kept: the same ones come again in each.
+_MOST_WARNINGS = 20
 #: Year 9000 begins: a date shows no more than four digits, and what is drawn needs some room (s, epoch).
 _LAST_MOMENT = 221_845_392_000.0
-#: More than any number in a journal: counts, statuses, seconds.
-_LARGEST = 1e15
 
 #: Everybody can give a file a name, and a shell offers what is in it: nothing but the cluster's part is free.
 _NAME = re.compile(r"(?P<cluster>.+)-(?P<job>[0-9]+)(?:\.(?P<task>[A-Za-z0-9_+]+\.[0-9]+))?\.jsonl")
@@ -147,6 +150,10 @@ class Attempt(NamedTuple):
     #: How long it was suspended (s), and how much of that after the notice: (when it went on, for how long).
     suspended: float = 0.0
     pauses: tuple[tuple[float, float], ...] = ()
+    #: What kforge-run warned of, in its words.
+    warnings: tuple[str, ...] = ()
+    #: Why the command could not be executed; empty: it could.
+    not_started: str = ""
 
     @property
     def runs_again(self) -> bool:
@@ -408,17 +415,19 @@ def read(path: str | Path, most: int = MOST) -> Journal:
         unread = _go_to_end(file, most)
         for line in _lines(file, most):
             entry, whole = _entry(line)
-            if entry is not None and not commands.keep(entry):
-                whole = False
+            fact = None if entry is None else facts.read(entry)
+            if isinstance(fact, facts.Started):
+                shared = commands.share(fact)
+                whole = whole and shared is not None
+                fact = shared or fact._replace(command=[])
             if not whole:
                 unreadable += 1
             if entry is None:
                 continue
             key, time = entry["attempt"], entry["time"]
             attempt = attempts.get(key) or Attempt(key, 0, time, time, _text(entry, "job"))
-            told = _told(attempt, time, entry)
-            unknown += told is None
-            attempts[key] = attempt._replace(last_time=time, **(told or {}))
+            unknown += fact is None
+            attempts[key] = attempt._replace(last_time=time, **(_told(attempt, time, fact) if fact is not None else {}))
             if len(attempts) > _MOST_ATTEMPTS:
                 del attempts[next(iter(attempts))]
                 forgotten += 1
@@ -436,18 +445,15 @@ class _Commands:
         self._last: list[str] = []
         self._words = 0
 
-    def keep(self, entry: Entry) -> bool:
-        """Share the command of a line with the one before; return whether there was room for it, or take it out."""
-        command = _texts(entry, "command") if entry["event"] == "start" else []
-        if command == self._last:
-            command = self._last
-        self._words += 0 if command is self._last else len(command)
+    def share(self, fact: facts.Started) -> facts.Started | None:
+        """Return a start with the command of the one before, if that is the same; None: there is no room for it."""
+        if fact.command == self._last:
+            return fact._replace(command=self._last)
+        self._words += len(fact.command)
         if self._words > _MOST_WORDS:
-            entry["command"] = []
-            return False
-        if command:
-            entry["command"] = self._last = command
-        return True
+            return None
+        self._last = fact.command
+        return fact
 
 
 def _go_to_end(file: BinaryIO, most: int) -> int:
@@ -505,7 +511,7 @@ def _parse(text: bytes) -> Entry | None:
         return None
     if not isinstance(entry, dict):
         return None
-    time = _number(entry, "time")
+    time = facts.as_number(entry.get("time"))
     if time is None or not 0 <= time <= _LAST_MOMENT or not _text(entry, "attempt") or not _text(entry, "event"):
         return None
     entry["time"] = time
@@ -519,49 +525,50 @@ def _numbered(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
         yield attempt._replace(number=number)
 
 
-# --- what each event tells -----------------------------------------------------------------------
+# --- what each fact tells ------------------------------------------------------------------------
 
 
-def _told(attempt: Attempt, time: float, entry: Entry) -> Entry | None:
-    """Return what a line changes in what is known of its attempt; None: this version does not know such lines."""
-    match entry["event"]:
-        case "start":
-            return {"started": time, "command": _texts(entry, "command"), **_origin(entry)}
-        case "armed":
+def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any]:
+    """Return what a fact changes in what is known of its attempt."""
+    match fact:
+        case facts.Started(command, version, place, name, array_task, node):
+            origin = {"version": version, "place": place, "name": name, "array_task": array_task, "node": node}
+            return {"started": time, "command": command, **{field: _short(text) for field, text in origin.items()}}
+        case facts.NotStarted(why):
+            return {"not_started": _short(why)}
+        case facts.Armed():
             return {"armed": True}
-        case "registered":
+        case facts.Registered():
             return {"registered": True}
-        case "polled":
-            return _polled(attempt, time, _flag(entry, "stop"))
-        case "notice":
-            notice = Notice(time, _text(entry, "signal"), _text(entry, "sender"))
-            return {"notice": notice, "pauses": ()}
-        case "reason":
-            return {"reason": _text(entry, "reason") or attempt.reason}
-        case "stage":
-            return _staged(attempt, Stage(time, _text(entry, "stage")))
-        case "finished":
+        case facts.Polled(_, stop):
+            return _polled(attempt, time, stop)
+        case facts.NoticeCame(signal, sender):
+            return {"notice": Notice(time, _short(signal), _short(sender)), "pauses": ()}
+        case facts.ReasonFound(reason):
+            return {"reason": _short(reason) or attempt.reason}
+        case facts.StageBegan(stage):
+            return _staged(attempt, Stage(time, _short(stage)))
+        case facts.Finished():
             return {"finished": time if attempt.finished is None else attempt.finished, "last_finished": time}
-        case "exit":
-            return {"exit_time": time, "exit_status": _whole(entry, "status")}
-        case "requeue":
-            because, job = _text(entry, "because"), _text(entry, "job")
-            return {"requeue_time": time, "requeue_because": because, "requeue_job": job}
-        case "continued":
-            return _continued(attempt, time, max(_number(entry, "stopped_for") or 0.0, 0.0))
-        case "status":
-            status = Status(time, _whole(entry, "pid"), _text(entry, "text"))
-            return {"statuses": (*attempt.statuses[1 - _MOST_STATUSES :], status)}
-        case "end":
-            return _ended(attempt, time, entry)
-    return None
+        case facts.ChildEnded(status):
+            return {"exit_time": time, "exit_status": status}
+        case facts.RequeueAsked(because, job):
+            return {"requeue_time": time, "requeue_because": _short(because), "requeue_job": _short(job)}
+        case facts.Continued(stopped_for):
+            return _continued(attempt, time, max(stopped_for, 0.0))
+        case facts.Status(pid, text):
+            return {"statuses": (*attempt.statuses[1 - _MOST_STATUSES :], Status(time, pid, _short(text)))}
+        case (
+            facts.Warned() | facts.SlurmIsSilent() | facts.KeptFromSrun() | facts.StepWasEnded() | facts.RequeueFailed()
+        ):
+            return _warned(attempt, fact)
+        case facts.Ended():
+            return _ended(attempt, time, fact)
+        case _:
+            return never(fact)
 
 
-def _origin(entry: Entry) -> Entry:
-    return {name: _text(entry, name) for name in ("name", "array_task", "node", "version", "place")}
-
-
-def _polled(attempt: Attempt, time: float, stop: bool | None) -> Entry:
+def _polled(attempt: Attempt, time: float, stop: bool | None) -> dict[str, Any]:
     if stop and attempt.first_poll is None:
         return {"first_poll": time}
     if stop is False and attempt.first_ready_poll is None:
@@ -569,12 +576,12 @@ def _polled(attempt: Attempt, time: float, stop: bool | None) -> Entry:
     return {}
 
 
-def _staged(attempt: Attempt, stage: Stage) -> Entry:
+def _staged(attempt: Attempt, stage: Stage) -> dict[str, Any]:
     new = stage.stage in ("terminate", "kill") and stage.stage not in (seen.stage for seen in attempt.stages)
     return {"stages": (*attempt.stages, stage)} if new else {}
 
 
-def _continued(attempt: Attempt, time: float, seconds: float) -> Entry:
+def _continued(attempt: Attempt, time: float, seconds: float) -> dict[str, Any]:
     pauses = attempt.pauses
     if attempt.notice is None:
         pauses = ()
@@ -585,48 +592,24 @@ def _continued(attempt: Attempt, time: float, seconds: float) -> Entry:
     return {"suspended": attempt.suspended + seconds, "pauses": pauses}
 
 
-def _ended(attempt: Attempt, time: float, entry: Entry) -> Entry:
-    restarts = _whole(entry, "restarts")
-    return {
-        "end_time": time,
-        "outcome": _text(entry, "outcome") or None,
-        "reason": _text(entry, "reason") or attempt.reason,
-        "because": _text(entry, "because"),
-        "requeued": _flag(entry, "requeued") is True,
-        "status": _whole(entry, "status"),
-        "restarts": restarts if restarts is not None and restarts >= 0 else None,
-        "progress": _flag(entry, "progress"),
-        "retried": _flag(entry, "retried") is True,
-        "shutdown": _number(entry, "shutdown"),
-        "slack": _number(entry, "slack"),
-    }
+def _warned(attempt: Attempt, fact: facts.Fact) -> dict[str, Any]:
+    line = line_of(fact)
+    if line is None or line.level != "warning" or len(attempt.warnings) >= _MOST_WARNINGS:
+        return {}
+    return {"warnings": (*attempt.warnings, _short(line.text))}
 
 
-# --- what each field tells -----------------------------------------------------------------------
+def _ended(attempt: Attempt, time: float, fact: facts.Ended) -> dict[str, Any]:
+    told = {name: _short(value) if isinstance(value, str) else value for name, value in fact._asdict().items()}
+    restarts = fact.restarts if fact.restarts is None or fact.restarts >= 0 else None
+    reason = told["reason"] or attempt.reason
+    return {**told, "end_time": time, "outcome": told["outcome"] or None, "reason": reason, "restarts": restarts}
+
+
+def _short(text: str) -> str:
+    return text[:_LONGEST_TEXT]
 
 
 def _text(entry: Entry, name: str) -> str:
     value = entry.get(name)
-    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
-
-
-def _number(entry: Entry, name: str) -> float | None:
-    value = entry.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if -_LARGEST <= value <= _LARGEST else None  # not one of NaN, Infinity, 10**400
-
-
-def _whole(entry: Entry, name: str) -> int | None:
-    value = _number(entry, name)
-    return None if value is None or value != int(value) else int(value)
-
-
-def _texts(entry: Entry, name: str) -> list[str]:
-    value = entry.get(name)
-    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
-
-
-def _flag(entry: Entry, name: str) -> bool | None:
-    value = entry.get(name)
-    return value if isinstance(value, bool) else None
+    return _short(value) if isinstance(value, str) else ""

@@ -27,6 +27,15 @@ class CannotExecute(Exception):
         self.errno = number
 
 
+def explain(error: BaseException) -> str:
+    """Return why nothing was started, with what would help."""
+    if not isinstance(error, CannotExecute):
+        return f"{error} (hint: the command was not started)"
+    if error.errno == errno.ENOENT:
+        return f"{error} (hint: is it in PATH, and its environment activated?)"
+    return f"{error} (hint: it must be an executable file; start a script through its interpreter)"
+
+
 class Child:
     """A child process that has been executed and is not reaped by anybody else.
 

@@ -56,20 +56,17 @@ def _what_is_asked(arguments: list[str], environment: Mapping[str, str], umask: 
 
 
 def _run(settings: Settings) -> int:
-    from .child import CannotExecute
+    from .child import CannotExecute, explain
     from .supervisor import supervise
 
     try:
         return supervise(settings, os.environ)
     except CannotExecute as error:
         # Like a shell: 127 where there is no such program, 126 where it cannot be executed.
-        if error.errno == errno.ENOENT:
-            _complain(f"{error} (hint: is it in PATH, and its environment activated?)")
-            return _NOT_FOUND
-        _complain(f"{error} (hint: it must be an executable file; start a script through its interpreter)")
-        return _CANNOT_EXECUTE
+        _complain(explain(error))
+        return _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_EXECUTE
     except OSError as error:
-        _complain(f"{error} (hint: the command was not started)")
+        _complain(explain(error))
         return _FAILED
 
 

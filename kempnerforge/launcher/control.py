@@ -157,11 +157,11 @@ class Control:
         for peer in waiting:
             yield from self._read(peer)
 
-    def tell(self, message: dict[str, Any], peer: Peer | None = None) -> None:
-        """Send a message to one peer, or to all that cooperate (None)."""
+    def tell(self, message: dict[str, Any], to: Identity | None = None) -> None:
+        """Send a message to all that cooperate, or to one of them."""
         import json
 
-        told = [peer] if peer is not None else [other for other in self.peers if other.cooperative]
+        told = [peer for peer in self.peers if peer.cooperative and (to is None or peer.who == to)]
         packet = json.dumps(message).encode()
         for other in told:
             other.tell(packet)

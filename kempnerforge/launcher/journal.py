@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .policy.words import Attempt, History
+from .policy import facts
+from .policy.words import EarlierAttempt, History
 from .state_folder import state_folders
 from .trust import Trust, open_folder, open_own_file
 from .writer import Writer, wait_for
@@ -65,7 +66,7 @@ class Journal:
     @property
     def history(self) -> History | None:
         if self._history is None and self.writer.result is not None:
-            self._history = tuple(Attempt(*fields) for fields in self.writer.result)
+            self._history = tuple(EarlierAttempt(*fields) for fields in self.writer.result)
         # Who cannot write now will not be able to count this attempt later.
         return None if self.writer.trouble else self._history
 
@@ -75,12 +76,9 @@ class Journal:
         why = self.writer.trouble
         return None if why is None else f"{self.path}: {why}"
 
-    def record(self, event: str, fields: Mapping[str, Any]) -> None:
+    def record(self, fact: facts.Journaled) -> None:
         """Append a line. Nothing that goes wrong is raised: see `trouble`."""
-        import json
-
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **self._common, **fields})
-        self.writer.put(line.encode() + b"\n")
+        self.writer.put(encode(fact, time.time(), self._common))
 
     def wait_for_history(self, patience: float) -> History:
         """Return how earlier attempts ended, once something was recorded; nothing: not known in time (s)."""
@@ -114,6 +112,20 @@ class Journal:
             os.close(folder)
 
 
+def encode(fact: facts.Journaled, at: float, common: Mapping[str, Any]) -> bytes:
+    """Return a fact's line.
+
+    Args:
+        at: when it happened (s, epoch).
+        common: fields of every line.
+    """
+    import json
+
+    line = {"time": at, **common, **facts.line_of(fact)}
+    exact_enough = {name: round(value, 3) if isinstance(value, float) else value for name, value in line.items()}
+    return json.dumps(exact_enough).encode() + b"\n"
+
+
 def _attempts(lines: list[bytes], job: object) -> History:
     """Return how a job's attempts ended; lines that cannot be read, or are of another job, are passed over."""
     import json
@@ -123,13 +135,11 @@ def _attempts(lines: list[bytes], job: object) -> History:
     for line in lines:
         try:
             entry = json.loads(line)
-            if entry["event"] != "end" or entry["job"] != job:
-                continue
-            restarts = None if entry["restarts"] is None else int(entry["restarts"])
-            progress = entry["progress"] if isinstance(entry["progress"], bool) else None
-            shutdown = None if entry["shutdown"] is None else _seconds(entry["shutdown"])
-            completed_at = _seconds(entry["time"]) - epoch_offset if entry["outcome"] == "completed" else None
-            attempts.append(Attempt(restarts, progress, entry["retried"] is True, shutdown, completed_at))
+            fact = facts.read(entry, strict=True) if entry["job"] == job else None
+            if isinstance(fact, facts.Ended):
+                shutdown = None if fact.shutdown is None else _seconds(fact.shutdown)
+                completed_at = _seconds(entry["time"]) - epoch_offset if fact.outcome == "completed" else None
+                attempts.append(EarlierAttempt(fact.restarts, fact.progress, fact.retried, shutdown, completed_at))
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
     return tuple(attempts)

@@ -14,14 +14,14 @@ from .. import __about__
 from ..bootstrap import contract
 from . import child, inject, libc, place, reaping, slurm, surroundings
 from .armed import ArmedProcesses
+from .chronicle import Chronicle
 from .control import Control
 from .journal import Journal, default_folder
 from .outer import Outer
 from .output import Log
-from .policy import tables, words
+from .policy import facts, tables, words
 from .policy.machine import Policy
 from .private_folder import PrivateFolder, parents
-from .report import Report
 from .settings import Settings
 from .signals import CapturedSignals, Received
 
@@ -67,7 +67,7 @@ class Meeting(NamedTuple):
             self.folder.remove()
 
 
-class Attempt(NamedTuple):
+class Launched(NamedTuple):
     """Everything that the loop works with."""
 
     settings: Settings
@@ -84,7 +84,7 @@ class Attempt(NamedTuple):
     meeting: Meeting
     #: None: no kforge-run above this one can be reached.
     outer: Outer | None
-    report: Report
+    chronicle: Chronicle
     policy: Policy
     first_facts: FirstFacts
 
@@ -97,7 +97,7 @@ class AlreadyDone(NamedTuple):
 
 def start(
     settings: Settings, environment: Mapping[str, str], poller: select.poll, signals: CapturedSignals
-) -> Attempt | AlreadyDone:
+) -> Launched | AlreadyDone:
     """Start the command, unless the run is done.
 
     Args:
@@ -112,40 +112,46 @@ def start(
     where = place.find(environment)
     verbosity = "brief" if where.outer is not None and settings.verbosity == "normal" else settings.verbosity
     helpers: set[int] = set()
-    log = Log(verbosity, poller, helpers, f"task {where.task}" if where.task else "")
+    chronicle = Chronicle(Log(verbosity, poller, helpers, f"task {where.task}" if where.task else ""))
     controller = _ask(where, environment, poller, helpers)
     is_srun = os.path.basename(settings.command[0]) == "srun"
-    facts = FirstFacts([], [])
-    report: Report | None = None
+    first = FirstFacts([], [])
     history: words.History = ()
-    if controller is not None and environment.get("SLURM_RESTART_COUNT", "0") != "0":
-        report = _begin_report(settings, environment, where, poller, helpers, log)
-        history = report.wait_for_history(_FACTS_FIRST)
+    restarted = controller is not None and environment.get("SLURM_RESTART_COUNT", "0") != "0"
+    if restarted:
+        _open_journal(chronicle, settings, environment, where, poller, helpers)
+        chronicle.tell(_started(settings, environment, where))
+        history = chronicle.wait_for_history(_FACTS_FIRST)
     if controller is not None and (is_srun or tables.may_be_done(history)):
-        facts = _wait_for_facts(controller, poller, signals, report)
-    if controller is not None and report is not None and facts.job is not None and tables.is_done(history, facts.job):
+        first = _wait_for_facts(controller, poller, signals, chronicle)
+    if controller is not None and first.job is not None and tables.is_done(history, first.job):
         controller.close()
-        ended = _end_at_once(facts.job, report)
+        ended = _end_at_once(first.job, chronicle)
         reaping.reap_all()
         return ended
     # Of an srun deeper below, only what the environment says is known in time.
     command = settings.command if is_srun else []
-    kills = slurm.kills_on_bad_exit(command, environment, facts.site.kill_on_bad_exit)
+    kills = slurm.kills_on_bad_exit(command, environment, first.site.kill_on_bad_exit)
     job_facts = None
     if where.place == "batch":
-        end = None if facts.job is None else facts.job.end
-        job_facts = place.facts_to_hand_down(where.job_id, end, facts.site.site, kills)
+        end = None if first.job is None else first.job.end
+        job_facts = place.facts_to_hand_down(where.job_id, end, first.site.site, kills)
     in_our_group = child.shares_our_terminal()
     try:
-        started, meeting = _spawn(settings, environment, not in_our_group, job_facts, poller, helpers, log)
-    except BaseException:
+        started, meeting = _spawn(settings, environment, not in_our_group, job_facts, poller, helpers, chronicle)
+    except BaseException as error:
         if controller is not None:
             controller.close()
-        (report or Report(log, None)).close()
+        if not restarted:
+            _open_journal(chronicle, settings, environment, where, poller, helpers)
+        chronicle.tell(facts.NotStarted(child.explain(error)))
+        chronicle.close()
         reaping.reap_all()
         raise
     # The child runs: from here on everything may take its time.
-    report = report or _begin_report(settings, environment, where, poller, helpers, log)
+    if not restarted:
+        _open_journal(chronicle, settings, environment, where, poller, helpers)
+        chronicle.tell(_started(settings, environment, where))
     rules = words.Rules(
         place=where.place,
         requeue=settings.requeue,
@@ -158,7 +164,7 @@ def start(
         has_outer=where.outer is not None,
         job_id=slurm.requeue_id_by_environment(environment),
     )
-    site, end = (where.outer.site, where.outer.end) if where.outer else (facts.site.site, None)
+    site, end = (where.outer.site, where.outer.end) if where.outer else (first.site.site, None)
     if end is None and where.place != "outside":
         now = time.monotonic()
         end = slurm.end_by_environment(environment, time.time() - now, now)
@@ -168,7 +174,7 @@ def start(
         from .early_notice import EarlyNotice  # only a batch process pays for it
 
         early_notice = EarlyNotice(where.job_id, environment, poller, helpers)
-    attempt = Attempt(
+    launched = Launched(
         settings,
         helpers,
         where,
@@ -178,12 +184,12 @@ def start(
         early_notice,
         meeting,
         _register_above(where),
-        report,
+        chronicle,
         policy,
-        facts,
+        first,
     )
-    _tell(attempt, environment)
-    return attempt
+    _tell(launched, environment)
+    return launched
 
 
 def _spawn(
@@ -193,7 +199,7 @@ def _spawn(
     job_facts: str | None,
     poller: select.poll,
     helpers: set[int],
-    log: Log,
+    chronicle: Chronicle,
 ) -> tuple[child.Child, Meeting]:
     """Start the command where it and what is below it will meet us.
 
@@ -202,7 +208,7 @@ def _spawn(
         OSError: no process could be started.
     """
     inject.protect_compiled_code()
-    meeting = _open_meeting(settings.embed, environment, poller, helpers, log)
+    meeting = _open_meeting(settings.embed, environment, poller, helpers, chronicle)
     while True:
         try:
             started = child.spawn(
@@ -217,17 +223,17 @@ def _spawn(
             if meeting.folder is None or not isinstance(error, OSError) or error.errno != errno.EMFILE:
                 raise
             # The run comes first: without a private folder there are descriptors enough.
-            log.say("warning", f"{_NO_FOLDER} ({error.strerror})")
+            chronicle.warn(f"{_NO_FOLDER} ({error.strerror})")
             meeting = Meeting()
         else:
             return started, meeting
 
 
 def _open_meeting(
-    embed: bool, environment: Mapping[str, str], poller: select.poll, helpers: set[int], log: Log
+    embed: bool, environment: Mapping[str, str], poller: select.poll, helpers: set[int], chronicle: Chronicle
 ) -> Meeting:
     """Make the private folder, with all that belongs into it, in the first place where that works."""
-    site = _find_site(environment, log) if embed else None
+    site = _find_site(environment, chronicle) if embed else None
     failure = OSError("there is no place for it")
     for parent in parents(environment):
         try:
@@ -244,16 +250,16 @@ def _open_meeting(
         except OSError as error:
             failure = error
             meeting.close()
-    log.say("warning", f"{_NO_FOLDER} ({failure})")
+    chronicle.warn(f"{_NO_FOLDER} ({failure})")
     return Meeting()
 
 
-def _find_site(environment: Mapping[str, str], log: Log) -> str | None:
+def _find_site(environment: Mapping[str, str], chronicle: Chronicle) -> str | None:
     try:
         return inject.find_site(environment)
     except OSError as error:
         cure = "install kforge-run where nobody else can write"
-        log.say("warning", f"nothing is injected, a notice gets to programs as a signal: {error.strerror} ({cure})")
+        chronicle.warn(f"nothing is injected, a notice gets to programs as a signal: {error.strerror} ({cure})")
         return None
 
 
@@ -271,63 +277,60 @@ def _ask(
 
 
 def _wait_for_facts(
-    controller: slurm.Controller, poller: select.poll, signals: CapturedSignals, report: Report | None
+    controller: slurm.Controller, poller: select.poll, signals: CapturedSignals, chronicle: Chronicle
 ) -> FirstFacts:
-    facts = FirstFacts([], [])
+    first = FirstFacts([], [])
     until = time.monotonic() + _FACTS_FIRST
-    facts.answers.extend(controller.start_next(time.monotonic()))
+    first.answers.extend(controller.start_next(time.monotonic()))
     while controller.busy and (left := until - time.monotonic()) > 0:
         poller.poll(left * 1000)
         controller.read()
-        facts.signals.extend(one for one in signals.read() if one.signum != signal.SIGCHLD)
-        writers = [] if report is None else report.writers()
+        first.signals.extend(one for one in signals.read() if one.signum != signal.SIGCHLD)
         for pid in reaping.ended_children():
-            if not any(writer.ended(pid) for writer in writers):
-                facts.answers.extend(controller.ended(pid))
-        facts.answers.extend(controller.start_next(time.monotonic()))
-    return facts
+            if not any(writer.ended(pid) for writer in chronicle.writers()):
+                first.answers.extend(controller.ended(pid))
+        first.answers.extend(controller.start_next(time.monotonic()))
+    return first
 
 
-def _end_at_once(job: words.Job, report: Report) -> AlreadyDone:
+def _end_at_once(job: words.Job, chronicle: Chronicle) -> AlreadyDone:
     """Carry out what the policy says of a run that is done."""
     status = 0
     for action in Policy(words.Rules(place="batch")).already_done(job, time.monotonic()):
-        if isinstance(action, words.Say):
-            report.say(action.level, action.text)
-        elif isinstance(action, words.Record):
-            report.record(action.event, action.fields)
-        elif isinstance(action, words.Exit):
+        if isinstance(action, words.Exit):
             status = action.status
-    report.close()
+        elif isinstance(action, facts.Fact):
+            chronicle.tell(action)
+    chronicle.close()
     return AlreadyDone(status)
 
 
-def _begin_report(
+def _open_journal(
+    chronicle: Chronicle,
     settings: Settings,
     environment: Mapping[str, str],
     where: place.Whereabouts,
     poller: select.poll,
     helpers: set[int],
-    log: Log,
-) -> Report:
-    """Open the journal, and record what is to be run."""
-    journal = None
-    if settings.journal is not None or where.place != "outside":
-        journal = _journal(settings, environment, where, poller, helpers)
-        log.say("detail", f"journal: {journal.path}, which only you can read (0600)")
-    report = Report(log, journal)
-    report.record(
-        "start",
-        {
-            "command": settings.command if settings.command_in_journal else settings.command[:1],
-            "version": __about__.__version__,
-            "place": where.place,
-            "name": environment.get("SLURM_JOB_NAME", ""),
-            "array_task": slurm.array_task(environment),
-            "node": contract.node_name(),
-        },
+) -> None:
+    """Have a journal kept, where one is wanted."""
+    if settings.journal is None and where.place == "outside":
+        chronicle.keep_journal(None)
+        return
+    journal = _journal(settings, environment, where, poller, helpers)
+    chronicle.keep_journal(journal)
+    chronicle.tell(facts.Remark(f"journal: {journal.path}, which only you can read (0600)", detail=True))
+
+
+def _started(settings: Settings, environment: Mapping[str, str], where: place.Whereabouts) -> facts.Started:
+    return facts.Started(
+        command=settings.command if settings.command_in_journal else settings.command[:1],
+        version=__about__.__version__,
+        place=where.place,
+        name=environment.get("SLURM_JOB_NAME", ""),
+        array_task=slurm.array_task(environment),
+        node=contract.node_name(),
     )
-    return report
 
 
 def _journal(
@@ -356,13 +359,13 @@ def _register_above(where: place.Whereabouts) -> Outer | None:
         return None  # it is on another node, where srun hands its signals on
 
 
-def _tell(attempt: Attempt, environment: Mapping[str, str]) -> None:
+def _tell(launched: Launched, environment: Mapping[str, str]) -> None:
     """Say what was started, and what around it would lose the run."""
-    report, where, command = attempt.report, attempt.where, attempt.settings.command
-    report.say("detail", f"started {command[0]} (pid {attempt.child.pid}), {where.place}")
-    report.warn(where.trouble)
-    report.warn(surroundings.deaf_srun_warning(command))
+    chronicle, where, command = launched.chronicle, launched.where, launched.settings.command
+    chronicle.tell(facts.Remark(f"started {command[0]} (pid {launched.child.pid}), {where.place}", detail=True))
+    chronicle.warn(where.trouble)
+    chronicle.warn(surroundings.deaf_srun_warning(command))
     if where.place == "batch" and (warning := surroundings.batch_shell_warning(environment.get("SLURM_TASK_PID", ""))):
-        report.warn(warning)
+        chronicle.warn(warning)
         # When that process ends, the job does. Nothing else would tell us.
         libc.set_parent_death_signal(signal.SIGTERM)

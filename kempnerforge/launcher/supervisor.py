@@ -11,26 +11,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..bootstrap import contract
-from . import delivery, reaping, slurm, surroundings, tree
+from . import delivery, reaping, slurm, tree
+from .advice import Advice
 from .control import Peer, StatusText, Unusable
-from .policy import tables, words
+from .policy import facts, words
 from .settings import Settings
-from .signals import CapturedSignals, stop_as_asked
-from .start import AlreadyDone, Attempt, start
+from .signals import CapturedSignals
+from .start import AlreadyDone, Launched, start
+from .stops import HEARTBEAT, Stops
 
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
-#: During a shutdown we wake so often (s): a stop is seen by what it adds.
-_HEARTBEAT = 0.25
-#: How long an scontrol that got SIGKILL may take to go (s).
-_LAST_REAP = 1.0
 #: json is loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
-#: When to look whether anything is armed (s): a Python is at once, but a script may have to fetch its data first.
-_LOOK_FOR_ARMED_AFTER = 1.5
-_LOOK_FOR_ARMED_AGAIN = 30.0
 
 
 def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
@@ -47,10 +42,10 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
     poller = select.poll()
     signals = CapturedSignals()
     poller.register(signals.fd, select.POLLIN)
-    attempt = start(settings, environment, poller, signals)
-    if isinstance(attempt, AlreadyDone):
-        return attempt.status
-    supervisor = Supervisor(attempt, poller, signals)
+    launched = start(settings, environment, poller, signals)
+    if isinstance(launched, AlreadyDone):
+        return launched.status
+    supervisor = Supervisor(launched, poller, signals)
     try:
         return supervisor.run()
     except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue
@@ -65,37 +60,37 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
 class Supervisor:
     """The loop around one attempt, from when its child has been started."""
 
-    def __init__(self, attempt: Attempt, poller: select.poll, signals: CapturedSignals) -> None:
-        self._attempt = attempt
-        self._child = attempt.child
-        self._policy = attempt.policy
-        self._control = attempt.meeting.control
-        self._armed = attempt.meeting.armed
-        self._folder = attempt.meeting.folder
-        self._controller = attempt.controller
-        self._early_notice = attempt.early_notice
-        self._report = attempt.report
+    def __init__(self, launched: Launched, poller: select.poll, signals: CapturedSignals) -> None:
+        self._launched = launched
+        self._child = launched.child
+        self._policy = launched.policy
+        self._control = launched.meeting.control
+        self._armed = launched.meeting.armed
+        self._folder = launched.meeting.folder
+        self._controller = launched.controller
+        self._early_notice = launched.early_notice
+        self._chronicle = launched.chronicle
         folder_writer = self._folder.writer if self._folder is not None else None
-        self._writers = [*attempt.report.writers(), *([folder_writer] if folder_writer is not None else [])]
+        self._writers = [*self._chronicle.writers(), *([folder_writer] if folder_writer is not None else [])]
         self._poller = poller
         self._signals = signals
-        self._tree = tree.Tree(attempt.helpers, None if attempt.in_our_group else attempt.child.pid)
-        self._site = attempt.first_facts.site.site
+        self._tree = tree.Tree(launched.helpers, None if launched.in_our_group else launched.child.pid)
+        settings = launched.settings
+        self._advice = Advice(
+            self._chronicle,
+            self._child.pid,
+            looks=self._armed is not None,
+            job_id=launched.where.job_id,
+            requeue=settings.requeue,
+            timeout=settings.timeout,
+        )
+        self._stops = Stops()
         #: Read, but not handed on yet.
-        self._received = attempt.first_facts.signals
-        self._answered = attempt.first_facts.answers
-        #: The notice as last told, for who registers later.
-        self._told: words.Tell | None = None
-        #: When something of this module itself is due, and what.
-        self._chores = {"warm up": time.monotonic() + _WARM_UP_AFTER}
-        if self._armed is not None:
-            self._chores["look for armed"] = time.monotonic() + _LOOK_FOR_ARMED_AFTER
-        #: The job's Restarts as first read.
-        self._restarts: int | None = None
-        self._said_unreadable = False
-        self._stop_asked_at: float | None = None
-        self._started = self._looked_at = self._slept_from = time.monotonic()
-        self._missed = 0.0
+        self._received = launched.first_facts.signals
+        self._answered = launched.first_facts.answers
+        #: When something of this module itself is due (s, monotonic).
+        self._warm_up_at = time.monotonic() + _WARM_UP_AFTER
+        self._kill_again_at = math.inf
         self._exit_status: int | None = None
 
     def run(self) -> int:
@@ -116,31 +111,16 @@ class Supervisor:
             writer.start_next()
         if self._received or self._answered:
             return
-        due = [self._policy.due, self._controller.due if self._controller else None, *self._chores.values()]
-        now = self._slept_from = self._look_at_clock(0.0)
+        own = (self._warm_up_at, self._kill_again_at, self._advice.due)
+        due = [self._policy.due, self._controller.due if self._controller else None, *own]
+        now = self._stops.before_sleep()
         if self._policy.deadline is not None:
-            due.append(now + _HEARTBEAT)
+            due.append(now + HEARTBEAT)
         wait = min((moment for moment in due if moment is not None), default=math.inf) - now
         # Rounded up: waking before anything is due would mean waking again. A month ahead is woken for, too.
         milliseconds = math.ceil(min(max(wait, 0.0) * 1000, _LONGEST_POLL))
         self._poller.poll(None if wait == math.inf else milliseconds)
-        self._look_at_clock(wait)
-
-    def _look_at_clock(self, allowed: float) -> float:
-        """Return the time, and note how much more of it has gone by since the last look than is our own doing.
-
-        Nothing tells when a SIGSTOP came. Slurm sends SIGTSTP before it, but SIGCONT discards one that was not read
-        yet: then a stop is seen by what it adds.
-
-        Args:
-            allowed: how long we may have slept (s).
-        """
-        now = time.monotonic()
-        missed = now - self._looked_at - max(allowed, 0.0)
-        if missed > _HEARTBEAT:
-            self._missed += missed
-        self._looked_at = now
-        return now
+        self._stops.after_sleep(wait)
 
     def _events(self) -> Iterator[words.Event]:
         """Yield what has happened, in an order that keeps causes before effects."""
@@ -157,7 +137,7 @@ class Supervisor:
             self._controller.read()
         for writer in self._writers:
             writer.read()
-        self._report.look_after_journal()
+        self._chronicle.look_after_journal()
         for pid in reaping.ended_children():
             yield from self._ended(pid)
         yield from self._due_now(time.monotonic())
@@ -165,24 +145,22 @@ class Supervisor:
     def _reports(self) -> Iterator[words.Event]:
         if self._control is None:
             return
-        for peer, report in self._control.reports():
+        for _peer, report in self._control.reports():
             if isinstance(report, StatusText):
-                self._report.say("info", f"pid {report.pid}: {report.text}")
-                self._report.record("status", {"pid": report.pid, "text": report.text})
+                self._chronicle.tell(facts.Status(report.pid, report.text))
             elif isinstance(report, Unusable):
-                self._report.say("detail", f"control socket: {report.why} from pid {report.pid} ignored")
+                ignored = f"control socket: {report.why} from pid {report.pid} ignored"
+                self._chronicle.tell(facts.Remark(ignored, detail=True))
             else:
-                if isinstance(report, words.Registered) and peer is not None and self._told is not None:
-                    self._control.tell(_notice_message(self._told), peer)
                 if isinstance(report, words.Registered):
-                    self._chores.pop("look for armed", None)
+                    self._advice.look_no_more()
                 yield report
 
     def _armed_news(self) -> Iterator[words.Event]:
         if self._armed is not None:
             for event in self._armed.news():
-                if isinstance(event, words.Armed) and self._chores.pop("look for armed", None) is not None:
-                    self._report.warn(surroundings.agent_warning(self._child.pid, self._time_to_stop()))
+                if isinstance(event, words.Armed):
+                    self._advice.somebody_is_armed()
                 yield event
 
     def _signalled(self) -> Iterator[words.Event]:
@@ -190,27 +168,16 @@ class Supervisor:
         while self._received:
             one = self._received[0]
             if one.signum == signal.SIGCONT:
-                yield words.Continued(self._stopped_for())
+                yield words.Continued(self._stops.continued())
             if one.signum != signal.SIGCHLD:
                 child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
-                child_has_it = one.from_kernel and self._attempt.in_our_group
+                child_has_it = one.from_kernel and self._launched.in_our_group
                 yield words.Signalled(one.signum, one.sender, child_has_it, child_alive)
-            if one.signum == signal.SIGTSTP:
-                self._stop_asked_at = time.monotonic()
-                stop_as_asked()
-                if time.monotonic() - self._stop_asked_at > _HEARTBEAT and signal.SIGCONT not in signal.sigpending():
-                    # We were stopped just before our own SIGTSTP, which has discarded the SIGCONT.
-                    yield words.Continued(self._stopped_for())
+            if one.signum == signal.SIGTSTP and self._stops.stop():
+                yield words.Continued(self._stops.continued())
             # Only now: what a bug of ours keeps from being handled is passed on all the same.
             del self._received[0]
-        self._missed = 0.0  # a stop leaves a SIGCONT to be read; without one we were only slow
-
-    def _stopped_for(self) -> float:
-        """Return how long we have been stopped until now (s)."""
-        now = self._look_at_clock(0.0)
-        asked, self._stop_asked_at = self._stop_asked_at, None
-        missed, self._missed = self._missed, 0.0
-        return missed if asked is None else max(missed, now - max(asked, self._slept_from))
+        self._stops.none_is_left()
 
     def _ended(self, pid: int) -> Iterator[words.Event]:
         """Reap one of our children that has ended."""
@@ -228,7 +195,7 @@ class Supervisor:
         elif self._early_notice is not None and self._early_notice.owns(pid):
             yield from self._early_notice.ended()
             self._say_why_nobody_listens()
-        elif self._controller is not None and pid in self._attempt.helpers:
+        elif self._controller is not None and pid in self._launched.helpers:
             yield from self._answers(self._controller.ended(pid))
         else:
             os.waitpid(pid, 0)
@@ -243,59 +210,44 @@ class Supervisor:
             yield words.TimePassed()
         if self._controller is not None:
             self._controller.check_patience(now)
-        if self._chores.get("warm up", math.inf) <= now:
-            del self._chores["warm up"]
+        if self._warm_up_at <= now:
+            self._warm_up_at = math.inf
             _warm_up()
-        if self._chores.get("look for armed", math.inf) <= now:
-            self._look_for_armed(now)
-        if self._chores.get("kill again", math.inf) <= now:
+        if self._advice.due <= now:
+            self._look_at_child(now)
+        if self._kill_again_at <= now:
             self._tree.kill()
-            self._chores["kill again"] = now + _KILL_AGAIN
+            self._kill_again_at = now + _KILL_AGAIN
 
-    def _look_for_armed(self, now: float) -> None:
-        """Warn if nothing is armed: at first only where it is clear that nothing will be, and later of that itself."""
-        del self._chores["look for armed"]
-        if self._child.status is not None:
-            return
-        last_look = self._told is not None or now - self._started > _LOOK_FOR_ARMED_AGAIN
-        warning = surroundings.not_armed_warning(self._child.pid, last_look)
-        self._report.warn(warning)
-        if warning is None and not last_look:
-            self._chores["look for armed"] = self._started + _LOOK_FOR_ARMED_AGAIN
+    def _look_at_child(self, now: float) -> None:
+        if self._child.status is None:
+            self._advice.look(now, last=self._policy.deadline is not None)
+        else:
+            self._advice.look_no_more()
 
     def _answers(self, answers: list[slurm.Answer]) -> Iterator[words.Event]:
+        """Yield what the policy needs to know of Slurm's answers, and have the rest warned of."""
+        assert self._controller is not None
         for answer in answers:
-            event = self._take_in(answer)
-            if event is not None:
-                yield event
-
-    def _take_in(self, answer: slurm.Answer) -> words.Event | None:
-        """Keep what Slurm said of the site and warn about it; return what the policy needs to know."""
-        if isinstance(answer, slurm.NoScontrol):
-            self._report.say("warning", f"{answer.why}: without it this job cannot be requeued")
-            return None
-        if isinstance(answer, slurm.SiteFacts):
-            self._site = answer.site
-            if self._controller is not None and self._time_to_stop() > answer.site.kill_wait:
-                self._controller.ask_script()
-            if answer.early_notice_helps:
-                self._listen()
-            return words.SiteRead(answer.site)
-        if isinstance(answer, slurm.BatchScript):
-            self._report.warn(surroundings.lead_warning(self._time_to_stop(), self._site.kill_wait, answer.text))
-            return None
-        if isinstance(answer, words.JobRead) and (history := self._report.history) is not None:
-            self._policy.handle(words.HistoryRead(history), time.monotonic())
-        if isinstance(answer, words.JobRead) and answer.answered and not self._said_unreadable:
-            self._said_unreadable = True
-            self._report.warn(surroundings.unreadable_warning(self._attempt.where.job_id, answer.error))
-        if isinstance(answer, words.JobRead) and answer.job is not None and self._restarts is None:
-            self._restarts = answer.job.restarts
-            self._report.say("info", _which_attempt(answer.job))
-            self._report.warn(
-                surroundings.not_requeueable_warning(answer.job.requeueable, self._attempt.settings.requeue)
-            )
-        return answer
+            match answer:
+                case slurm.NoScontrol(why):
+                    self._advice.no_scontrol(why)
+                case slurm.BatchScript():
+                    self._advice.script_read(answer)
+                case slurm.SiteFacts(site):
+                    self._advice.site_read(site, self._controller.ask_script)
+                    if answer.early_notice_helps:
+                        self._listen()
+                    yield words.SiteRead(site)
+                case words.JobRead():
+                    if (history := self._chronicle.history) is not None:
+                        yield words.HistoryRead(history)
+                    self._advice.job_read(answer)
+                    yield answer
+                case words.RequeueAnswered():
+                    yield answer
+                case _:
+                    words.never(answer)
 
     def _listen(self) -> None:
         """Have our own small step listen for a preemption, unless there is nothing left to stop."""
@@ -306,13 +258,7 @@ class Supervisor:
     def _say_why_nobody_listens(self) -> None:
         # When the job is about to end, no step can be had, and none is needed.
         if self._early_notice is not None and self._early_notice.trouble is not None and self._policy.deadline is None:
-            why = self._early_notice.trouble
-            self._report.warn(f"a preemption is noticed only when its grace is over: no step can be started ({why})")
-
-    def _time_to_stop(self) -> float:
-        """Return how long stopping may take, by the user's word and by the last attempt (s)."""
-        last = tables.past_of(self._report.history, self._restarts or 0).last_shutdown
-        return max(self._attempt.settings.timeout or 0.0, last or 0.0)
+            self._advice.nobody_listens(self._early_notice.trouble)
 
     def _carry_out(self, actions: list[words.Action]) -> None:
         delivered = [event for action in actions if (event := self._perform(action)) is not None]
@@ -337,7 +283,7 @@ class Supervisor:
                 if self._controller is not None:
                     self._controller.requeue(action.job_id)
             case words.DumpStacks():
-                self._report.flush()
+                self._chronicle.flush()
                 for peer in self._peers():
                     # Only whoever still has the handler: by default a real-time signal kills.
                     if peer.cooperative and peer.stacks is not None:
@@ -348,18 +294,14 @@ class Supervisor:
                 self._tree.terminate()
             case words.Kill():
                 self._tree.kill()
-                self._chores["kill again"] = now + _KILL_AGAIN
-            case words.Say():
-                self._report.say(action.level, action.text)
-            case words.Record():
-                self._report.record(action.event, action.fields)
-                checkpointed = action.event == "end" and action.fields["outcome"] == "checkpointed"
-                if checkpointed and self._attempt.outer is not None:
-                    self._attempt.outer.finished()
+                self._kill_again_at = now + _KILL_AGAIN
+            case words.TellOuter():
+                if self._launched.outer is not None:
+                    self._launched.outer.finished()
             case words.Exit():
                 self._exit_status = action.status
             case _:
-                return words.never(action)
+                self._chronicle.tell(action)
         return None
 
     def _deliver(self, action: words.Deliver, now: float) -> words.Delivered:
@@ -367,8 +309,7 @@ class Supervisor:
         if action.again:
             return delivery.deliver_again(action.signum, self._child, armed, now)
         self._write_notice(action.signum, None)
-        if "look for armed" in self._chores:
-            self._chores["look for armed"] = now  # after the delivery
+        self._advice.notice_came(now)
         delivered = delivery.deliver(action.signum, self._child, self._peers(), armed)
         if delivered.ranks_told and self._folder is not None:
             self._folder.mark(contract.RANKS_TOLD_FILE)
@@ -378,10 +319,10 @@ class Supervisor:
         return self._control.peers if self._control is not None else []
 
     def _tell(self, told: words.Tell) -> None:
-        self._told = told
         if self._control is not None:
-            self._control.tell(_notice_message(told))
-        self._write_notice(told.signum, told.reason)
+            self._control.tell(_notice_message(told), told.to)
+        if told.to is None:
+            self._write_notice(told.signum, told.reason)
 
     def _write_notice(self, signum: int, reason: words.Reason | None) -> None:
         if self._folder is not None:
@@ -391,10 +332,8 @@ class Supervisor:
 
     def only_forward(self) -> int:
         """Pass signals on and wait for the child, with as little code as possible; return its exit status."""
-        self._report.say(
-            "warning", "a bug in kforge-run, see above: signals are only passed on, and nothing is requeued"
-        )
-        self._report.flush()
+        self._chronicle.warn("a bug in kforge-run, see above: signals are only passed on, and nothing is requeued")
+        self._chronicle.flush()
         alone = select.poll()
         alone.register(self._signals.fd, select.POLLIN)
         while self._child.status is None:
@@ -424,9 +363,9 @@ class Supervisor:
             self._early_notice.close()
         if not self._tree.is_empty():
             for survivor in self._tree.survivors():
-                self._report.say("warning", f"could not be killed: {survivor}")
-        self._attempt.meeting.close()
-        self._report.close()
+                self._chronicle.warn(f"could not be killed: {survivor}")
+        self._launched.meeting.close()
+        self._chronicle.close()
         if self._controller is not None:
             reaping.reap_all()
 
@@ -438,12 +377,6 @@ def _warm_up() -> None:
 
     tree.warm_up()
     time.strptime("2000", "%Y")  # imports what it needs
-
-
-def _which_attempt(job: words.Job) -> str:
-    """Return where one attempt's lines begin, in a log that is appended to for days."""
-    left = "no time limit" if job.end is None else f"{(job.end - time.monotonic()) / 60:.0f} min to the time limit"
-    return f"{time.strftime('%Y-%m-%d')}: attempt {job.restarts + 1} of job {job.requeue_id}, {left}"
 
 
 def _notice_message(told: words.Tell) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kempnerforge.launcher.policy import tables
 from kempnerforge.launcher.policy.tables import Cooperation, Ending, Known, Notice
-from kempnerforge.launcher.policy.words import Attempt, Job, Rules, Site
+from kempnerforge.launcher.policy.words import EarlierAttempt, Job, Rules, Site
 
 NOW = 10_000.0
 RUNNING = Job("RUNNING", 0, NOW + 5000, None, False, False, True, "7")
@@ -217,13 +217,15 @@ def test_no_requeue_is_the_reason_also_where_slurm_has_not_answered_yet() -> Non
         (
             BATCH,
             RUNNING._replace(restarts=2),
-            (Attempt(0, False, False), Attempt(1, False, False)),
+            (EarlierAttempt(0, False, False), EarlierAttempt(1, False, False)),
             Cooperation(registered=True),
         ),
     ],
     ids=["max requeues reached", "not requeueable", "no answer", "three attempts without progress"],
 )
-def test_not_requeued(rules: Rules, job: Job | None, history: tuple[Attempt, ...], cooperation: Cooperation) -> None:
+def test_not_requeued(
+    rules: Rules, job: Job | None, history: tuple[EarlierAttempt, ...], cooperation: Cooperation
+) -> None:
     ending = CASE._replace(cooperation=cooperation, status=85)
     assert not tables.decide("checkpointed", ending, rules, history, job).requeue
 
@@ -231,17 +233,17 @@ def test_not_requeued(rules: Rules, job: Job | None, history: tuple[Attempt, ...
 @pytest.mark.parametrize(
     ("history", "cooperation"),
     [
-        ((Attempt(0, False, False), Attempt(1, True, False)), Cooperation(registered=True)),
-        ((Attempt(0, False, False), Attempt(1, None, False)), Cooperation(registered=True)),
-        ((Attempt(0, False, False), Attempt(1, False, False)), NEVER_SAW_IT),
-        ((Attempt(0, False, False), Attempt(1, False, False)), NOBODY),
+        ((EarlierAttempt(0, False, False), EarlierAttempt(1, True, False)), Cooperation(registered=True)),
+        ((EarlierAttempt(0, False, False), EarlierAttempt(1, None, False)), Cooperation(registered=True)),
+        ((EarlierAttempt(0, False, False), EarlierAttempt(1, False, False)), NEVER_SAW_IT),
+        ((EarlierAttempt(0, False, False), EarlierAttempt(1, False, False)), NOBODY),
         # an older job of the same number
-        ((Attempt(7, False, False), Attempt(8, False, False)), Cooperation(registered=True)),
+        ((EarlierAttempt(7, False, False), EarlierAttempt(8, False, False)), Cooperation(registered=True)),
     ],
     ids=["one made progress", "unknown never counts", "this one made progress", "nobody tells", "another job"],
 )
 def test_requeued_unless_three_in_a_row_are_known_to_have_made_no_progress(
-    history: tuple[Attempt, ...], cooperation: Cooperation
+    history: tuple[EarlierAttempt, ...], cooperation: Cooperation
 ) -> None:
     job = RUNNING._replace(restarts=2)
     ending = CASE._replace(cooperation=cooperation, status=85)
@@ -250,7 +252,7 @@ def test_requeued_unless_three_in_a_row_are_known_to_have_made_no_progress(
 
 @pytest.mark.parametrize(("retried", "allowed", "requeue"), [(0, 1, True), (1, 1, False), (1, 2, True), (2, 2, False)])
 def test_failures_are_retried_so_many_times(retried: int, allowed: int, requeue: bool) -> None:
-    history = tuple(Attempt(number, True, True) for number in range(retried))
+    history = tuple(EarlierAttempt(number, True, True) for number in range(retried))
     ending = CASE._replace(reason=None, signum=None, status=1)
     rules, job = BATCH._replace(retry_failures=allowed), RUNNING._replace(restarts=retried)
     assert tables.decide("failed", ending, rules, history, job).requeue is requeue
@@ -323,17 +325,17 @@ def test_without_a_history_every_restart_may_have_been_a_retry() -> None:
 
 def test_several_records_of_one_attempt_count_as_one() -> None:
     history = (
-        *(Attempt(0, False, True, 5), Attempt(0, True, False, 7)),
-        *(Attempt(1, False, False), Attempt(1, False, True)),
-        *(Attempt(2, False, False), Attempt(2, False, False, 9)),  # of the present attempt
+        *(EarlierAttempt(0, False, True, 5), EarlierAttempt(0, True, False, 7)),
+        *(EarlierAttempt(1, False, False), EarlierAttempt(1, False, True)),
+        *(EarlierAttempt(2, False, False), EarlierAttempt(2, False, False, 9)),  # of the present attempt
     )
     assert tables.past_of(history, 2) == tables.Past(2, 1, None)
     assert tables.past_of(history[:2], 1) == tables.Past(1, 0, 7)
-    assert tables.past_of((Attempt(5, False, True), *history), 2) == tables.Past(2, 1, None)
+    assert tables.past_of((EarlierAttempt(5, False, True), *history), 2) == tables.Past(2, 1, None)
 
 
-def completed(restarts: int | None, at: float) -> Attempt:
-    return Attempt(restarts, True, False, None, at)
+def completed(restarts: int | None, at: float) -> EarlierAttempt:
+    return EarlierAttempt(restarts, True, False, None, at)
 
 
 @pytest.mark.parametrize(
@@ -346,8 +348,8 @@ def completed(restarts: int | None, at: float) -> Attempt:
         # A person has requeued it since.
         ((completed(1, NOW - tables.RESTARTS_WITHIN - 1),), False),
         # It did not come to an end.
-        ((Attempt(1, True, False),), False),
-        ((completed(0, NOW - 100), Attempt(1, True, False)), False),
+        ((EarlierAttempt(1, True, False),), False),
+        ((completed(0, NOW - 100), EarlierAttempt(1, True, False)), False),
         # An older job of the same number, an end of who knows when, and none.
         ((completed(7, NOW),), False),
         ((completed(0, NOW),), False),
@@ -355,10 +357,10 @@ def completed(restarts: int | None, at: float) -> Attempt:
         ((), False),
         # The second of two kforge-runs in one script; the first has just found itself done.
         ((completed(1, NOW - 9), completed(1, NOW), completed(2, NOW + 30)), True),
-        ((completed(1, NOW - 9), Attempt(1, True, False), completed(2, NOW + 30)), False),
+        ((completed(1, NOW - 9), EarlierAttempt(1, True, False), completed(2, NOW + 30)), False),
     ],
 )
-def test_a_run_that_is_done(history: tuple[Attempt, ...], done: bool) -> None:
+def test_a_run_that_is_done(history: tuple[EarlierAttempt, ...], done: bool) -> None:
     job = RUNNING._replace(restarts=2, submitted=NOW)
     assert tables.is_done(history, job) is done
     assert tables.may_be_done(history) or not done

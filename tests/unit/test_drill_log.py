@@ -36,10 +36,6 @@ def test_stacks_without_our_own_threads_and_tracebacks() -> None:
     ]
 
 
-def test_warnings_once_and_without_the_stages() -> None:
-    assert run_log.warnings_of(LOG) == ["no Python program was armed", "of the second task"]
-
-
 def test_the_commands_own_last_lines() -> None:
     assert run_log.last_lines(LOG, 10) == [
         "step 1",
@@ -48,11 +44,6 @@ def test_the_commands_own_last_lines() -> None:
         "ValueError: what was last",
     ]
     assert run_log.last_lines(LOG, 1) == ["ValueError: what was last"]
-
-
-def test_why_a_command_was_not_started() -> None:
-    assert run_log.error_of("nothing\nkforge-run: error: nosuch: No such file\n") == "nosuch: No such file"
-    assert run_log.error_of(LOG) is None
 
 
 def test_a_log_begins_where_it_was_found(tmp_path: Path) -> None:

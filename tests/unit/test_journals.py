@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kempnerforge.commands import journals
 from kempnerforge.commands.journals import Attempt, Journal
 from kempnerforge.commands.trouble import Trouble
-from kempnerforge.launcher.policy import words
+from kempnerforge.launcher.journal import encode
+from kempnerforge.launcher.policy import facts, words
 from kempnerforge.launcher.policy.machine import Policy
 from tests.unit.journal_lines import COMMAND, START, Writer, eventful, many
 
@@ -128,12 +129,12 @@ def test_what_the_policy_records_is_understood(file: Path) -> None:
         (1912, words.JobRead(job._replace(state="PENDING", restarts=3))),
     ]
     lines = [
-        {"time": START + at, "event": action.event, "job": "4242", "attempt": "1-1", **action.fields}
+        encode(action, START + at, {"job": "4242", "attempt": "1-1"})
         for at, event in happens
         for action in policy.handle(event, at)
-        if isinstance(action, words.Record)
+        if isinstance(action, facts.Journaled)
     ]
-    journal = read(file, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    journal = read(file, b"".join(lines))
     assert (journal.unreadable, journal.unknown) == (0, 0)
     (attempt,) = journal.attempts
     assert attempt.notice == journals.Notice(START + 1900, "SIGUSR1", "slurmstepd (pid 7)")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.launcher.policy import words
+from kempnerforge.launcher.policy import facts, words
 from kempnerforge.launcher.policy.machine import Policy
 from kempnerforge.launcher.policy.words import (
     Armed,
@@ -31,12 +31,10 @@ from kempnerforge.launcher.policy.words import (
     Listen,
     MoreTime,
     Polled,
-    Record,
     Registered,
     Requeue,
     RequeueAnswered,
     Rules,
-    Say,
     Signalled,
     Site,
     SiteRead,
@@ -46,6 +44,7 @@ from kempnerforge.launcher.policy.words import (
     TimePassed,
     TreeEmpty,
 )
+from kempnerforge.launcher.wording import line_of
 
 START = 1000.0
 RUNNING = Job("RUNNING", 0, START + 3600, None, False, False, True, "7")
@@ -91,7 +90,9 @@ class Story:
 
     @property
     def said(self) -> str:
-        return "\n".join(action.text for action in self.actions if isinstance(action, Say))
+        """What the log says of it all."""
+        told = [action for action in self.actions if isinstance(action, facts.Fact)]
+        return "\n".join(line.text for fact in told if (line := line_of(fact)) is not None)
 
     @property
     def status(self) -> int:
@@ -555,8 +556,8 @@ def test_in_any_story(rules: Rules, events: list[tuple[words.Event, float]]) -> 
             if isinstance(action, Requeue):
                 assert exited or kills, "the child is gone, or was given up"
                 assert rules.place == "batch" and rules.requeue
-            if isinstance(action, words.Record) and action.event == "reason":
-                reason_known = action.fields["reason"] != "unknown"
+            if isinstance(action, facts.ReasonFound):
+                reason_known = action.reason != "unknown"
         understood = isinstance(event, JobRead) and event.job is not None and event.job.state == "RUNNING"
         if understood and reason_known and policy.deadline is not None:
             assert policy.deadline <= known_deadline + 1e-6, "a deadline that is known never recedes"
@@ -697,9 +698,9 @@ def test_our_step_ended_where_no_grace_is_known() -> None:
 def test_a_run_that_is_done_ends_as_completed() -> None:
     actions = Policy(Rules(place="batch")).already_done(RUNNING._replace(restarts=2), START)
     assert actions[-1] == Exit(0)
-    (end,) = (action.fields for action in actions if isinstance(action, Record))
-    assert (end["outcome"], end["requeued"], end["restarts"], end["status"]) == ("completed", False, 2, 0)
-    assert any(isinstance(action, Say) and "nothing is run" in action.text for action in actions)
+    (end,) = (action for action in actions if isinstance(action, facts.Ended))
+    assert (end.outcome, end.requeued, end.restarts, end.status) == ("completed", False, 2, 0)
+    assert facts.WasDoneBefore() in actions
 
 
 # --- a state that only a newer Slurm has -------------------------------------------------------------

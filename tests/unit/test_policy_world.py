@@ -11,7 +11,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.launcher.policy import machine, tables
+from kempnerforge.launcher.policy import facts, machine, tables
 from kempnerforge.launcher.policy.words import (
     CHECKPOINTED_STATUS,
     Deliver,
@@ -20,7 +20,6 @@ from kempnerforge.launcher.policy.words import (
     Forward,
     Kill,
     Rules,
-    Say,
     Tell,
     Terminate,
 )
@@ -96,16 +95,15 @@ def _escalates_in_order(world: World) -> None:
     if world.gone_at is not None:
         # What is left is swept, without a word of a shutdown.
         assert all(at <= world.gone_at for at in dumps)
-        waits = [at for at, action in world.seen if isinstance(action, Say) and action.text.startswith("waiting ")]
-        assert all(at <= world.gone_at for at in waits)
+        assert all(at <= world.gone_at for at in world.times(facts.Waiting))
     simple = is_simple(world) and world.rules.timeout is None and world.cluster.occasion != "int"
-    stages = [record["stage"] for record in world.records("stage")]
+    stages = [record.stage for record in world.told(facts.StageBegan)]
     assert stages in ([], ["terminate"], ["terminate", "kill"], ["kill"])
     if simple and dumps and dumps[0] < end and world.policy.deadline is not None and world.told_at is not None:
         # Two thirds of what there was belong to the save.
         window = world.policy.deadline - world.told_at
         assert dumps[0] - world.told_at >= window * (1 - tables.ESCALATION_SHARE) - SLACK
-    requeue = world.records("requeue")
+    requeue = world.told(facts.RequeueAsked)
     assert not requeue or world.ended is not None or world.child.undying
 
 
@@ -134,65 +132,66 @@ def _tells_once(world: World) -> None:
         alive = world.ended_at is None or world.ended_at > world.noticed_at
         if alive:
             assert len(first) == 1
-            assert len(world.records("notice")) == 1
+            assert len(world.told(facts.NoticeCame)) == 1
 
 
 def _says_what_was(world: World) -> None:
     end, rules = world.end, world.rules
     assert world.exit is not None
-    assert end["status"] == world.exit.status
+    assert end.status == world.exit.status
     if world.accepted and world.cluster.requeue != "answer lost":
-        assert end["requeued"] is True
-    if end["requeued"]:
+        assert end.requeued is True
+    if end.requeued:
         assert world.exit.status == 0 and world.goes_on
-    elif end["outcome"] == "checkpointed":
+    elif end.outcome == "checkpointed":
         assert world.exit.status == CHECKPOINTED_STATUS
     elif world.ended is not None:
         assert world.exit.status == (world.ended if world.ended >= 0 else 128 - world.ended)
-    killed = "kill" in [record["stage"] for record in world.records("stage")]
+    killed = "kill" in [record.stage for record in world.told(facts.StageBegan)]
     if world.ended == -9 and killed and world.saved_at is None:
-        assert end["outcome"] == "forced"
-        assert end["shutdown"] is None
+        assert end.outcome == "forced"
+        assert end.shutdown is None
     if world.told_at is None and world.job.preempted_at is None and world.by_itself:
-        assert end["outcome"] == ("completed" if world.child.status == 0 else "failed")
+        assert end.outcome == ("completed" if world.child.status == 0 else "failed")
     cooperated = world.child.kind in ("cooperative", "shell") and world.saved_at is not None
     interrupted = world.cluster.occasion == "int"
     if (
         cooperated
         and not interrupted
         and world.noticed_at is not None
-        and end["reason"] is not None
-        and end["outcome"] != "forced"
+        and end.reason is not None
+        and end.outcome != "forced"
     ):
-        assert end["outcome"] == "checkpointed"
+        assert end.outcome == "checkpointed"
     if world.noticed_at is not None and world.rules.place == "batch" and not world.cluster.outage:
         assert (
-            end["reason"] is not None
+            end.reason is not None
             or world.cluster.occasion == "int"
             or world.ended_at is None
             or (world.ended_at <= world.noticed_at)
         )
     asked = is_simple(world) and rules.requeue
     if asked and world.cluster.occasion == "cancel" and world.noticed_at == START + world.cluster.at:
-        assert end["reason"] == "cancelled" or world.noticed_at >= (world.ended_at or 0)
-    if end["shutdown"] is not None and world.cluster.suspended is None:
+        assert end.reason == "cancelled" or world.noticed_at >= (world.ended_at or 0)
+    if end.shutdown is not None and world.cluster.suspended is None:
         assert world.ended_at is not None and world.told_at is not None
-        assert float(str(end["shutdown"])) == round(world.ended_at - world.told_at, 3)
-    if is_simple(world) and end["restarts"] is not None:
-        assert end["restarts"] == 0
-    summary = [action.text for _, action in world.seen if isinstance(action, Say) and action.level == "summary"]
-    assert len(summary) == (world.told_at is not None)
-    if summary and rules.place == "batch" and end["requeued"]:
-        assert " → requeued +" in summary[0]
-    if summary:
-        by_status = end["outcome"] == "checkpointed" and world.ended == 0
-        assert ("(assumed" in summary[0]) == (by_status and world.child.kind not in ("cooperative", "shell"))
-    said = "\n".join(action.text for _, action in world.seen if isinstance(action, Say))
-    if world.told_at is not None or end["requeued"]:
-        assert (f"not requeued: {end['because']}" in said) != end["requeued"]
-    if not end["requeued"] and world.records("requeue"):
-        warned = [action.text for _, action in world.seen if isinstance(action, Say) and action.level == "warning"]
-        assert any("to run it again: scontrol requeue 7" in text for text in warned)
+        assert end.shutdown == pytest.approx(world.ended_at - world.told_at)
+    if is_simple(world) and end.restarts is not None:
+        assert end.restarts == 0
+    summaries = world.told(facts.ShutDown)
+    assert len(summaries) == (world.told_at is not None)
+    for summary in summaries:
+        assert ("requeued" in dict(summary.moments)) == end.requeued
+        by_status = end.outcome == "checkpointed" and world.ended == 0
+        assert summary.assumed == (by_status and world.child.kind not in ("cooperative", "shell"))
+        assert (summary.outcome, summary.to_spare) == (end.outcome, end.slack)
+    decided, left = world.told(facts.Decided), world.told(facts.NotRequeued)
+    if world.told_at is not None or end.requeued:
+        assert len(decided) + len(left) == 1
+    assert all((one.requeued, one.because) == (end.requeued, end.because) for one in decided)
+    if not end.requeued and world.told(facts.RequeueAsked):
+        assert left
+    assert all(one == facts.NotRequeued(end.because, "7") and not end.requeued for one in left)
 
 
 @settings(max_examples=400, deadline=None)
@@ -221,8 +220,8 @@ def test_every_step_between_phases_is_in_the_docstring_and_no_other() -> None:
 
 def test_a_save_within_the_lead_is_requeued_with_time_to_spare() -> None:
     world = World(Child(works=4000, saves=10), Cluster(limit=600, lead=120), Rules("batch", job_id="7")).play()
-    assert world.accepted == 1 and world.end["outcome"] == "checkpointed"
-    assert [record["because"] for record in world.records("requeue")] == ["checkpointed after time_limit"]
+    assert world.accepted == 1 and world.end.outcome == "checkpointed"
+    assert [record.because for record in world.told(facts.RequeueAsked)] == ["checkpointed after time_limit"]
     assert world.times(Deliver) == [START + 480]
     assert [action.signum for _, action in world.seen if isinstance(action, Deliver)] == [SIGUSR1]
     assert not world.times(Kill)

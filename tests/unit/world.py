@@ -11,9 +11,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
-from kempnerforge.launcher.policy import words
+from kempnerforge.launcher.policy import facts, words
 from kempnerforge.launcher.policy.machine import Policy
 from kempnerforge.launcher.policy.words import (
     AskSlurm,
@@ -32,22 +32,22 @@ from kempnerforge.launcher.policy.words import (
     Listen,
     MoreTime,
     Polled,
-    Record,
     Registered,
     Requeue,
     RequeueAnswered,
     Rules,
-    Say,
     Signalled,
     Site,
     SiteRead,
     StepEnded,
     Tell,
+    TellOuter,
     Terminate,
     TimePassed,
     TreeEmpty,
     never,
 )
+from kempnerforge.launcher.wording import line_of
 
 START = 1000.0
 #: The process that does the work.
@@ -55,6 +55,7 @@ WORKER = words.Identity("n1", 5, 50)
 #: No story is longer than this (s): the longest work, suspension, window and questions one after another.
 LONGEST = 20_000.0
 
+F = TypeVar("F")
 Kind = Literal["cooperative", "handler", "plain", "deaf", "shell"]
 Occasion = Literal["none", "preempt", "preempt for good", "cancel", "requeue", "usr1", "term", "int"]
 Answer = Literal["accepted", "answer lost", "refused twice", "refused for ever", "unconfirmed"]
@@ -103,7 +104,7 @@ class Watched(Policy):
         super().__init__(rules, site)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "_phase" and hasattr(self, name):
+        if name == "_phase" and value != getattr(self, name, value):
             self.steps.add((self._phase, str(value)))
         super().__setattr__(name, value)
 
@@ -215,10 +216,10 @@ class World:
                 self._at(self.now + 0.01, self._killed)
             case Exit():
                 self.exit = action
-            case Tell() | Listen() | DumpStacks() | Say() | Record():
+            case Tell() | TellOuter() | Listen() | DumpStacks():
                 pass
             case _:
-                never(action)
+                line_of(action)  # each fact can be told
 
     # --- the child ---------------------------------------------------------------------------------
 
@@ -427,19 +428,20 @@ class World:
         """When actions of a kind were asked for."""
         return [at for at, action in self.seen if isinstance(action, kind)]
 
-    def records(self, event: str) -> list[dict[str, object]]:
-        return [action.fields for _, action in self.seen if isinstance(action, Record) and action.event == event]
+    def told(self, kind: type[F]) -> list[F]:
+        """Return the facts of a kind, in their order."""
+        return [action for _, action in self.seen if isinstance(action, kind)]
 
     @property
     def told_at(self) -> float | None:
         """When the notice that counts was taken for one: a SIGTERM behind a Ctrl-C is a new one."""
-        notices = [at for at, action in self.seen if isinstance(action, Record) and action.event == "notice"]
+        notices = self.times(facts.NoticeCame)
         return notices[-1] if notices else None
 
     @property
-    def end(self) -> dict[str, object]:
-        (fields,) = self.records("end")
-        return fields
+    def end(self) -> facts.Ended:
+        (end,) = self.told(facts.Ended)
+        return end
 
     @property
     def goes_on(self) -> bool:
@@ -498,8 +500,8 @@ def main() -> None:
         counts["killed by kforge-run"] += bool(world.times(Kill))
         counts["asked Slurm after the child's end"] += len(world.times(AskSlurm)) > 1
         if world.exit is not None:
-            counts[f"outcome: {world.end['outcome']}"] += 1
-            counts[f"reason: {world.end['reason']}"] += 1
+            counts[f"outcome: {world.end.outcome}"] += 1
+            counts[f"reason: {world.end.reason}"] += 1
         for before, after in world.policy.steps:
             counts[f"{before} → {after}"] += 1
     for what, count in sorted(counts.items()):

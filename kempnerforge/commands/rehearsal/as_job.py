@@ -16,7 +16,7 @@ from ..interrupts import Interrupts
 from ..trouble import FAILED, Trouble
 from .here import kforge_run
 from .rehearse import Plan
-from .run_log import RunLog, error_of, last_lines
+from .run_log import RunLog, last_lines
 from .stage import look
 from .verdict import AFTER_START
 
@@ -128,7 +128,8 @@ class AsJob:
             if silent and look(self.folder).started_at is None:
                 raise self._not_seen()
             return False
-        all_told = look(self.folder).over or error_of(self.log.text()) is not None
+        seen = look(self.folder)
+        all_told = seen.over or bool(seen.not_started)
         never_ran = self._reason.startswith(_NOT_LAUNCHED) or self._was_cancelled_early
         return all_told or never_ran or now - self._over_at > _SEEN_WITHIN
 
@@ -222,7 +223,7 @@ class AsJob:
             said = "".join(f": {line}" for line in last_lines(self.log.text(), 1))
             return Trouble(f"job {self.job} was cancelled before it started{said}", hint, status=FAILED)
         text = self.log.text()
-        if (why := error_of(text)) is not None:
+        if why := look(self.folder).not_started:
             return Trouble(why, status=self._exit_status())
         if not text:
             return self._not_seen()

@@ -15,7 +15,7 @@ from ...launcher import libc, reaping, tree
 from .. import files
 from ..interrupts import Interrupts
 from ..trouble import FAILED, Trouble
-from .run_log import RunLog, error_of
+from .run_log import RunLog, last_lines
 from .stage import look
 
 #: How long a run that nobody wants any more may take to end by itself, and how long kforge-run to tidy up (s).
@@ -134,9 +134,10 @@ class Here:
     def why_not_started(self) -> Trouble:
         """Return kforge-run's own reason, with its own exit status."""
         status = self._process.returncode
-        if (why := error_of(self.log.text())) is not None:
+        if why := look(self.folder).not_started:
             return Trouble(why, status=status)
-        return Trouble(f"kforge-run ended with {status}, and left no journal", self._hint, status=FAILED)
+        said = "".join(f": {line}" for line in last_lines(self.log.text(), 1))
+        return Trouble(f"kforge-run ended with {status}, and left no journal{said}", self._hint, status=FAILED)
 
     @property
     def _hint(self) -> str:

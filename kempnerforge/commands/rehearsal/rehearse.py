@@ -79,7 +79,7 @@ def rehearse(stage: Stage, plan: Plan, interrupts: Interrupts, progress: Progres
         seen,
         written if seen.noticed is not None else (),
         tuple(run_log.stacks_of(since)),
-        tuple(run_log.warnings_of(whole)),
+        seen.warnings,
         tuple(run_log.last_lines(whole, _LAST_LINES)),
     )
 

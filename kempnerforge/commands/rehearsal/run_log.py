@@ -11,8 +11,6 @@ from ..trouble import Trouble
 
 #: A line of kforge-run's own; srun --label puts the task's number before it.
 _OURS = re.compile(r"(?:\s*\d+: )?kforge-run(?:\[[^\]]*\])? (?:\d\d:\d\d:\d\d |error: )")
-_WARNING = re.compile(_OURS.pattern + r"warning: (?P<text>.*)")
-_ERROR = re.compile(r"(?:\s*\d+: )?kforge-run: error: (?P<text>.*)")
 #: What faulthandler writes: the head of a thread, and a frame.
 _THREAD = re.compile(r"(?:\s*\d+: )?(?:Current thread|Thread) 0x[0-9a-f]+ .*most recent call first")
 _FRAME = re.compile(r"(?:\s*\d+: )?  File \".*\", line (?:\d+|\?\?\?) in ")
@@ -20,8 +18,6 @@ _FRAME = re.compile(r"(?:\s*\d+: )?  File \".*\", line (?:\d+|\?\?\?) in ")
 _HANDLER = re.compile(r"(?:\s*\d+: )?kempnerforge: ")
 #: The thread that watches over a shutdown is not what it hangs in.
 _WATCHER = "/kempnerforge/resilience/"
-#: What is said at each stage of an escalation: the report tells that in its own words.
-_STAGES = ("still running: ", "not requeued: ")
 #: Blocks of this size are copied, and so much at a time: a run may write faster than anybody reads (bytes).
 _BLOCK, _MOST_AT_A_TIME = 1 << 16, 1 << 20
 
@@ -72,18 +68,6 @@ class RunLog:
             return  # it is not there yet, or nobody reads
 
 
-def error_of(text: str) -> str | None:
-    """Return why kforge-run could not start the command, if it says so."""
-    found = _ERROR.findall(text)
-    return found[-1] if found else None
-
-
-def warnings_of(text: str) -> list[str]:
-    """Return what kforge-run warned of."""
-    found = [match["text"] for match in map(_WARNING.match, text.splitlines()) if match]
-    return [text for text in dict.fromkeys(found) if not text.startswith(_STAGES)]
-
-
 def stacks_of(text: str) -> list[str]:
     """Return the stacks that processes have dumped, without our own threads and what was written in between."""
     threads: list[list[str]] = []
@@ -98,5 +82,5 @@ def stacks_of(text: str) -> list[str]:
 def last_lines(text: str, most: int) -> list[str]:
     """Return the last lines that the command itself has written."""
     lines = [line.rstrip() for line in text.splitlines()]
-    others = (_OURS, _ERROR, _THREAD, _FRAME, _HANDLER)
+    others = (_OURS, _THREAD, _FRAME, _HANDLER)
     return [line for line in lines if line and not any(other.match(line) for other in others)][-most:]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...launcher.output import one_line
 from ...launcher.policy import tables
-from ...launcher.policy.machine import describe
+from ...launcher.wording import describe
 from .checkpoints import Written
 from .rehearse import Plan, Result
 from .verdict import SLOWER_DAY, Lead, Seen

@@ -10,8 +10,8 @@ from signal import SIGINT
 from typing import NamedTuple
 
 from ...launcher.policy import tables
-from ...launcher.policy.machine import describe
 from ...launcher.policy.words import CHECKPOINTED_STATUS
+from ...launcher.wording import describe
 from ..journals import Attempt
 
 #: How much slower a save may be on a day when the file system is busy.
@@ -56,6 +56,10 @@ class Seen(NamedTuple):
     tasks: int = 0
     #: How those of them ended, by STEP.TASK, that ended with an error.
     failed: Mapping[str, int] = {}
+    #: What kforge-runs warned of.
+    warnings: tuple[str, ...] = ()
+    #: Why the command could not be executed; empty: it could, or nothing has told yet.
+    not_started: str = ""
 
     @property
     def took(self) -> float:
@@ -72,6 +76,8 @@ def seen_of(owner: Attempt | None, tasks: Mapping[str, Attempt] | None = None) -
     """
     if owner is None:
         return Seen()
+    if owner.not_started:
+        return Seen(not_started=owner.not_started)
     notice = owner.notice
     # Those of a step that was over before do not count.
     ranks = {
@@ -114,6 +120,8 @@ def seen_of(owner: Attempt | None, tasks: Mapping[str, Attempt] | None = None) -
             for name, task in ranks.items()
             if task.outcome in ("interrupted", "failed") and task.exit_status is not None
         },
+        warnings=tuple(dict.fromkeys(text for attempt in (owner, *ranks.values()) for text in attempt.warnings)),
+        not_started=owner.not_started,
     )
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ...launcher.output import one_line
-from ...launcher.policy.machine import describe
+from ...launcher.wording import describe
 from ..journals import Attempt
 from .story import Row, Shutdown, Story
 

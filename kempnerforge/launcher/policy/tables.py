@@ -6,7 +6,18 @@ import math
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
-from .words import CHECKPOINTED_ELSE, CHECKPOINTED_STATUS, Attempt, History, Job, Outcome, Place, Reason, Rules, Site
+from .words import (
+    CHECKPOINTED_ELSE,
+    CHECKPOINTED_STATUS,
+    EarlierAttempt,
+    History,
+    Job,
+    Outcome,
+    Place,
+    Reason,
+    Rules,
+    Site,
+)
 
 #: A SIGUSR1 at most this long before the end is the time limit's (s). ``--signal``'s lead cannot be read back, leads
 #: of half an hour are in use, and taking a long lead for a manual signal would cut its save short.
@@ -293,7 +304,7 @@ def past_of(history: History | None, restarts: int) -> Past:
     if history is None:
         return Past(restarts, 0, None)
     # One script may run several kforge-runs, one after another: all of an attempt's records count as one.
-    attempts: dict[int, list[Attempt]] = {}
+    attempts: dict[int, list[EarlierAttempt]] = {}
     latest = restarts
     for record in reversed(history):
         if record.restarts is None or record.restarts > latest:

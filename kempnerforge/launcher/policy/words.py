@@ -6,7 +6,10 @@ dataclasses. Every time is in seconds on the monotonic clock unless a field says
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, NoReturn
+from signal import Signals
+from typing import Literal, NamedTuple, NoReturn
+
+from .facts import Fact
 
 #: Where kforge-run runs: as the batch process, as a task of a job step, or outside of either.
 Place = Literal["batch", "step", "outside"]
@@ -17,13 +20,18 @@ Reason = Literal["time_limit", "preempted", "requeued", "cancelled", "manual", "
 #: How the child ended.
 Outcome = Literal["completed", "checkpointed", "interrupted", "forced", "failed"]
 
+#: Where an attempt stands: see machine.py.
+Phase = Literal["run", "outlived", "sweep", "decide", "verify", "done"]
+#: Phases in which the run may have something to save.
+UNSAVED: tuple[Phase, ...] = ("run", "outlived")
+
 #: "checkpointed, run me again": HTCondor's exit status for a self-checkpointing job.
 CHECKPOINTED_STATUS = 85
 #: What stands for it where the site has Slurm requeue after 85: EX_TEMPFAIL, "try again later" (sysexits.h), and others
 #: that no program is known to end with.
 CHECKPOINTED_ELSE = (75, 86, 87)
 
-# --- facts ---------------------------------------------------------------------------------------
+# --- what is known ---------------------------------------------------------------------------------
 
 
 class Rules(NamedTuple):
@@ -49,7 +57,7 @@ class Rules(NamedTuple):
     job_id: str = ""
 
 
-class Attempt(NamedTuple):
+class EarlierAttempt(NamedTuple):
     """How an earlier attempt of this run ended, as the journal tells it."""
 
     #: ``Restarts`` of the job while it ran; None: never read.
@@ -65,7 +73,7 @@ class Attempt(NamedTuple):
 
 
 #: Earlier attempts, oldest first. They may belong to an older job of the same number.
-History = tuple[Attempt, ...]
+History = tuple[EarlierAttempt, ...]
 
 
 class Site(NamedTuple):
@@ -256,12 +264,18 @@ class Forward(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """Tell every cooperative process, also who registers later, what is known of the notice."""
+    """Tell cooperative processes what is known of the notice."""
 
     signum: int
     reason: Reason | None
     deadline: float | None
     forced_exit: float | None
+    #: Only this one, which has come later; None: all.
+    to: Identity | None = None
+
+
+class TellOuter(NamedTuple):
+    """Tell the kforge-run above this one that what runs here has saved."""
 
 
 class AskSlurm(NamedTuple):
@@ -288,23 +302,21 @@ class Requeue(NamedTuple):
     job_id: str
 
 
-class Say(NamedTuple):
-    level: Literal["detail", "info", "summary", "warning"]
-    text: str
-
-
-class Record(NamedTuple):
-    """A line for the journal."""
-
-    event: str
-    fields: dict[str, Any]
-
-
 class Exit(NamedTuple):
     status: int
 
 
-Action = Deliver | Forward | Tell | AskSlurm | Listen | DumpStacks | Terminate | Kill | Requeue | Say | Record | Exit
+Action = (
+    Deliver | Forward | Tell | TellOuter | AskSlurm | Listen | DumpStacks | Terminate | Kill | Requeue | Exit | Fact
+)
+
+
+def signal_name(signum: int) -> str:
+    """Return a signal's name; of the real-time signals only the first and the last have one."""
+    try:
+        return Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
 
 
 def never(unhandled: NoReturn) -> NoReturn:

@@ -1,39 +1,60 @@
-"""What is told of a run: lines in the log, events in the journal. Nothing here may ever harm it."""
+"""What is told of an attempt: each fact once, in the log and in the journal. Nothing here may ever harm the run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from . import wording
 from .journal import Journal
-from .output import Level, Log
+from .output import Log
+from .policy import facts
 from .policy.words import History
 from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
 
-class Report:
+class Chronicle:
     """The log and the journal of one attempt.
 
     Args:
-        journal: None: none is kept.
+        log: kforge-run's own.
     """
 
-    def __init__(self, log: Log, journal: Journal | None) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._journal = journal
+        self._journal: Journal | None = None
+        #: What was told before there was a journal; None: there is one, or there will be none.
+        self._early: list[facts.Journaled] | None = []
         self._told_trouble = False
 
-    def say(self, level: Level, text: str) -> None:
-        self._log.say(level, text)
+    def keep_journal(self, journal: Journal | None) -> None:
+        """Have what was told written down, and all that comes.
+
+        Args:
+            journal: None: there is none.
+        """
+        self._journal = journal
+        early, self._early = self._early or [], None
+        for fact in early:
+            self._record(fact)
+
+    def tell(self, fact: facts.Fact) -> None:
+        """Tell a fact to whoever reads the log or the journal."""
+        self._say(fact)
+        if isinstance(fact, facts.Journaled):
+            self._record(fact)
 
     def warn(self, text: str | None) -> None:
         """Warn, if there is anything to warn of."""
         if text is not None:
-            self._log.say("warning", text)
+            self.tell(facts.Warned(text))
 
-    def record(self, event: str, fields: Mapping[str, Any]) -> None:
-        if self._journal is not None:
-            self._journal.record(event, fields)
+    def _say(self, fact: facts.Fact) -> None:
+        if (line := wording.line_of(fact)) is not None:
+            self._log.say(line.level, line.text)
+
+    def _record(self, fact: facts.Journaled) -> None:
+        if self._early is not None:
+            self._early.append(fact)
+        elif self._journal is not None:
+            self._journal.record(fact)
             self._tell_trouble(self._journal)
 
     @property
@@ -60,7 +81,7 @@ class Report:
         if self._journal is not None:
             wait_for(self.writers(), LAST_PATIENCE)
             if (left := self._journal.writer.give_up()) is not None:
-                self.warn(f"pid {left} hangs while it writes the journal")
+                self._say(facts.Warned(f"pid {left} hangs while it writes the journal"))
             self._tell_trouble(self._journal)
         if self._log.writer is not None:
             wait_for([self._log.writer], LAST_PATIENCE)
@@ -74,4 +95,4 @@ class Report:
     def _tell_trouble(self, journal: Journal) -> None:
         if journal.trouble is not None and not self._told_trouble:
             self._told_trouble = True
-            self.warn(f"no journal: {journal.trouble}")
+            self._say(facts.Warned(f"no journal: {journal.trouble}"))
