@@ -8,15 +8,18 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..bootstrap import contract
 from . import delivery, reaping, slurm, surroundings, tree
-from .control import Peer, StatusText, Unusable
+from .control import Connection, StatusText, Unusable
 from .policy import tables, words
 from .settings import Settings
 from .signals import CapturedSignals, stop_as_asked
 from .start import AlreadyDone, Attempt, start
+
+if TYPE_CHECKING:
+    from ..bootstrap import wire
 
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
@@ -26,7 +29,7 @@ _LONGEST_POLL = 2**31 - 1
 _HEARTBEAT = 0.25
 #: How long an scontrol that got SIGKILL may take to go (s).
 _LAST_REAP = 1.0
-#: json is loaded when the start is over, and not while a notice waits to be delivered (s).
+#: json and the messages are loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
 #: When to look whether anything is armed (s): a Python is at once, but a script may have to fetch its data first.
 _LOOK_FOR_ARMED_AFTER = 1.5
@@ -165,15 +168,15 @@ class Supervisor:
     def _reports(self) -> Iterator[words.Event]:
         if self._control is None:
             return
-        for peer, report in self._control.reports():
+        for connection, report in self._control.reports():
             if isinstance(report, StatusText):
                 self._report.say("info", f"pid {report.pid}: {report.text}")
                 self._report.record("status", {"pid": report.pid, "text": report.text})
             elif isinstance(report, Unusable):
                 self._report.say("detail", f"control socket: {report.why} from pid {report.pid} ignored")
             else:
-                if isinstance(report, words.Registered) and peer is not None and self._told is not None:
-                    self._control.tell(_notice_message(self._told), peer)
+                if isinstance(report, words.Registered) and connection is not None and self._told is not None:
+                    self._control.tell(_notice(self._told), connection)
                 if isinstance(report, words.Registered):
                     self._chores.pop("look for armed", None)
                 yield report
@@ -338,10 +341,9 @@ class Supervisor:
                     self._controller.requeue(action.job_id)
             case words.DumpStacks():
                 self._report.flush()
-                for peer in self._peers():
-                    # Only whoever still has the handler: by default a real-time signal kills.
-                    if peer.cooperative and peer.stacks is not None:
-                        peer.send(peer.stacks)
+                for connection in self._cooperative():
+                    if connection.stacks is not None:
+                        connection.process.send(connection.stacks)
             case words.Terminate():
                 if self._folder is not None:
                     self._folder.mark(contract.TERMINATE_FILE)
@@ -369,23 +371,26 @@ class Supervisor:
         self._write_notice(action.signum, None)
         if "look for armed" in self._chores:
             self._chores["look for armed"] = now  # after the delivery
-        delivered = delivery.deliver(action.signum, self._child, self._peers(), armed)
+        cooperative = [connection.process for connection in self._cooperative()]
+        delivered = delivery.deliver(action.signum, self._child, cooperative, armed)
         if delivered.ranks_told and self._folder is not None:
             self._folder.mark(contract.RANKS_TOLD_FILE)
         return delivered
 
-    def _peers(self) -> list[Peer]:
-        return self._control.peers if self._control is not None else []
+    def _cooperative(self) -> list[Connection]:
+        return self._control.cooperative if self._control is not None else []
 
     def _tell(self, told: words.Tell) -> None:
         self._told = told
         if self._control is not None:
-            self._control.tell(_notice_message(told))
+            self._control.tell(_notice(told))
         self._write_notice(told.signum, told.reason)
 
     def _write_notice(self, signum: int, reason: words.Reason | None) -> None:
+        from ..bootstrap import wire
+
         if self._folder is not None:
-            self._folder.write_notice(signum, reason)
+            self._folder.write_notice(wire.encode(wire.Notice(signum, reason)))
 
     # --- if kforge-run has a bug -----------------------------------------------------------------
 
@@ -436,6 +441,8 @@ def _warm_up() -> None:
     import json  # noqa: F401
     import traceback  # noqa: F401
 
+    from ..bootstrap import wire  # noqa: F401
+
     tree.warm_up()
     time.strptime("2000", "%Y")  # imports what it needs
 
@@ -446,13 +453,11 @@ def _which_attempt(job: words.Job) -> str:
     return f"{time.strftime('%Y-%m-%d')}: attempt {job.restarts + 1} of job {job.requeue_id}, {left}"
 
 
-def _notice_message(told: words.Tell) -> dict[str, Any]:
-    """Return the message of the contract; how long is left counts from the moment it is sent."""
+def _notice(told: words.Tell) -> wire.Notice:
+    """Return what to tell; how long is left counts from the moment it is sent."""
+    from ..bootstrap import wire
+
     now = time.monotonic()
-    return {
-        "verb": contract.NOTICE,
-        "signal": told.signum,
-        "reason": told.reason,
-        "seconds_left": None if told.deadline is None else max(0.0, told.deadline - now),
-        "forced_exit_in": None if told.forced_exit is None else max(0.0, told.forced_exit - now),
-    }
+    seconds_left = None if told.deadline is None else max(0.0, told.deadline - now)
+    forced_exit_in = None if told.forced_exit is None else max(0.0, told.forced_exit - now)
+    return wire.Notice(told.signum, told.reason, seconds_left, forced_exit_in)
