@@ -156,8 +156,8 @@ def _seconds(value: Any) -> float:
 
 
 def _signal(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("no signal")
+    if isinstance(value, bool) or not isinstance(value, int) or value not in list(signal.Signals):
+        raise ValueError("no signal that has a name")
     return signal.Signals(value)
 
 

