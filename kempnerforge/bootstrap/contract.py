@@ -1,10 +1,7 @@
-"""The contract between the launcher and the training process: names and message verbs.
+"""The contract between the launcher and the training process: the names, and where the two find each other.
 
-Both sides import this module and nothing else of each other. Standard library only, Python 3.8.
-
-The control socket is a Unix ``SOCK_SEQPACKET`` socket in the launcher's private folder. One packet is
-one message: a JSON object in UTF-8 with a ``verb`` and the fields listed at each verb. A receiver
-ignores fields it does not know, and answers a packet it cannot read with nothing at all.
+Both sides import this module and ``wire``, which has the messages, and nothing else of each other. Standard library
+only, Python 3.8.
 """
 
 from __future__ import annotations
@@ -29,9 +26,9 @@ PRIVATE_MODE = 0o700
 
 # --- files in the private folder -----------------------------------------------------------------
 
-#: The control socket.
+#: The control socket: a Unix ``SOCK_SEQPACKET`` socket, on which one packet is one message of ``wire``.
 SOCKET_FILE = "control"
-#: The notice, once there is one: a JSON object like the ``notice`` message, without the time left.
+#: The notice, once there is one: a message of ``wire``, without the times.
 NOTICE_FILE = "notice"
 #: The notice went to ranks, so what launches them shall be left in peace.
 RANKS_TOLD_FILE = "ranks told"
@@ -61,29 +58,6 @@ SITE_FOLDER = "site"
 
 #: The bootstrap's name in ``sys.modules``.
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
-
-# --- messages ------------------------------------------------------------------------------------
-
-#: The longest packet either side sends or reads, in bytes.
-MAX_MESSAGE = 4096
-#: Longest text in a message (characters). It surely fits, for JSON takes up to 12 bytes for one. Of a program's path
-#: the end is kept, where its name is.
-LONGEST_TEXT = 300
-
-#: Up: a handler registered. ``program`` (str), ``timeout`` (s, 0: no forced exit), ``stacks`` (the real-time
-#: signal on which the process dumps every thread's stack, or null), ``is_launcher`` (bool: an inner kforge-run).
-REGISTERED = "registered"
-#: Up: sent at the first poll, and at the first poll that returned True. ``stop`` (bool: what it returned).
-POLLED = "polled"
-#: Up: graceful shutdown is complete.
-FINISHED = "finished"
-#: Up: the save needs ``seconds`` (s, counted from now).
-MORE_TIME = "more_time"
-#: Up: ``text`` (str) for the launcher's log.
-STATUS = "status"
-#: Down: stop. ``signal`` (number), ``reason`` (str or null), ``seconds_left`` (s until the deadline, or null),
-#: ``forced_exit_in`` (s until the process should force its own exit, or null). Sent again when any of it changes.
-NOTICE = "notice"
 
 
 def node_name() -> str:

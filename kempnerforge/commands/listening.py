@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
 
-from ..launcher import pidfd
+from ..launcher.process import open_pidfd
 
 #: What is kept of each output (bytes): scontrol says a kilobyte of each of a cluster's partitions.
 _MOST = 16 << 20
@@ -120,7 +120,7 @@ def _wait(process: subprocess.Popen[bytes], outputs: Sequence[_Output], until: f
     by_descriptor = {output.descriptor: output for output in outputs}
     for descriptor in by_descriptor:
         poller.register(descriptor, select.POLLIN)
-    end = pidfd.open_of(process.pid)
+    end = open_pidfd(process.pid)
     try:
         if end is not None:
             poller.register(end, select.POLLIN)

@@ -12,8 +12,9 @@ import signal
 from collections.abc import Iterator
 
 from ..bootstrap import contract
-from . import pidfd, tree
+from . import tree
 from .policy.words import Armed, Gone, Identity
+from .process import Process
 
 #: Read from the FIFO before the loop has its turn again (bytes): all that there is room for in it (pipe(7)), because
 #: whoever was armed before a notice was sent is to be known before it is delivered.
@@ -32,29 +33,26 @@ class ArmedProcess:
     """
 
     def __init__(self, identity: str) -> None:
-        #: It has noticed the notice.
-        self.has_noticed = False
         pid, _, start = identity.partition(".")
-        self.pid = int(pid)
-        self.who = Identity(contract.node_name(), self.pid, int(start))
-        self.pidfd = pidfd.open_of(self.pid)
+        self.process = Process(Identity(contract.node_name(), int(pid), int(start)))
         # The descriptor came first: it cannot mean another process that has the number now.
-        self._identity = identity
-        if not self.lives:
-            self.close()
+        if not self.process.lives:
+            self.process.close()
             raise ProcessLookupError(f"{identity} has ended")
-        self.program = tree.program(self.pid)
+        self.process.program = tree.program(self._pid)
         #: It was given the notice.
         self.told = False
+        #: It has noticed it.
+        self.has_noticed = False
 
     @property
     def name(self) -> str:
         """What it is called in the log, where somebody is told."""
-        return f"{self.program} (pid {self.pid}, armed)"
+        return f"{self.process.program} (pid {self._pid}, armed)"
 
     @property
-    def lives(self) -> bool:
-        return tree.identity(self.pid) == self._identity
+    def _pid(self) -> int:
+        return self.process.who.pid
 
     def notify(self, notice: int) -> bool:
         """Signal it; return whether it was there to get it.
@@ -63,11 +61,11 @@ class ArmedProcess:
         have it back at its default, and still catch the other.
         """
         self.told = True
-        caught = tree.signal_set(self.pid, "SigCgt")
+        caught = tree.signal_set(self._pid, "SigCgt")
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
-        if notice in tree.signal_set(self.pid, "SigBlk"):
-            return pidfd.send(self.pid, self.pidfd, notice)  # another thread may wait for it
-        return pidfd.notify(self.pid, self.pidfd, other if notice not in caught and other in caught else notice)
+        if notice in tree.signal_set(self._pid, "SigBlk"):
+            return self.process.send(notice)  # another thread may wait for it
+        return self.process.notify(other if notice not in caught and other in caught else notice)
 
     def notify_again(self, notice: int) -> bool:
         """Signal it once more if it had the notice, and has not noticed; return whether it was there to get it.
@@ -77,14 +75,10 @@ class ArmedProcess:
         """
         if not self.told or self.has_noticed:
             return False
-        asleep = tree.sleeps_in(self.pid)
-        if not asleep or "sigtimedwait" in asleep or notice in tree.signal_set(self.pid, "SigBlk"):
+        asleep = tree.sleeps_in(self._pid)
+        if not asleep or "sigtimedwait" in asleep or notice in tree.signal_set(self._pid, "SigBlk"):
             return False
         return self.notify(notice)
-
-    def close(self) -> None:
-        if self.pidfd is not None:
-            os.close(self.pidfd)
 
 
 class ArmedProcesses:
@@ -119,7 +113,8 @@ class ArmedProcesses:
         """Yield who has been armed and who has ended."""
         yield from self._read()
         ended = {descriptor for descriptor, _ in self._ended.poll(0)}
-        for identity, process in list(self._living.items()):
+        for identity, armed in list(self._living.items()):
+            process = armed.process
             # Without a pidfd (before Linux 5.3) we look when we are awake, as we are often during a shutdown.
             if process.pidfd in ended or (process.pidfd is None and not process.lives):
                 del self._living[identity]
@@ -143,22 +138,23 @@ class ArmedProcesses:
                 known.has_noticed = True
             elif word == contract.ARMED_NEWS and known is None:
                 try:
-                    process = ArmedProcess(identity)
+                    armed = ArmedProcess(identity)
                 except (ValueError, OverflowError, OSError):
                     if renumbered is None:
                         renumbered = tree.renumbered()
                     try:
-                        process = ArmedProcess(renumbered[identity])
+                        armed = ArmedProcess(renumbered[identity])
                     except (KeyError, OSError):
                         continue  # it has ended, or somebody else has written that
+                process = armed.process
                 if process.pidfd is not None:
                     self._ended.register(process.pidfd, select.EPOLLIN)
-                self._living[identity] = process
+                self._living[identity] = armed
                 yield Armed(process.program, process.who)
 
     def close(self) -> None:
-        for process in self._living.values():
-            process.close()
+        for armed in self._living.values():
+            armed.process.close()
         self._living.clear()
         for descriptor in (self._news, self._ended.fileno()):
             self._poller.unregister(descriptor)

@@ -10,19 +10,22 @@ from __future__ import annotations
 import _socket
 import os
 import select
-import signal
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..bootstrap import contract
-from . import pidfd, tree
 from .policy.words import Finished, Gone, Identity, MoreTime, Polled, Registered
+from .process import Process, identify
+
+if TYPE_CHECKING:
+    # Where it is used it is imported: its messages cost more to define than the rest of the start's modules.
+    from ..bootstrap import wire
 
 #: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
 #: after another cannot keep others from registering.
-_MOST_PEERS = 4096
+_MOST_CONNECTIONS = 4096
 _MOST_PER_PROCESS = 64
 #: Descriptors kept free for everything else.
 _SPARE_DESCRIPTORS = 64
@@ -50,48 +53,50 @@ class Unusable(NamedTuple):
 Report = Registered | Polled | Finished | Gone | MoreTime | StatusText | Unusable
 
 
-class Peer:
-    """One connection."""
+class Connection:
+    """One connection: a registration of the process behind it.
 
-    def __init__(self, connection: _socket.socket, who: Identity) -> None:
-        self._connection = connection
-        self.who = who
-        self.pid = who.pid
-        self.program = "?"
-        #: It has a registered handler that is not finished yet.
-        self.cooperative = False
-        #: On this signal it dumps its stacks; None: it does not.
-        self.stacks: int | None = None
+    Args:
+        connection: owned by this object, as is the process.
+    """
+
+    def __init__(self, connection: _socket.socket, process: Process) -> None:
+        self._socket = connection
+        self.process = process
+        #: What its handler said of itself; None: none is registered, or it is finished.
+        self._handler: wire.Registered | None = None
         #: What it has said already, of what counts once.
-        self.said: set[tuple[str, bool]] = set()
+        self._said: set[tuple[type[Report], bool]] = set()
         self._allowance = float(_BURST)
         self._refilled = time.monotonic()
-        self._pidfd = pidfd.open_of(who.pid)
+
+    @property
+    def cooperative(self) -> bool:
+        """It has a registered handler that is not finished yet."""
+        return self._handler is not None
+
+    @property
+    def stacks(self) -> int | None:
+        """On this signal the process dumps its stacks; None: it does not, and by default a real-time signal kills."""
+        return None if self._handler is None else self._handler.stacks
 
     def fileno(self) -> int:
-        return self._connection.fileno()
-
-    def send(self, signum: int) -> bool:
-        """Signal the process; return whether it was there to get it."""
-        # 0: outside our pid namespace; kill(2) would take it for our own process group.
-        return self.pid != 0 and pidfd.send(self.pid, self._pidfd, signum)
-
-    def notify(self, signum: int) -> bool:
-        """Signal the process so that its main thread notices; return whether it was there to get it."""
-        return self.pid != 0 and pidfd.notify(self.pid, self._pidfd, signum)
+        return self._socket.fileno()
 
     def tell(self, packet: bytes) -> None:
         """Send a packet, unless the process has let so many pile up that it is not reading."""
         try:
-            self._connection.send(packet, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+            self._socket.send(packet, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
             pass  # it is gone, or stuck: its signal tells it the same
 
     def receive(self) -> bytes | None:
         """Return the next packet, None when there is none; empty at the end of the connection."""
+        from ..bootstrap import wire
+
         for _try in range(2):
             try:
-                return self._connection.recv(contract.MAX_MESSAGE + 1, _socket.MSG_DONTWAIT)
+                return self._socket.recv(wire.MAX_MESSAGE + 1, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return None
             except ConnectionResetError:
@@ -100,7 +105,43 @@ class Peer:
                 break
         return b""
 
-    def may_repeat(self) -> bool:
+    def understand(self, packet: bytes) -> Report | None:
+        """Return what a packet says, None where it says nothing new."""
+        report = self._report(packet)
+        if isinstance(report, (MoreTime, StatusText)):
+            return report if self._may_repeat() else None
+        key = (type(report), isinstance(report, Polled) and report.stop)
+        if key in self._said:
+            return None
+        self._said.add(key)
+        return report
+
+    def _report(self, packet: bytes) -> Report:
+        from ..bootstrap import wire
+
+        who = self.process.who
+        try:
+            message = wire.decode(packet)
+        except ValueError as error:
+            return Unusable(who.pid, f"a message that cannot be read ({error})")
+        match message:
+            case wire.Registered(program, timeout, _, is_launcher):
+                self._handler = message
+                self.process.program = program
+                return Registered(program, who, timeout, is_launcher)
+            case wire.Polled(stop):
+                return Polled(who, stop)
+            case wire.Finished():
+                self._handler = None
+                return Finished(who)
+            case wire.MoreTime(seconds):
+                return MoreTime(who, seconds)
+            case wire.Status(text):
+                return StatusText(who.pid, text)
+            case wire.Notice():
+                return Unusable(who.pid, "a notice")
+
+    def _may_repeat(self) -> bool:
         """Return whether it may send one more message of the kind that can be repeated for ever."""
         now = time.monotonic()
         self._allowance = min(self._allowance + (now - self._refilled) / _REFILL_EVERY, float(_BURST))
@@ -111,9 +152,8 @@ class Peer:
         return True
 
     def close(self) -> None:
-        self._connection.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
+        self._socket.close()
+        self.process.close()
 
 
 class Control:
@@ -138,37 +178,36 @@ class Control:
             raise
         self._listening = False
         self._listen(True)
-        self._peers: dict[int, Peer] = {}
-        self._most = min(_MOST_PEERS, max(os.sysconf("SC_OPEN_MAX") - _SPARE_DESCRIPTORS, 16) // 2)
+        self._connections: dict[int, Connection] = {}
+        self._most = min(_MOST_CONNECTIONS, max(os.sysconf("SC_OPEN_MAX") - _SPARE_DESCRIPTORS, 16) // 2)
         self._refused = False
 
     @property
-    def peers(self) -> list[Peer]:
-        return list(self._peers.values())
+    def connections(self) -> list[Connection]:
+        return list(self._connections.values())
 
-    def owns(self, descriptor: int) -> bool:
-        return descriptor == self._listener.fileno() or descriptor in self._peers
+    @property
+    def cooperative(self) -> list[Connection]:
+        return [connection for connection in self.connections if connection.cooperative]
 
-    def reports(self, descriptor: int | None = None) -> Iterator[tuple[Peer | None, Report]]:
-        """Yield what came in on one descriptor, or on all of them (None): nothing that was sent is left behind."""
-        if descriptor is None or descriptor == self._listener.fileno():
-            yield from self._accept_all()
-        waiting = self.peers if descriptor is None else [self._peers[descriptor]] if descriptor in self._peers else []
-        for peer in waiting:
-            yield from self._read(peer)
+    def reports(self) -> Iterator[Report]:
+        """Yield all that came in; nothing that was sent is left behind."""
+        yield from self._accept_all()
+        for connection in self.connections:
+            yield from self._read(connection)
 
-    def tell(self, message: dict[str, Any], to: Identity | None = None) -> None:
-        """Send a message to all that cooperate, or to one of them."""
-        import json
+    def tell(self, notice: wire.Notice, to: Identity | None = None) -> None:
+        """Send a notice to all that cooperate, or to one of them."""
+        from ..bootstrap import wire
 
-        told = [peer for peer in self.peers if peer.cooperative and (to is None or peer.who == to)]
-        packet = json.dumps(message).encode()
-        for other in told:
-            other.tell(packet)
+        packet = wire.encode(notice)
+        for connection in self.cooperative:
+            if to is None or connection.process.who == to:
+                connection.tell(packet)
 
-    def _accept_all(self) -> Iterator[tuple[Peer | None, Report]]:
+    def _accept_all(self) -> Iterator[Report]:
         while self._listening:
-            if len(self._peers) >= self._most:
+            if len(self._connections) >= self._most:
                 self._listen(False)
                 return
             try:
@@ -178,20 +217,19 @@ class Control:
             except OSError:
                 self._listen(False)  # no descriptor left
                 return
-            connection = _socket.socket(fileno=descriptor)
-            credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
+            connected = _socket.socket(fileno=descriptor)
+            credentials = connected.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
             pid, uid, _gid = _UCRED.unpack(credentials)
-            from_same = sum(peer.pid == pid for peer in self._peers.values())
+            from_same = sum(other.process.who.pid == pid for other in self._connections.values())
             if uid != os.getuid() or from_same >= _MOST_PER_PROCESS:
-                connection.close()
+                connected.close()
                 if not self._refused:
                     self._refused = True
-                    yield None, Unusable(pid, f"a connection of uid {uid}, its process's number {from_same + 1}")
+                    yield Unusable(pid, f"a connection of uid {uid}, its process's number {from_same + 1}")
                 continue
-            peer = Peer(connection, Identity(contract.node_name(), pid, tree.started(pid)))
-            self._peers[descriptor] = peer
+            self._connections[descriptor] = Connection(connected, Process(identify(pid)))
             self._poller.register(descriptor, select.POLLIN)
-            yield from self._read(peer)
+            yield from self._read(self._connections[descriptor])
 
     def _listen(self, listening: bool) -> None:
         """Wait for new connections, or leave them waiting: one that is closed would take us for dead."""
@@ -202,79 +240,28 @@ class Control:
             else:
                 self._poller.unregister(self._listener.fileno())
 
-    def _read(self, peer: Peer) -> Iterator[tuple[Peer | None, Report]]:
+    def _read(self, connection: Connection) -> Iterator[Report]:
         for _turn in range(_MOST_AT_A_TIME):
-            packet = peer.receive()
+            packet = connection.receive()
             if packet is None:
                 return
             if not packet:
-                self._drop(peer)
-                if peer.cooperative:
-                    yield peer, Gone(peer.who)
+                self._drop(connection)
+                if connection.cooperative:
+                    yield Gone(connection.process.who)
                 return
-            report = _parse(packet, peer)
+            report = connection.understand(packet)
             if report is not None:
-                yield peer, report
+                yield report
 
-    def _drop(self, peer: Peer) -> None:
-        self._poller.unregister(peer.fileno())
-        del self._peers[peer.fileno()]
-        peer.close()
+    def _drop(self, connection: Connection) -> None:
+        self._poller.unregister(connection.fileno())
+        del self._connections[connection.fileno()]
+        connection.close()
         self._listen(True)
 
     def close(self) -> None:
-        for peer in self.peers:
-            self._drop(peer)
+        for connection in self.connections:
+            self._drop(connection)
         self._listen(False)
         self._listener.close()
-
-
-def _parse(packet: bytes, peer: Peer) -> Report | None:
-    """Return what a packet says, None where it says nothing new, and note on the peer what it says of itself."""
-    import json
-
-    report: Report
-    try:
-        if len(packet) > contract.MAX_MESSAGE:
-            raise ValueError("too long")
-        message = json.loads(packet)
-        verb = message["verb"]
-        if verb == contract.REGISTERED:
-            timeout, stacks = _seconds(message["timeout"]), message.get("stacks")
-            peer.program = _text(message["program"], slice(-contract.LONGEST_TEXT, None))
-            peer.stacks = stacks if isinstance(stacks, int) and signal.SIGRTMIN < stacks <= signal.SIGRTMAX else None
-            peer.cooperative = True
-            report = Registered(peer.program, peer.who, timeout, message.get("is_launcher") is True)
-        elif verb == contract.POLLED:
-            report = Polled(peer.who, message["stop"] is True)
-        elif verb == contract.FINISHED:
-            peer.cooperative = False
-            report = Finished(peer.who)
-        elif verb == contract.MORE_TIME:
-            report = MoreTime(peer.who, _seconds(message["seconds"]))
-        elif verb == contract.STATUS:
-            report = StatusText(peer.pid, _text(message["text"], slice(contract.LONGEST_TEXT)))
-        else:
-            raise ValueError("of an unknown kind")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        report = Unusable(peer.pid, f"a message that cannot be read ({type(error).__name__}: {error})")
-    if isinstance(report, (MoreTime, StatusText)):
-        return report if peer.may_repeat() else None
-    key = (type(report).__name__, isinstance(report, Polled) and report.stop)
-    if key in peer.said:
-        return None
-    peer.said.add(key)
-    return report
-
-
-def _text(value: Any, part: slice) -> str:
-    """Return a part of a text as one printable line."""
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return "".join(letter if letter.isprintable() else "?" for letter in value[part])
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-        raise ValueError("not a number of seconds")
-    return float(value)

@@ -14,12 +14,12 @@ import os
 import signal
 from collections.abc import Iterable
 
-from . import pidfd, tree
+from . import tree
 from .armed import ArmedProcess
 from .child import Child
-from .control import Peer
 from .policy.tables import SRUN_SETTLES
 from .policy.words import Delivered
+from .process import Process, identify
 
 #: Receivers that are named in the log; a node may have more ranks than a line has room.
 _MOST_NAMED = 8
@@ -27,19 +27,19 @@ _RANK_LAUNCHERS = frozenset({"torchrun", "accelerate", "deepspeed"})
 _RANK_LAUNCHER_MODULES = frozenset({"torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch"})
 
 
-def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[ArmedProcess]) -> Delivered:
+def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: Iterable[ArmedProcess]) -> Delivered:
     """Signal whoever should have the notice, at once, and return who that was."""
-    told = [f"{peer.program} (pid {peer.pid})" for peer in peers if peer.cooperative and peer.notify(signum)]
+    told = [process.name for process in cooperative if process.notify(signum)]
     ranks_told = bool(told)
     sruns = _sruns(child) if child.status is None else []
     told += _signal_sruns(sruns)
     started = max((process.started for process in sruns), default=None)
     if told:
         return Delivered(_listed(told), started, ranks_told=ranks_told)
-    acting = [process for process in armed if process.notify(signum)]
+    acting = [one for one in armed if one.notify(signum)]
     if acting or child.status is not None:
-        told = [process.name for process in acting]
-        return Delivered(_listed(told), None, tuple(process.who for process in acting), bool(acting))
+        told = [one.name for one in acting]
+        return Delivered(_listed(told), None, tuple(one.process.who for one in acting), bool(acting))
     wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
     child.send(wanted)
     as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"
@@ -49,7 +49,7 @@ def deliver(signum: int, child: Child, peers: Iterable[Peer], armed: Iterable[Ar
 def deliver_again(signum: int, child: Child, armed: Iterable[ArmedProcess], now: float) -> Delivered:
     """Signal every srun so young that it may have swallowed the first SIGUSR1, and every armed process that had it."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    told = [process.name for process in armed if process.notify_again(signum)]
+    told = [one.name for one in armed if one.notify_again(signum)]
     return Delivered(_listed(_signal_sruns(young) + told), max((process.started for process in young), default=None))
 
 
@@ -64,9 +64,13 @@ def _sruns(child: Child) -> list[tree.Process]:
 
 
 def _signal_sruns(sruns: list[tree.Process]) -> list[str]:
-    return [
-        f"srun (pid {process.pid}) as SIGUSR1" for process in sruns if pidfd.send(process.pid, None, signal.SIGUSR1)
-    ]
+    told = []
+    for found in sruns:
+        srun = Process(identify(found.pid), found.name)
+        if srun.send(signal.SIGUSR1):
+            told.append(f"{srun.name} as SIGUSR1")
+        srun.close()
+    return told
 
 
 def launches_ranks(arguments: list[str]) -> bool:

@@ -10,7 +10,7 @@ import _socket
 import os
 import struct
 
-from ..bootstrap import contract
+from ..bootstrap import contract, wire
 
 #: How long a full backlog may hold up our start: a struct timeval of one second. A timeout of Python's own would make
 #: the socket non-blocking, and connect(2) fail at once.
@@ -38,16 +38,14 @@ class Outer:
             raise
         finally:
             os.close(folder_fd)
-        self._send({"verb": contract.REGISTERED, "program": "kforge-run", "timeout": 0, "is_launcher": True})
+        self._send(wire.Registered("kforge-run", 0, is_launcher=True))
 
     def finished(self) -> None:
         """Say that what runs below this kforge-run has saved."""
-        self._send({"verb": contract.FINISHED})
+        self._send(wire.Finished())
 
-    def _send(self, message: dict[str, object]) -> None:
-        import json
-
+    def _send(self, message: wire.Message) -> None:
         try:
-            self._connection.send(json.dumps(message).encode(), _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+            self._connection.send(wire.encode(message), _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
             pass  # it is gone, or stuck; what it says to us comes as a signal

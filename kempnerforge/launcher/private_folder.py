@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..bootstrap import contract
 from . import libc, tree, trust
-from .policy.words import Reason
 from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
 #: Memory comes first: it never hangs, and is never on a network.
@@ -80,12 +79,9 @@ class PrivateFolder:
         self.create(temporary, content)
         os.replace(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
-    def write_notice(self, signum: int, reason: Reason | None) -> None:
+    def write_notice(self, packet: bytes) -> None:
         """Leave the notice for processes that register later. Failing here costs them nothing but a message's time."""
-        # JSON by hand: the module would take 2 ms, while the notice waits to be delivered.
-        known = "null" if reason is None else f'"{reason}"'
-        content = f'{{"signal": {signum}, "reason": {known}}}'.encode()
-        self._do(lambda: self._replace(contract.NOTICE_FILE, content))
+        self._do(lambda: self._replace(contract.NOTICE_FILE, packet))
 
     def mark(self, name: str) -> None:
         """Make an empty file, which means something by being there."""

@@ -17,7 +17,6 @@ from .armed import ArmedProcesses
 from .chronicle import Chronicle
 from .control import Control
 from .journal import Journal, default_folder
-from .outer import Outer
 from .output import Log
 from .policy import facts, tables, words
 from .policy.machine import Policy
@@ -27,6 +26,7 @@ from .signals import CapturedSignals, Received
 
 if TYPE_CHECKING:
     from .early_notice import EarlyNotice
+    from .outer import Outer
 
 _NO_FOLDER = "no private folder: processes cannot register, signals are passed on"
 #: How long the facts may keep an srun from starting (s): its environment is fixed then.
@@ -353,6 +353,8 @@ def _journal(
 def _register_above(where: place.Whereabouts) -> Outer | None:
     if where.outer is None:
         return None
+    from .outer import Outer
+
     try:
         return Outer()
     except OSError:

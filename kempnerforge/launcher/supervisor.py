@@ -8,23 +8,26 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..bootstrap import contract
 from . import delivery, reaping, slurm, tree
 from .advice import Advice
-from .control import Peer, StatusText, Unusable
+from .control import Connection, StatusText, Unusable
 from .policy import facts, words
 from .settings import Settings
 from .signals import CapturedSignals
 from .start import AlreadyDone, Launched, start
 from .stops import HEARTBEAT, Stops
 
+if TYPE_CHECKING:
+    from ..bootstrap import wire
+
 #: After a SIGKILL, how often to look for what was forked meanwhile (s).
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
-#: json is loaded when the start is over, and not while a notice waits to be delivered (s).
+#: json and the messages are loaded when the start is over, and not while a notice waits to be delivered (s).
 _WARM_UP_AFTER = 0.1
 
 
@@ -145,7 +148,7 @@ class Supervisor:
     def _reports(self) -> Iterator[words.Event]:
         if self._control is None:
             return
-        for _peer, report in self._control.reports():
+        for report in self._control.reports():
             if isinstance(report, StatusText):
                 self._chronicle.tell(facts.Status(report.pid, report.text))
             elif isinstance(report, Unusable):
@@ -284,10 +287,9 @@ class Supervisor:
                     self._controller.requeue(action.job_id)
             case words.DumpStacks():
                 self._chronicle.flush()
-                for peer in self._peers():
-                    # Only whoever still has the handler: by default a real-time signal kills.
-                    if peer.cooperative and peer.stacks is not None:
-                        peer.send(peer.stacks)
+                for connection in self._cooperative():
+                    if connection.stacks is not None:
+                        connection.process.send(connection.stacks)
             case words.Terminate():
                 if self._folder is not None:
                     self._folder.mark(contract.TERMINATE_FILE)
@@ -310,23 +312,26 @@ class Supervisor:
             return delivery.deliver_again(action.signum, self._child, armed, now)
         self._write_notice(action.signum, None)
         self._advice.notice_came(now)
-        delivered = delivery.deliver(action.signum, self._child, self._peers(), armed)
+        cooperative = [connection.process for connection in self._cooperative()]
+        delivered = delivery.deliver(action.signum, self._child, cooperative, armed)
         if delivered.ranks_told and self._folder is not None:
             self._folder.mark(contract.RANKS_TOLD_FILE)
         return delivered
 
-    def _peers(self) -> list[Peer]:
-        return self._control.peers if self._control is not None else []
+    def _cooperative(self) -> list[Connection]:
+        return self._control.cooperative if self._control is not None else []
 
     def _tell(self, told: words.Tell) -> None:
         if self._control is not None:
-            self._control.tell(_notice_message(told), told.to)
+            self._control.tell(_notice(told), told.to)
         if told.to is None:
             self._write_notice(told.signum, told.reason)
 
     def _write_notice(self, signum: int, reason: words.Reason | None) -> None:
+        from ..bootstrap import wire
+
         if self._folder is not None:
-            self._folder.write_notice(signum, reason)
+            self._folder.write_notice(wire.encode(wire.Notice(signum, reason)))
 
     # --- if kforge-run has a bug -----------------------------------------------------------------
 
@@ -375,17 +380,17 @@ def _warm_up() -> None:
     import json  # noqa: F401
     import traceback  # noqa: F401
 
+    from ..bootstrap import wire  # noqa: F401
+
     tree.warm_up()
     time.strptime("2000", "%Y")  # imports what it needs
 
 
-def _notice_message(told: words.Tell) -> dict[str, Any]:
-    """Return the message of the contract; how long is left counts from the moment it is sent."""
+def _notice(told: words.Tell) -> wire.Notice:
+    """Return the message of a notice; how long is left counts from the moment it is sent."""
+    from ..bootstrap import wire
+
     now = time.monotonic()
-    return {
-        "verb": contract.NOTICE,
-        "signal": told.signum,
-        "reason": told.reason,
-        "seconds_left": None if told.deadline is None else max(0.0, told.deadline - now),
-        "forced_exit_in": None if told.forced_exit is None else max(0.0, told.forced_exit - now),
-    }
+    seconds_left = None if told.deadline is None else max(0.0, told.deadline - now)
+    forced_exit_in = None if told.forced_exit is None else max(0.0, told.forced_exit - now)
+    return wire.Notice(told.signum, told.reason, seconds_left, forced_exit_in)

@@ -1,4 +1,4 @@
-"""The connection to kforge-run: its end is the process's end, and its messages are those of ``bootstrap.contract``.
+"""The connection to kforge-run: its end is the process's end, and its messages are those of ``bootstrap.wire``.
 
 Imported only where the environment names a launcher. Nothing here raises or blocks: without a launcher, or with one
 that talks rubbish, a handler is simply on its own.
@@ -8,42 +8,18 @@ from __future__ import annotations
 
 import errno
 import faulthandler
-import json
 import os
 import signal
 import socket
 import struct
 import sys
 
-from ..bootstrap import contract
+from ..bootstrap import contract, wire
 from .descriptors import NONE, above_stdio
 from .dispositions import is_caught
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 #: How long register() waits for a launcher whose backlog is full (s).
 _CONNECT_TIMEOUT = 1
-#: More seconds than a message may speak of; leaves out infinity and NaN, which Python's JSON knows.
-_FOREVER = 1e9
-
-
-class Notice:
-    """A notice from the launcher.
-
-    Raises:
-        ValueError: the message is not one.
-    """
-
-    def __init__(self, message: Any) -> None:
-        if not isinstance(message, dict):
-            raise ValueError(f"expected a JSON object, got {message!r}")
-        self.signum = signal.Signals(message.get("signal", 0))
-        reason = message.get("reason")
-        self.reason = reason if isinstance(reason, str) else None
-        #: Seconds until the forced exit; None: no limit.
-        self.forced_exit_in = _seconds(message.get("forced_exit_in"))
 
 
 class LauncherLink:
@@ -62,27 +38,26 @@ class LauncherLink:
     def registered(self, timeout: float | None) -> None:
         """Say who we are, and our own limit (s; None: no forced exit)."""
         program = (getattr(sys, "argv", None) or [""])[0] or sys.executable or "python"
-        program = program[-contract.LONGEST_TEXT :]
-        self._send(contract.REGISTERED, program=program, timeout=timeout or 0, stacks=self._stacks)
+        self._send(wire.Registered(program, timeout or 0, self._stacks))
 
     def polled(self, stop: bool) -> None:
         """Say what a poll returned."""
-        self._send(contract.POLLED, stop=stop)
+        self._send(wire.Polled(stop))
 
     def finished(self) -> None:
         """Say that everything is saved."""
-        self._send(contract.FINISHED)
+        self._send(wire.Finished())
 
     def more_time(self, seconds: float) -> None:
         """Ask for so many seconds from now."""
-        self._send(contract.MORE_TIME, seconds=seconds)
+        self._send(wire.MoreTime(seconds))
 
     def status(self, text: str) -> None:
         """Have a text logged."""
-        self._send(contract.STATUS, text=text[: contract.LONGEST_TEXT])
+        self._send(wire.Status(text))
 
-    def _send(self, verb: str, **fields: Any) -> None:
-        packet = json.dumps(dict(fields, verb=verb)).encode()
+    def _send(self, message: wire.Message) -> None:
+        packet = wire.encode(message)
         try:
             self._connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
@@ -90,17 +65,17 @@ class LauncherLink:
 
     # --- down ----------------------------------------------------------------------------------------
 
-    def receive(self) -> list[Notice]:
+    def receive(self) -> list[wire.Notice]:
         """Return the notices that have come.
 
         Raises:
             EOFError: the launcher is gone.
             OSError: the connection is not ours any more.
         """
-        notices: list[Notice] = []
+        notices: list[wire.Notice] = []
         while True:
             try:
-                packet = self._connection.recv(contract.MAX_MESSAGE + 1, socket.MSG_DONTWAIT)
+                packet = self._connection.recv(wire.MAX_MESSAGE + 1, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return notices
             except ConnectionResetError:
@@ -108,11 +83,11 @@ class LauncherLink:
             if not packet:
                 raise EOFError
             try:
-                message = _parse(packet)
-                if isinstance(message, dict) and message.get("verb") == contract.NOTICE:
-                    notices.append(Notice(message))
+                message = wire.decode(packet)
             except ValueError:
-                pass  # contract: what cannot be read is answered with nothing at all
+                continue  # what cannot be read is answered with nothing at all
+            if isinstance(message, wire.Notice):
+                notices.append(message)
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -158,16 +133,17 @@ class Launcher:
             raise
         return LauncherLink(connection, _dump_stacks_on_signal(log))
 
-    def notice(self) -> Notice | None:
+    def notice(self) -> wire.Notice | None:
         """Return the notice that came before us, if there is a legible one."""
         try:
             # O_NONBLOCK: never wait for a writer, whatever somebody put there.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(contract.NOTICE_FILE, flags, dir_fd=self._folder)
             with os.fdopen(fd, "rb") as file:
-                return Notice(_parse(file.read(contract.MAX_MESSAGE + 1)))
+                message = wire.decode(file.read(wire.MAX_MESSAGE + 1))
         except (OSError, ValueError):
             return None
+        return message if isinstance(message, wire.Notice) else None
 
     def close(self) -> None:
         """Forget the folder; a connection stays."""
@@ -183,25 +159,3 @@ def _dump_stacks_on_signal(log: int) -> int | None:
             faulthandler.register(signum, file=log, all_threads=True, chain=False)
             return signum
     return None
-
-
-def _parse(packet: bytes) -> Any:
-    """Return what a packet says.
-
-    Raises:
-        ValueError: it is too long, or not JSON.
-    """
-    if len(packet) > contract.MAX_MESSAGE:
-        raise ValueError(f"longer than {contract.MAX_MESSAGE} bytes")
-    try:
-        return json.loads(packet)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or not -_FOREVER < value < _FOREVER:
-        raise ValueError(f"expected seconds, got {value!r}")
-    return float(value)

@@ -317,7 +317,7 @@ class ProcessGuard:
                 continue
             try:
                 for notice in shutdown.link.receive():
-                    shutdown.note(notice.signum, notice.reason)
+                    shutdown.note(notice.signal, notice.reason)
                     shutdown.limit_by_launcher(notice.forced_exit_in)
                     self._rearm()
             except EOFError:

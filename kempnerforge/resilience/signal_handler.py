@@ -212,7 +212,7 @@ def _connect(shutdown: Shutdown, guard: ProcessGuard) -> None:
         shutdown.link = link
         shutdown.quiet = False  # the first poll is reported
         if notice is not None:
-            shutdown.note(notice.signum, notice.reason)
+            shutdown.note(notice.signal, notice.reason)
             shutdown.limit_by_launcher(notice.forced_exit_in)
         guard.limits_changed()
 

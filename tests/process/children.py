@@ -176,14 +176,14 @@ def register_late() -> None:
     """Register after the notice, and say what it is told and what it finds."""
     import json
 
-    from kempnerforge.bootstrap import contract
+    from kempnerforge.bootstrap import contract, wire
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     say("ready")
     signal.sigwait({signal.SIGUSR1})
     connection = connect()
     connection.send(b'{"verb": "registered", "program": "late", "timeout": 60, "stacks": null}')
-    told = json.loads(connection.recv(contract.MAX_MESSAGE))
+    told = json.loads(connection.recv(wire.MAX_MESSAGE))
     say("message", told["verb"], told["signal"], told["reason"], 500 < told["forced_exit_in"] < told["seconds_left"])
     with open(os.path.join(contract.control_folder() or "", contract.NOTICE_FILE)) as file:
         found = json.load(file)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.bootstrap import contract
+from kempnerforge.bootstrap import contract, wire
 from kempnerforge.launcher.outer import Outer
 
 
@@ -41,7 +41,7 @@ def test_a_full_backlog_is_waited_for(crowded: socket.socket) -> None:
         outer = Outer()
         thread.join()
         try:
-            assert b'"is_launcher": true' in taken[1].recv(contract.MAX_MESSAGE)
+            assert b'"is_launcher": true' in taken[1].recv(wire.MAX_MESSAGE)
         finally:
             for one in (*taken, outer._connection):
                 one.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.bootstrap import contract
+from kempnerforge.bootstrap import contract, wire
 from tests.process.test_shutdown_handler import Run, run, wait_for_sleep
 
 __all__ = ["run"]  # the fixture
@@ -42,14 +42,14 @@ class FakeLauncher:
 
     def hear(self) -> dict[str, Any]:
         assert self.connection is not None
-        packet = self.connection.recv(2 * contract.MAX_MESSAGE)
-        assert len(packet) <= contract.MAX_MESSAGE
+        packet = self.connection.recv(2 * wire.MAX_MESSAGE)
+        assert len(packet) <= wire.MAX_MESSAGE
         message = json.loads(packet) if packet else {"verb": "the end"}
         assert isinstance(message, dict)
         return message
 
     def tell(self, signum: int = signal.SIGTERM, **fields: Any) -> None:
-        message = {"verb": contract.NOTICE, "signal": signum, "reason": None, "seconds_left": None, **fields}
+        message = {"verb": "notice", "signal": signum, "reason": None, "seconds_left": None, **fields}
         self.say(json.dumps(message).encode())
 
     def say(self, packet: bytes) -> None:
@@ -107,7 +107,7 @@ def test_what_is_reported(run: Run, launcher: FakeLauncher) -> None:
     )
     message = launcher.accept()
     assert message.pop("program").endswith("child.py")
-    assert message == {"verb": "registered", "timeout": 60.0, "stacks": signal.SIGRTMAX - 1}
+    assert message == {"verb": "registered", "timeout": 60.0, "stacks": signal.SIGRTMAX - 1, "is_launcher": False}
     assert launcher.hear() == {"verb": "polled", "stop": False}
     assert launcher.hear() == {"verb": "status", "text": "a" * 300}
     assert launcher.hear() == {"verb": "status", "text": "\U0001f600" * 300}
@@ -144,8 +144,8 @@ say(handler.remaining() <= 60)
 
 
 def test_a_notice_from_before(run: Run, launcher: FakeLauncher) -> None:
-    notice = {"signal": int(signal.SIGUSR1), "reason": "time_limit"}
-    (launcher.folder / contract.NOTICE_FILE).write_text(json.dumps(notice))
+    notice = wire.Notice(signal.SIGUSR1, "time_limit")
+    (launcher.folder / contract.NOTICE_FILE).write_bytes(wire.encode(notice))
     child = run(
         REGISTER + "say(handler.should_shutdown(), repr(handler.signal_received), handler.reason)",
         KFORGE_CONTROL=launcher.variable,
@@ -282,21 +282,17 @@ def test_rubbish_changes_nothing(run: Run, launcher: FakeLauncher) -> None:
     child = run(REGISTER + "wait_until(handler.should_shutdown)\nsay(handler.reason)", KFORGE_CONTROL=launcher.variable)
     launcher.accept()
     child.says("ready")
-    notice = {"verb": contract.NOTICE, "signal": 15, "reason": "wrong", "forced_exit_in": 0}
-    wrong_signals: list[Any] = [None, 0, 9999, "TERM", [15], {}]
-    wrong_seconds: list[Any] = ["1", [], float("nan"), 10**400]
+    notice = {"verb": "notice", "signal": 15, "reason": "wrong", "forced_exit_in": 0}
     for packet in [
         b"\xff\xfe",
-        b"{",
         b"[" * 4000,
-        b"7",
-        b"[]",
         b"{}",
         b'{"verb": "dance"}',
+        b'{"verb": "polled", "stop": true}',
         b"x" * 9999,
         json.dumps({**notice, "padding": "x" * 4096}).encode(),
-        *(json.dumps({**notice, "signal": wrong}).encode() for wrong in wrong_signals),
-        *(json.dumps({**notice, "forced_exit_in": wrong}).encode() for wrong in wrong_seconds),
+        json.dumps({**notice, "signal": 9999}).encode(),
+        json.dumps({**notice, "forced_exit_in": float("nan")}).encode(),
     ]:
         launcher.say(packet)
     assert launcher.hear() == {"verb": "polled", "stop": False}
@@ -341,7 +337,7 @@ def test_where_something_is_wrong_it_works_alone(run: Run, launcher: FakeLaunche
     elif trouble == "full":
         launcher.fill_backlog()
     elif trouble == "bad notice":
-        (launcher.folder / contract.NOTICE_FILE).write_bytes(b'{"signal": 15, \xff')
+        (launcher.folder / contract.NOTICE_FILE).write_bytes(b'{"verb": "notice", "signal": 15, \xff')
     elif trouble == "fifo":
         os.mkfifo(launcher.folder / contract.NOTICE_FILE)
     started = time.monotonic()
