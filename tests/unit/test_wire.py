@@ -127,7 +127,7 @@ WRONG_SECONDS: tuple[Any, ...] = ("1", [], math.nan, -1)
         (b'{"verb": "finis', "Unterminated"),
         (packet(verb="finished") + b'{"ver', "Extra data"),
         (packet(verb="finished", padding="x" * wire.MAX_MESSAGE), "longer than 4096 bytes"),
-        (b"[" * 4000, "nested too deeply"),
+        (b"[" * 4000, "nested too deeply|Expecting value"),
         (b'{"verb":' * 500, "nested too deeply|Expecting value"),
         (b"[1]", "no object"),
         (b'"verb"', "no object"),
