@@ -221,12 +221,13 @@ def batch(launch: Launch, scontrol: str | None, *command: str, options: tuple[st
     return launch.in_batch(*command, options=options, variables={"PATH": str(folder), "SLURM_JOB_ID": "123"})
 
 
-def last_line(launch: Launch) -> dict[str, Any]:
+def end_of(launch: Launch) -> dict[str, Any]:
+    """Return what the journal says of the end; a warning may come after it."""
     (journal,) = (launch.folder / "state/kforge").iterdir()
     assert journal.name == "slurm-123.jsonl"
-    last = json.loads(journal.read_text().splitlines()[-1])
-    assert isinstance(last, dict)
-    return last
+    (end,) = (line for line in map(json.loads, journal.read_text().splitlines()) if line["event"] == "end")
+    assert isinstance(end, dict)
+    return end
 
 
 @pytest.mark.parametrize("kind", SCONTROL)
@@ -234,7 +235,7 @@ def test_without_a_notice_nothing_changes(launch: Launch, kind: str) -> None:
     run = batch(launch, SCONTROL[kind], "sh", "-c", "echo done; exit 7", options=("--no-requeue",))
     run.says("done")
     run.ends(7)
-    assert (last_line(launch)["outcome"], last_line(launch)["requeued"]) == ("failed", False)
+    assert (end_of(launch)["outcome"], end_of(launch)["requeued"]) == ("failed", False)
 
 
 @pytest.mark.parametrize("kind", SCONTROL)
@@ -284,7 +285,7 @@ def test_at_the_end_slurm_is_waited_for_a_few_seconds(launch: Launch) -> None:
     """It may have been a preemption. It is asked for that, with some patience."""
     run = batch(launch, SCONTROL["hanging"], "sh", "-c", "exit 7")
     assert run.ends(7) < 10
-    assert last_line(launch)["because"] == "it failed"
+    assert end_of(launch)["because"] == "it failed"
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,7 @@ def test_a_notice_that_slurm_does_not_explain(launch: Launch, kind: str, stop: s
     run.ends(CHECKPOINTED)
     assert ("Slurm's answer cannot be read" in run.log) == (kind in UNREADABLE)
     assert "not requeued" in run.log and "to run it again: scontrol requeue 123" in run.log
-    last = last_line(launch)
+    last = end_of(launch)
     assert (last["reason"], last["requeued"], last["status"]) == ("unknown", False, CHECKPOINTED)
     assert last["slack"] > 0, "Slurm has killed it by now"
     assert all(line.isprintable() for line in run.own_lines)
