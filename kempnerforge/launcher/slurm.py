@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ..bootstrap import proc
 from . import child, job_record, tree
 from .policy.words import JobRead, Place, RequeueAnswered, Site
 
@@ -72,7 +73,7 @@ def identify(environment: Mapping[str, str]) -> Identity:
         return Identity("outside", "")
     lineage = {os.getpid(): sys.argv}
     for pid in ancestors():
-        lineage[pid] = tree.command_line(pid)
+        lineage[pid] = proc.command_line(pid)
         title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(lineage[pid]))
         if title:
             return Identity(_PLACES.get(title[2], "step"), job_id)
