@@ -29,7 +29,7 @@ _STARTER = "sitecustomize.py"
 #: What is in which file.
 _MODULES = {
     contract.CODE_FILE: ("programs", "proc", "inject/process"),
-    contract.LATER_CODE_FILE: ("inject/dispositions", "inject/notice", "inject/package", "inject/shield"),
+    contract.LATER_CODE_FILE: ("forks", "inject/dispositions", "inject/notice", "inject/package", "inject/shield"),
 }
 #: Folders that a job or a node has of its own, whoever owns them there and now.
 _PASSING = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are told apart, not used

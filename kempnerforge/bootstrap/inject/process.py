@@ -31,7 +31,7 @@ NEWS_FIFO = "news"
 ARMED_NEWS = "armed"
 
 #: What is loaded when it is needed, in the order in which one needs the other.
-_LATER = ("proc", "notice", "shield", "dispositions")
+_LATER = ("proc", "forks", "notice", "shield", "dispositions")
 
 #: What tells one rank from another. With the same values, a Python below an armed one is its helper.
 _RANK_VARIABLES = (

@@ -10,12 +10,11 @@ import _thread
 import os
 import sys
 
-from .. import proc
+from .. import forks, proc
 from . import notice, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
     from typing import Any
 
 #: The modules that fork multiprocessing's helpers.
@@ -35,10 +34,6 @@ class _State:
 
 #: An object: see notice.py.
 _shield = _State()
-
-
-def ignore(_signum: int, _frame: "FrameType | None") -> None:
-    """Let a stray SIGUSR1 pass. Not SIG_IGN, which is inherited across exec, and which bash cannot trap."""
 
 
 def forked_by(module: "str | None") -> None:
@@ -75,7 +70,7 @@ def raise_shield() -> None:
 def ignore_strays() -> None:
     """Let no SIGUSR1 end this process."""
     if process.real_getsignal(_signal.SIGUSR1) == _signal.SIG_DFL:
-        process.real_signal(_signal.SIGUSR1, ignore)
+        process.real_signal(_signal.SIGUSR1, forks.ignore)
 
 
 def lower_shield() -> None:
