@@ -27,7 +27,7 @@ _SITE = os.path.join(_PACKAGE, "bootstrap", contract.SITE_FOLDER)
 _CACHE = "__pycache__"
 _STARTER = "sitecustomize.py"
 #: What is in which file.
-_MODULES = {
+MODULES = {
     contract.CODE_FILE: ("programs", "proc", "inject/process"),
     contract.LATER_CODE_FILE: ("forks", "inject/dispositions", "inject/notice", "inject/package", "inject/shield"),
 }
@@ -48,7 +48,7 @@ def install_bootstrap(folder: PrivateFolder) -> None:
     Raises:
         OSError: it cannot be put there.
     """
-    for name, modules in _MODULES.items():
+    for name, modules in MODULES.items():
         compiled = {module: _compiled(module) for module in modules}
         # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
         magic = compiled[modules[0]][:4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_the_launcher_knows_of_the_child_side_only_what_both_share(path: Path) -
         child_side = ("kempnerforge.resilience", "kempnerforge.bootstrap")
         ours = {name for name in imports(path) if name.startswith(child_side)} - {"kempnerforge.bootstrap"}
         assert {name.split(".")[2] for name in ours} <= SHARED
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_a_process_is_stands_in_one_place(path: Path) -> None:
+    if name_of(path) != "bootstrap/proc.py":
+        assert not re.search(r"""/proc/[^\s"]+/(stat|status|cmdline|exe)["']""", path.read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_exit_statuses_have_names(path: Path) -> None:
+    numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    assert name_of(path) == "launcher/policy/tables.py" or not numbers & {125, 126, 127}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

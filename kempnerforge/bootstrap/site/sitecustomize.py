@@ -23,7 +23,7 @@ CODE_FILE = "code"
 LATER_CODE_FILE = "later code"
 
 #: The modules that kforge-run imports as well: they lie beside the folder of the others.
-_SHARED = ("programs", "proc", "forks")
+SHARED = ("programs", "proc", "forks")
 #: The oldest Python with fork hooks: without them, every forked child would inherit what we install.
 _OLDEST = (3, 7)
 
@@ -119,7 +119,7 @@ def _code_of(name):
         return marshal.loads(package.code[name])  # noqa: S302 - see open_folder()
     if not package.path:
         raise OSError  # there is no source that nobody else could have written
-    folder = "bootstrap" if name in _SHARED else "bootstrap/inject"
+    folder = "bootstrap" if name in SHARED else "bootstrap/inject"
     source = os.path.join(package.path, folder, name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
 
