@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from ..bootstrap import proc, programs
 
-#: For armed.py, which takes them from here.
-identity, signal_set = proc.identity, proc.signal_set
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 _PASSES = 10
 #: The inode of the PID namespace that the machine started with: PROC_PID_INIT_INO in linux/proc_ns.h.
@@ -118,8 +116,8 @@ class Tree:
         return named
 
     def _living(self) -> list[str]:
-        """Return who below us can be signalled, as `identity` names it."""
-        return [one for pid in self._below_us() if (one := identity(pid))]
+        """Return who below us can be signalled, as `proc.identity` names it."""
+        return [one for pid in self._below_us() if (one := proc.identity(pid))]
 
     def _below_us(self) -> list[int]:
         below = _listed_by_psutil()
@@ -172,10 +170,10 @@ def children() -> list[int]:
 
 
 def _send(identified: str, signum: int) -> None:
-    """Signal the process that `identity` named so, and nobody who has got its pid since."""
+    """Signal the process that `proc.identity` named so, and nobody who has got its pid since."""
     pid = int(identified.partition(".")[0])
     try:
-        if identity(pid) == identified:
+        if proc.identity(pid) == identified:
             os.kill(pid, signum)
     except OSError:
         pass  # it ended meanwhile, or is another user's (set-uid)
@@ -227,7 +225,7 @@ def renumbered() -> dict[str, str]:
     found = {}
     for process in walk(os.getpid()):
         inside = proc.status(process.pid, "NSpid")[-1:]
-        outside = identity(process.pid)
+        outside = proc.identity(process.pid)
         if inside and outside and int(inside[0]) != process.pid:
             found[f"{inside[0]}.{outside.partition('.')[2]}"] = outside
     return found
