@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 import click
 
 from ..launcher.options import Seconds
-from ..launcher.policy.tables import MANUAL_WINDOW
+from ..launcher.policy.tables import CANNOT_EXECUTE, DIED_OF, MANUAL_WINDOW, NOT_FOUND
 from . import sbatch_arguments, slurm_commands
 from .interrupts import Interrupted, Interrupts
 from .rehearsal import as_job, text
@@ -36,8 +37,8 @@ Exit status:
   {FOUND}        FAIL
   {BAD_INPUT}        usage error
   {FAILED}      it could not be rehearsed: no Slurm, a full disk ...
-  126, 127 COMMAND cannot be executed, or was not found
-  128+n    ended by signal n (Ctrl-C: 130)
+  {CANNOT_EXECUTE}, {NOT_FOUND} COMMAND cannot be executed, or was not found
+  {DIED_OF}+n    ended by signal n (Ctrl-C: {DIED_OF + SIGINT})
 """
 
 
@@ -136,7 +137,7 @@ def drill(
         try:
             results = place.rehearse(2 if resume else 1, interrupts)
         except Interrupted as stop:
-            ctx.exit(128 + stop.signum)
+            ctx.exit(DIED_OF + stop.signum)
         if as_json:
             echo_json(text.data(plan, results, place.kept))
         else:

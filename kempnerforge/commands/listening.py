@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
 
+from ..bootstrap import proc
 from ..launcher.process import open_pidfd
 
 #: What is kept of each output (bytes): scontrol says a kilobyte of each of a cluster's partitions.
@@ -181,12 +182,7 @@ def _in_session(leader: int) -> list[int]:
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == leader:
             continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # Behind the name, which may have anything in it: state, parent, group, session (proc(5)).
-                state, _parent, _group, session = file.read().rpartition(b")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue
-        if int(session) == leader and state not in (b"Z", b"X"):
+        fields = proc.stat(name)
+        if fields and int(fields[proc.SESSION]) == leader and fields[proc.STATE] not in proc.ENDED:
             found.append(int(name))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..launcher.policy import tables
+
 #: A finding: the doctor's, or a drill that failed.
 FOUND = 1
 #: Input that cannot be right.
@@ -9,7 +11,7 @@ BAD_INPUT = 2
 #: The doctor cannot tell whether there is a finding.
 UNCLEAR = 3
 #: It could not be done: no Slurm here, a full disk, kforge itself failed.
-FAILED = 125
+FAILED = tables.FAILED
 
 
 class Trouble(Exception):

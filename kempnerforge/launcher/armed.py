@@ -11,7 +11,7 @@ import select
 import signal
 from collections.abc import Iterator
 
-from ..bootstrap import contract
+from ..bootstrap import contract, proc
 from . import tree
 from .policy.words import Armed, Gone, Identity
 from .process import Process
@@ -61,9 +61,9 @@ class ArmedProcess:
         have it back at its default, and still catch the other.
         """
         self.told = True
-        caught = tree.signal_set(self._pid, "SigCgt")
+        caught = proc.signal_set(self._pid, "SigCgt")
         other = signal.SIGTERM if notice == signal.SIGUSR1 else signal.SIGUSR1
-        if notice in tree.signal_set(self._pid, "SigBlk"):
+        if notice in proc.signal_set(self._pid, "SigBlk"):
             return self.process.send(notice)  # another thread may wait for it
         return self.process.notify(other if notice not in caught and other in caught else notice)
 
@@ -76,7 +76,7 @@ class ArmedProcess:
         if not self.told or self.has_noticed:
             return False
         asleep = tree.sleeps_in(self._pid)
-        if not asleep or "sigtimedwait" in asleep or notice in tree.signal_set(self._pid, "SigBlk"):
+        if not asleep or "sigtimedwait" in asleep or notice in proc.signal_set(self._pid, "SigBlk"):
             return False
         return self.notify(notice)
 

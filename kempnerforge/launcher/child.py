@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from . import libc
+from .policy.tables import NOT_FOUND
 
 #: Reset in a child, also where they are inherited as ignored: bash could not trap them. The others stay as they were
 #: (nohup), but for those that Python itself ignores.
@@ -64,10 +65,6 @@ class Child:
         self.status = os.waitstatus_to_exitcode(wait_status)
 
 
-#: Exit status of a helper that could not be executed: a shell's.
-NOT_EXECUTED = 127
-
-
 def spawn(
     command: list[str],
     environment: Mapping[str, str],
@@ -115,7 +112,7 @@ def spawn_helper(command: list[str], environment: Mapping[str, str], output: int
     """Start a helper of ours, and do not wait until it has been executed: a folder in PATH may hang.
 
     It leads a group of its own, ignores the signals meant for the run, and dies with us. If it cannot be executed its
-    output says why, and it ends with NOT_EXECUTED.
+    output says why, and it ends with NOT_FOUND.
 
     Args:
         output: descriptor for its standard output and error.
@@ -183,7 +180,7 @@ def _fork(
         try:
             fail(number)
         finally:
-            os._exit(NOT_EXECUTED)
+            os._exit(NOT_FOUND)
 
 
 def _write_number(descriptor: int, number: int) -> None:

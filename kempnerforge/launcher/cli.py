@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from .output import complain, keep_standard_descriptors
+from .policy.tables import CANNOT_EXECUTE, FAILED, NOT_FOUND
 from .settings import Settings
-
-_FAILED = 125
-_CANNOT_EXECUTE = 126
-_NOT_FOUND = 127
 
 #: What may say something of how to run a command, beside its options: theirs, and click's question for completions.
 VARIABLES = frozenset(
@@ -36,7 +33,7 @@ def main(umask: int | None = None) -> NoReturn:
         import traceback
 
         traceback.print_exc()
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
     sys.exit(asked)
 
 
@@ -51,7 +48,7 @@ def _what_is_asked(arguments: list[str], environment: Mapping[str, str], umask: 
         here = getattr(sys.modules.get("click"), "__file__", None)
         cure = "install kforge-run into an environment of its own, or give no options"
         _complain(f"options need click 8.1 or newer, which {here or 'this Python'} is not: {error} (hint: {cure})")
-        return _FAILED
+        return FAILED
     return options.read(umask)
 
 
@@ -62,12 +59,11 @@ def _run(settings: Settings) -> int:
     try:
         return supervise(settings, os.environ)
     except CannotExecute as error:
-        # Like a shell: 127 where there is no such program, 126 where it cannot be executed.
         _complain(explain(error))
-        return _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_EXECUTE
+        return NOT_FOUND if error.errno == errno.ENOENT else CANNOT_EXECUTE
     except OSError as error:
         _complain(explain(error))
-        return _FAILED
+        return FAILED
 
 
 def _complain(text: str) -> None:

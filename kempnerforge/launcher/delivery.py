@@ -3,17 +3,18 @@
 1. every cooperative process, and every srun below us. An srun gets SIGUSR1 whatever came: it hands that on to all its
    tasks on all nodes, while SIGTERM would make it kill them (slurm-facts, "Who receives what");
 2. if there is neither, every armed process;
-3. if there is none either, the direct child. A launcher of ranks gets SIGTERM: torchrun would die of SIGUSR1.
+3. if there is none either, the direct child. A rank agent gets SIGTERM: it would die of SIGUSR1, and torchrun hands
+   SIGTERM on to its ranks.
 
 Whoever saves is left in peace, and so is what is around it: the bash, uv or torchrun above it, the workers below it.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterable
 
+from ..bootstrap import proc, programs
 from . import tree
 from .armed import ArmedProcess
 from .child import Child
@@ -23,8 +24,6 @@ from .process import Process, identify
 
 #: Receivers that are named in the log; a node may have more ranks than a line has room.
 _MOST_NAMED = 8
-_RANK_LAUNCHERS = frozenset({"torchrun", "accelerate", "deepspeed"})
-_RANK_LAUNCHER_MODULES = frozenset({"torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch"})
 
 
 def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: Iterable[ArmedProcess]) -> Delivered:
@@ -40,7 +39,8 @@ def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: It
     if acting or child.status is not None:
         told = [one.name for one in acting]
         return Delivered(_listed(told), None, tuple(one.process.who for one in acting), bool(acting))
-    wanted = signal.SIGTERM if launches_ranks(tree.command_line(child.pid)) else signum
+    is_agent = programs.runs_one_of(proc.command_line(child.pid), programs.RANK_AGENTS)
+    wanted = signal.SIGTERM if is_agent else signum
     child.send(wanted)
     as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"
     return Delivered(f"the child (pid {child.pid}){as_other}", None)
@@ -71,10 +71,3 @@ def _signal_sruns(sruns: list[tree.Process]) -> list[str]:
             told.append(f"{srun.name} as SIGUSR1")
         srun.close()
     return told
-
-
-def launches_ranks(arguments: list[str]) -> bool:
-    """Return whether a command line is that of a known launcher of ranks, run as a script or with `-m`."""
-    names = {os.path.basename(argument) for argument in arguments[:2]}
-    module = arguments[arguments.index("-m") + 1 : arguments.index("-m") + 2] if "-m" in arguments else []
-    return bool(names & _RANK_LAUNCHERS) or bool(_RANK_LAUNCHER_MODULES.intersection(module))

@@ -22,14 +22,14 @@ from .state_folder import state_folders
 from .trust import Folder, Strange, Trust, open_folder, walk, why_not_trusted
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-_SOURCES = os.path.join(_PACKAGE, "bootstrap", "inject")
+_SOURCES = os.path.join(_PACKAGE, "bootstrap")
 _SITE = os.path.join(_PACKAGE, "bootstrap", contract.SITE_FOLDER)
 _CACHE = "__pycache__"
 _STARTER = "sitecustomize.py"
 #: What is in which file.
-_MODULES = {
-    contract.CODE_FILE: ("process",),
-    contract.LATER_CODE_FILE: ("dispositions", "interpreter", "notice", "package", "shield"),
+MODULES = {
+    contract.CODE_FILE: ("programs", "proc", "inject/process"),
+    contract.LATER_CODE_FILE: ("forks", "inject/dispositions", "inject/notice", "inject/package", "inject/shield"),
 }
 #: Folders that a job or a node has of its own, whoever owns them there and now.
 _PASSING = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are told apart, not used
@@ -48,11 +48,11 @@ def install_bootstrap(folder: PrivateFolder) -> None:
     Raises:
         OSError: it cannot be put there.
     """
-    for name, modules in _MODULES.items():
+    for name, modules in MODULES.items():
         compiled = {module: _compiled(module) for module in modules}
         # Of a compiled file's header, the magic number; the rest is about its source (PEP 552).
         magic = compiled[modules[0]][:4]
-        code = marshal.dumps({module: one[16:] for module, one in compiled.items()})
+        code = marshal.dumps({os.path.basename(module): one[16:] for module, one in compiled.items()})
         folder.create(name, os.fsencode(_package_for_others()) + b"\0" + magic + code)
     os.mkfifo(contract.NEWS_FIFO, 0o600, dir_fd=folder.fd)
 
@@ -72,13 +72,18 @@ def find_site(environment: Mapping[str, str]) -> str:
         return _SITE
     except OSError as error:
         why = error
+    from binascii import crc32
+
+    with open(os.path.join(_SITE, _STARTER), "rb") as file:
+        starter = file.read()
+    # Two versions of us may run at the same time, and two checkouts that call themselves the same version.
+    name = f"{contract.SITE_FOLDER}-{__about__.__version__}-{crc32(starter):08x}"
     for state in state_folders(environment):
-        # Two versions of us may run at the same time.
-        site = os.path.realpath(os.path.join(state, f"{contract.SITE_FOLDER}-{__about__.__version__}"))
+        site = os.path.realpath(os.path.join(state, name))
         try:
             _check_name(site)
             os.close(open_folder(site, Trust.ALWAYS, make=True))
-            _copy_starter(site)
+            _copy_starter(site, starter)
             _check_always(site)
             return site
         except OSError:
@@ -144,10 +149,8 @@ def _check_file(name: str, folder: Folder) -> None:
         raise Strange(name, why)
 
 
-def _copy_starter(site: str) -> None:
+def _copy_starter(site: str, content: bytes) -> None:
     """Have a copy of the bootstrap's starter in a folder of ours."""
-    with open(os.path.join(_SITE, _STARTER), "rb") as file:
-        content = file.read()
     copy = os.path.join(site, _STARTER)
     try:
         with open(copy, "rb") as file:
@@ -207,7 +210,8 @@ def _is_as_protected(compiled: os.stat_result, source: os.stat_result) -> bool:
 def _compiled(module: str) -> bytes:
     """Return a module compiled without docstrings, as a .pyc file has it; one that was kept is taken if it is good."""
     source = os.path.join(_SOURCES, module + ".py")
-    kept = os.path.join(_SOURCES, _CACHE, f"{module}.{sys.implementation.cache_tag}.opt-2.pyc")
+    folder, name = os.path.split(source)
+    kept = os.path.join(folder, _CACHE, f"{name[:-3]}.{sys.implementation.cache_tag}.opt-2.pyc")
     status = os.stat(source)
     # PEP 552: behind the magic number no flags, and the time and size of the source.
     about = b"".join((int(value) & 0xFFFFFFFF).to_bytes(4, "little") for value in (0, status.st_mtime, status.st_size))

@@ -10,7 +10,7 @@ import click
 
 from .. import __about__
 from .output import complain
-from .policy.tables import EXIT_STATUSES
+from .policy.tables import DIED_OF, EXIT_STATUSES
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -185,6 +185,6 @@ def read(umask: int | None) -> Settings | int:
         complain("kforge-run", error.format_message())
         return error.exit_code
     except click.Abort:
-        return 128 + SIGINT
+        return DIED_OF + SIGINT
     # Whoever asked for --help has got it.
     return asked if isinstance(asked, Settings) else int(asked or 0)

@@ -11,8 +11,8 @@ import os
 import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..bootstrap import contract
-from . import libc, tree, trust
+from ..bootstrap import contract, proc
+from . import libc, trust
 from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
 #: Memory comes first: it never hangs, and is never on a network.
@@ -42,7 +42,7 @@ class PrivateFolder:
     """
 
     def __init__(self, parent: str, poller: select.poll, helpers: set[int]) -> None:
-        me = tree.identity(os.getpid()).replace(".", "-")
+        me = proc.identity(os.getpid()).replace(".", "-")
         self._name = f".kforge-{os.getuid()}-{me}-{os.urandom(4).hex()}"
         self.path = os.path.join(parent, self._name)
         self._parent = trust.open_folder(parent, trust.Trust.NOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from ..bootstrap import contract
+from ..bootstrap import contract, proc
 from . import libc, tree
 from .policy.words import Identity
 
@@ -31,7 +31,7 @@ class Process:
 
     @property
     def lives(self) -> bool:
-        return tree.identity(self.who.pid) == f"{self.who.pid}.{self.who.start}"
+        return proc.identity(self.who.pid) == f"{self.who.pid}.{self.who.start}"
 
     def send(self, signum: int) -> bool:
         """Signal it, through its descriptor if there is one; return whether it was there to get it."""

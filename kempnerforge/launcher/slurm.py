@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ..bootstrap import proc
 from . import child, job_record, tree
+from .policy.tables import NOT_FOUND
 from .policy.words import JobRead, Place, RequeueAnswered, Site
 
 #: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down.
@@ -72,7 +74,7 @@ def identify(environment: Mapping[str, str]) -> Identity:
         return Identity("outside", "")
     lineage = {os.getpid(): sys.argv}
     for pid in ancestors():
-        lineage[pid] = tree.command_line(pid)
+        lineage[pid] = proc.command_line(pid)
         title = re.match(r"slurmstepd: \[([0-9]+)\.(\S+)\]", " ".join(lineage[pid]))
         if title:
             return Identity(_PLACES.get(title[2], "step"), job_id)
@@ -291,7 +293,7 @@ class Controller:
         self._forget_running()
         if gave_up:
             return _failed(query, f"scontrol did not answer within {_PATIENCE:.0f} s")
-        if running.status == child.NOT_EXECUTED:
+        if running.status == NOT_FOUND:
             missing: list[Answer] = [] if self._told_missing else [NoScontrol(answer)]
             self._told_missing = True
             return [*missing, *_failed(query, answer)]

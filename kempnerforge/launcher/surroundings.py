@@ -7,9 +7,8 @@ import re
 import signal
 from collections.abc import Sequence
 
-from ..bootstrap import contract
+from ..bootstrap import contract, proc, programs
 from . import slurm, tree
-from .delivery import launches_ranks
 from .policy import tables
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
@@ -38,7 +37,7 @@ def batch_shell_warning(task: str) -> str | None:
     if task == str(os.getpid()):
         return None
     for pid in slurm.ancestors():
-        if tree.command_line(pid)[:1] and tree.command_line(pid)[0].startswith("slurmstepd:"):
+        if proc.command_line(pid)[:1] and proc.command_line(pid)[0].startswith("slurmstepd:"):
             break
         batch = pid
         if task == str(pid):
@@ -47,10 +46,10 @@ def batch_shell_warning(task: str) -> str | None:
         return None
     if batch is None:
         return None
-    caught, ignored = tree.signal_set(batch, "SigCgt"), tree.signal_set(batch, "SigIgn")
+    caught, ignored = proc.signal_set(batch, "SigCgt"), proc.signal_set(batch, "SigIgn")
     if signal.SIGUSR1 in caught:
         return None
-    name = os.path.basename((tree.command_line(batch) or ["a process"])[0])
+    name = os.path.basename((proc.command_line(batch) or ["a process"])[0])
     does = (
         "ignores SIGUSR1, so no notice gets here" if signal.SIGUSR1 in ignored else "dies of SIGUSR1, and the job ends"
     )
@@ -89,7 +88,7 @@ def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | No
 
 
 def agent_warning(child: int, time_to_stop: float) -> str | None:
-    """Return what is wrong if a launcher of ranks may kill those that save.
+    """Return what is wrong if a rank agent of torch's may kill the ranks that save.
 
     Args:
         child: pid of the direct child.
@@ -98,8 +97,8 @@ def agent_warning(child: int, time_to_stop: float) -> str | None:
     if time_to_stop <= AGENT_PATIENCE:
         return None
     for process in tree.walk(child, past=("srun",)):
-        arguments = tree.command_line(process.pid)
-        if launches_ranks(arguments) and tree.was_given(process.pid, AGENT_PATIENCE_VARIABLE) is False:
+        is_agent = programs.runs_one_of(proc.command_line(process.pid), programs.TORCH_AGENTS)
+        if is_agent and tree.was_given(process.pid, AGENT_PATIENCE_VARIABLE) is False:
             agent = f"{os.path.basename(tree.program(process.pid))} (pid {process.pid})"
             kills = f"kills all ranks {AGENT_PATIENCE:.0f} s after one has ended with an error"
             cure = f"set {AGENT_PATIENCE_VARIABLE}={tables.recommended_lead(time_to_stop)}"
@@ -126,12 +125,12 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
         return None  # its tasks are on other nodes
     if any(tree.program(process.pid).endswith(("kforge-run", "kempnerforge.launcher")) for process in below):
         return None  # that one looks after what is below it
-    name = tree.executable(child)
+    name = proc.executable(child)
     if not name:
         return None  # it has ended, just now
-    if any({signal.SIGUSR1, signal.SIGTERM} & tree.signal_set(process.pid, "SigCgt") for process in below):
+    if any({signal.SIGUSR1, signal.SIGTERM} & proc.signal_set(process.pid, "SigCgt") for process in below):
         return None  # somebody knows what to do
-    pythons = [process.pid for process in below if "python" in tree.executable(process.pid)]
+    pythons = [process.pid for process in below if "python" in proc.executable(process.pid)]
     for pid in pythons:
         cause = _why_not_armed(pid)
         if cause:
@@ -160,6 +159,6 @@ def isolating_option(arguments: Sequence[str]) -> str | None:
 
 def _why_not_armed(pid: int) -> str | None:
     """Return why the bootstrap does not reach a Python; None: it does, or did not yet."""
-    if option := isolating_option(tree.command_line(pid)):
+    if option := isolating_option(proc.command_line(pid)):
         return f"started with {option}"
     return "its environment was cleaned" if tree.was_given(pid, contract.CONTROL_VARIABLE) is False else None

@@ -8,11 +8,12 @@ imported (PYTHONPATH may lead to another Python's), the sweep goes on: /proc tel
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
+
+from ..bootstrap import proc, programs
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 _PASSES = 10
@@ -31,17 +32,6 @@ class Process(NamedTuple):
     name: str
     #: Start time (s, on the monotonic clock of this boot).
     started: float
-
-
-class _Status(NamedTuple):
-    """What /proc/PID/stat tells of a process (proc_pid_stat(5))."""
-
-    name: str
-    #: One letter.
-    state: str
-    parent: int
-    #: Start time (clock ticks since the boot).
-    started: int
 
 
 class Tree:
@@ -118,16 +108,16 @@ class Tree:
         """Return who is still below us, for the log."""
         named = []
         for pid in self._below_us():
-            status = _status(pid)
-            if status is None and os.path.exists(f"/proc/{pid}"):
+            fields = proc.stat(pid)
+            if not fields and os.path.exists(f"/proc/{pid}"):
                 named.append(f"pid {pid}, which is another user's")
-            elif status is not None and status.state not in "ZX":
-                named.append(f"{status.name} (pid {pid}, {_STATES.get(status.state, status.state)})")
+            elif fields and (state := fields[proc.STATE]) not in proc.ENDED:
+                named.append(f"{fields[proc.NAME]} (pid {pid}, {_STATES.get(state, state)})")
         return named
 
     def _living(self) -> list[str]:
-        """Return who below us can be signalled, as `identity` names it."""
-        return [one for pid in self._below_us() if (one := identity(pid))]
+        """Return who below us can be signalled, as `proc.identity` names it."""
+        return [one for pid in self._below_us() if (one := proc.identity(pid))]
 
     def _below_us(self) -> list[int]:
         below = _listed_by_psutil()
@@ -163,8 +153,8 @@ def _listed_by_proc() -> list[int]:
         return []
     found: dict[int, list[int]] = {}
     for pid in pids:
-        if (status := _status(pid)) is not None:
-            found.setdefault(status.parent, []).append(pid)
+        if (above := parent(pid)) is not None:
+            found.setdefault(above, []).append(pid)
     below: list[int] = []
     parents = [os.getpid()]
     while parents:
@@ -176,14 +166,14 @@ def _listed_by_proc() -> list[int]:
 
 def children() -> list[int]:
     """Return our own children, with those that we have adopted; empty where the kernel does not tell (proc(5))."""
-    return [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
+    return proc.children(os.getpid())
 
 
 def _send(identified: str, signum: int) -> None:
-    """Signal the process that `identity` named so, and nobody who has got its pid since."""
+    """Signal the process that `proc.identity` named so, and nobody who has got its pid since."""
     pid = int(identified.partition(".")[0])
     try:
-        if identity(pid) == identified:
+        if proc.identity(pid) == identified:
             os.kill(pid, signum)
     except OSError:
         pass  # it ended meanwhile, or is another user's (set-uid)
@@ -199,50 +189,32 @@ def _group_of(pid: int) -> int | None:
 def walk(pid: int, *, past: Collection[str] = ()) -> Iterator[Process]:
     """Yield a process and, parents first, all below it.
 
-    Reads /proc/PID/task/TID/children, which costs two reads for a childless process: quick enough to look while a
-    signal waits to be delivered. Where the kernel lacks that file only the process itself is yielded.
+    Costs two reads for a childless process: quick enough to look while a signal waits to be delivered. Where the kernel
+    does not tell children (proc_tid_children(5)) only the process itself is yielded.
 
     Args:
         past: names of processes below which not to look.
     """
-    status = _status(pid)
-    if status is None:
+    fields = proc.stat(pid)
+    if not fields:
         return
-    yield Process(pid, status.name, status.started / os.sysconf("SC_CLK_TCK"))
-    if status.name in past:
-        return
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return
-    for task in tasks:
-        for child in _read(f"/proc/{pid}/task/{task}/children").split():
-            yield from walk(int(child), past=past)
-
-
-def identity(pid: int) -> str:
-    """Return `PID.START` of a living process, which no other process of this boot has; empty: it does not live."""
-    status = _status(pid)
-    return "" if status is None or status.state in "ZX" else f"{pid}.{status.started}"
+    name = fields[proc.NAME]
+    yield Process(pid, name, int(fields[proc.STARTED]) / os.sysconf("SC_CLK_TCK"))
+    if name not in past:
+        for child in proc.children(pid):
+            yield from walk(child, past=past)
 
 
 def started(pid: int) -> int:
     """Return when a process started (clock ticks since the boot); 0: it has ended and is reaped, or is hidden."""
-    status = _status(pid)
-    return 0 if status is None else status.started
+    fields = proc.stat(pid)
+    return int(fields[proc.STARTED]) if fields else 0
 
 
 def parent(pid: int) -> int | None:
     """Return the pid above a process; None: it has ended, or is hidden."""
-    status = _status(pid)
-    return None if status is None else status.parent
-
-
-def _status(pid: int) -> _Status | None:
-    """Return what /proc tells of a process; None: it has ended, or is hidden."""
-    before, _, behind = _read(f"/proc/{pid}/stat").rpartition(")")
-    fields = behind.split()
-    return _Status(before.partition("(")[2], fields[0], int(fields[1]), int(fields[19])) if fields else None
+    fields = proc.stat(pid)
+    return int(fields[proc.PARENT]) if fields else None
 
 
 def renumbered() -> dict[str, str]:
@@ -252,35 +224,16 @@ def renumbered() -> dict[str, str]:
     """
     found = {}
     for process in walk(os.getpid()):
-        pids = re.search(r"^NSpid:.*\s(\d+)$", _read(f"/proc/{process.pid}/status"), re.MULTILINE)
-        outside = identity(process.pid)
-        if pids and outside and int(pids[1]) != process.pid:
-            found[f"{pids[1]}.{outside.partition('.')[2]}"] = outside
+        inside = proc.status(process.pid, "NSpid")[-1:]
+        outside = proc.identity(process.pid)
+        if inside and outside and int(inside[0]) != process.pid:
+            found[f"{inside[0]}.{outside.partition('.')[2]}"] = outside
     return found
-
-
-def signal_set(pid: int, field: str) -> set[int]:
-    """Return a signal mask of /proc/PID/status as signal numbers (proc_pid_status(5)); empty where it has ended.
-
-    Args:
-        field: ``SigBlk``, ``SigIgn`` or ``SigCgt``.
-    """
-    mask = re.search(rf"^{field}:\s*([0-9a-f]+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
-    bits = int(mask[1], 16) if mask else 0
-    return {signum for signum in range(1, signal.NSIG) if bits >> (signum - 1) & 1}
 
 
 def sleeps_in(pid: int) -> str:
     """Return the kernel's function in which the main thread sleeps (proc_pid_wchan(5)); empty: it runs, or hides it."""
-    return _read(f"/proc/{pid}/wchan").removeprefix("0")
-
-
-def executable(pid: int) -> str:
-    """Return the name of the file that a process executes, empty where it has ended or hides it."""
-    try:
-        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-    except OSError:
-        return ""
+    return proc.read(f"/proc/{pid}/wchan").removeprefix("0")
 
 
 def was_given(pid: int, variable: str) -> bool | None:
@@ -292,14 +245,9 @@ def was_given(pid: int, variable: str) -> bool | None:
         return None
 
 
-def command_line(pid: int) -> list[str]:
-    """Return the arguments of a process, empty where it has ended or hides them."""
-    return _read(f"/proc/{pid}/cmdline").split("\0")[:-1]
-
-
 def cgroups() -> str:
     """Return the cgroups of this process, a line for each hierarchy (cgroups(7))."""
-    return _read("/proc/self/cgroup")
+    return proc.read("/proc/self/cgroup")
 
 
 def in_pid_namespace() -> bool:
@@ -312,20 +260,6 @@ def in_pid_namespace() -> bool:
 
 def program(pid: int) -> str:
     """Return what a Python process runs, for the log: its script, its module, or `-c`."""
-    arguments = command_line(pid)
-    before = ""
-    for argument in arguments[1:]:
-        if before == "-m" or argument == "-c":
-            return argument
-        if not argument.startswith("-") and before not in ("-W", "-X"):
-            return argument
-        before = argument
-    return arguments[0] if arguments else "?"
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""
+    arguments = proc.command_line(pid)
+    kind, name = programs.program_of(arguments)
+    return kind if kind == "-c" else name or "".join(arguments[:1]) or "?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from ..bootstrap import proc
 from . import embedded
 
 TYPE_CHECKING = False
@@ -21,12 +22,7 @@ def is_caught(signum: int) -> bool:
     ``signal.getsignal()`` cannot tell: it knows what Python installed, and answers SIG_DFL for the handlers that
     ``faulthandler.register()`` and torch install at run time.
     """
-    try:
-        with open("/proc/self/status", "rb") as status:
-            caught = next(line for line in status if line.startswith(b"SigCgt:"))
-    except (OSError, StopIteration):
-        return False
-    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+    return signum in proc.signal_set("self", "SigCgt")
 
 
 class Displaced:

@@ -18,6 +18,7 @@ import signal
 import threading
 import time
 
+from ..bootstrap import forks
 from . import embedded
 from .descriptors import NONE, above_stdio, close
 from .dispositions import Displaced
@@ -39,8 +40,8 @@ _STOPPED = 0.5
 _guard: ProcessGuard | None = None
 #: What each signal did before it became ours. Outlives the guard: see _on_signal().
 _displaced: dict[int, Displaced] = {}
-#: The signal masks of each thread that is forking, the outermost fork first: a signal handler may fork during a fork.
-_masks: dict[int, list[set[int | signal.Signals]]] = {}
+#: While a thread forks.
+_held = forks.HeldSignals()
 _fork_hooks_installed = False
 
 
@@ -241,10 +242,8 @@ class ProcessGuard:
             if signal.getsignal(signum) is _on_signal:
                 displaced = _displaced[signum]
                 displaced.put_back()
-                # A stray SIGUSR1 must not kill a data worker. Not SIG_IGN: that would be inherited across exec, and
-                # bash cannot trap a signal that was ignored at its start.
                 if signum == signal.SIGUSR1 and displaced.is_default:
-                    signal.signal(signum, _do_nothing)
+                    signal.signal(signum, forks.ignore)
         self._return_wakeup_fd()
         close(self._reader)
         close(self._writer)
@@ -371,49 +370,34 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
         _displaced[signum].call(signum, frame)
 
 
-def _do_nothing(_signum: int, _frame: FrameType | None) -> None:
-    pass
-
-
 # --- fork hooks --------------------------------------------------------------------------------------
-# A child must not inherit the handler: it would survive terminate(). Resetting it in the child is not enough, a signal
-# that comes first is lost all the same (59 of 60 at zero delay). So the signals are blocked from before the fork until
-# the child is clean. Only those that are ours: others keep their timing.
+# See bootstrap/forks.py.
 
 
 def _before_fork() -> None:
     guard = _guard
     if guard is not None:
-        ours = [signum for signum in SIGNALS if signal.getsignal(signum) is _on_signal]
-        _masks.setdefault(threading.get_ident(), []).append(signal.pthread_sigmask(signal.SIG_BLOCK, ours))
+        _held.hold([signum for signum in SIGNALS if signal.getsignal(signum) is _on_signal])
         guard.pause(+1)
 
 
 def _after_fork() -> None:
-    masks = _masks.get(threading.get_ident())
-    if masks:
-        mask = masks.pop()
+    if _held.are_there():
         try:
             if _guard is not None:
                 _guard.pause(-1)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _held.let_in()
 
 
 def _after_fork_in_child() -> None:
     global _guard
-    masks = _masks.get(threading.get_ident())
-    mask = masks[-1] if masks else None
-    _masks.clear()
+    mask = _held.forget()
     if _guard is not None:
         guard, _guard = _guard, None
         guard.abandon()
+    if not forks.let_in_child(mask):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     if mask is not None:
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        except BaseException:  # noqa: BLE001
-            # A handler was due and raised, sys.exit() most likely. Python drops what a fork hook raises, and the child
-            # would live on: it dies of the signal instead.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
         embedded.shield_worker()

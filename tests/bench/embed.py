@@ -13,9 +13,9 @@ import time
 from importlib.util import find_spec
 from typing import Any
 
-from kempnerforge.bootstrap import contract
+from kempnerforge.bootstrap import contract, proc
 from kempnerforge.bootstrap.site import sitecustomize
-from kempnerforge.launcher import inject, tree
+from kempnerforge.launcher import inject
 from kempnerforge.launcher.private_folder import PrivateFolder
 
 from . import rows
@@ -65,7 +65,7 @@ def _environments(installation: Installation, folder: PrivateFolder) -> dict[str
     not_for_it = {**bare, "PYTHONPATH": inject.find_site(os.environ)}
     armed = {**not_for_it, contract.CONTROL_VARIABLE: contract.control_address(folder.path)}
     # As if this process were the armed one of the same rank.
-    claim = f"{tree.identity(os.getpid())}|{',' * 11}"
+    claim = f"{proc.identity(os.getpid())}|{',' * 11}"
     return {
         "bare": bare,
         "not for it": not_for_it,

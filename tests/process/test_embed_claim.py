@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kempnerforge.bootstrap import programs
 from kempnerforge.bootstrap.inject import process
 from tests.process.launch import Launch, Launched, run_below, status_of, wait_until
 
@@ -254,11 +255,11 @@ def test_many_processes_that_come_and_go_are_forgotten(launch: Launch) -> None:
     ],
 )
 def test_the_program_is_found_on_the_command_line(arguments: str, expected: tuple[str, str]) -> None:
-    assert process.program_of(["python", *arguments.split()]) == expected
+    assert programs.program_of(["python", *arguments.split()]) == expected
 
 
 @pytest.mark.parametrize(
-    ("arguments", "launches"),
+    ("arguments", "wraps"),
     [
         ("/venv/bin/torchrun --nproc 2 train.py", True),
         ("-m torch.distributed.run train.py", True),
@@ -269,6 +270,11 @@ def test_the_program_is_found_on_the_command_line(arguments: str, expected: tupl
         ("/x/accelerate/commands/launch.py train.py", True),
         ("/venv/bin/deepspeed train.py", True),
         ("-u -m deepspeed.launcher.launch train.py", True),
+        ("/venv/bin/horovodrun -np 2 python train.py", True),
+        ("-m horovod.runner -np 2 python train.py", True),
+        ("/venv/bin/composer train.py", True),
+        ("/venv/bin/fabric run train.py", True),
+        ("/venv/bin/ray start --block", True),
         ("/venv/bin/conda run python train.py", True),
         ("-m pip install x", True),
         ("-m pipeline", False),
@@ -279,43 +285,70 @@ def test_the_program_is_found_on_the_command_line(arguments: str, expected: tupl
         ("-c torchrun", False),
     ],
 )
-def test_launchers_are_known(arguments: str, launches: bool) -> None:
-    kind, program = process.program_of(["python", *arguments.split()])
-    assert process.is_one_of(kind, program, *process.LAUNCHERS) is launches
+def test_wrappers_are_known(arguments: str, wraps: bool) -> None:
+    words = ["python", *arguments.split()]
+    assert (process.role_of(words, *programs.program_of(words)) == "wrapper") is wraps
 
 
-# --- a launcher of ranks -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "is_agent", "is_torchs"),
+    [
+        ("torchrun train.py", True, True),
+        ("/venv/bin/python -u /venv/bin/torchrun train.py", True, True),
+        ("/bin/sh -e ./torchrun train.py", True, True),
+        ("python3.11 -m torch.distributed.run train.py", True, True),
+        ("/venv/bin/python /venv/bin/fabric run train.py", True, True),
+        ("accelerate-launch train.py", True, True),
+        ("deepspeed train.py", True, False),
+        ("ds train.py", True, False),
+        ("python -m deepspeed.launcher.runner train.py", True, False),
+        ("horovodrun -np 2 python train.py", True, False),
+        ("composer train.py", True, False),
+        ("ray start --block", False, False),
+        ("uv run torchrun", False, False),
+        ("./train ds", False, False),
+        ("sh -c torchrun", False, False),
+        ("python train.py torchrun", False, False),
+        ("", False, False),
+    ],
+)
+def test_rank_agents_are_known(arguments: str, is_agent: bool, is_torchs: bool) -> None:
+    assert programs.runs_one_of(arguments.split(), programs.RANK_AGENTS) is is_agent
+    assert programs.runs_one_of(arguments.split(), programs.TORCH_AGENTS) is is_torchs
 
 
-def test_a_launcher_of_ranks_is_spared_while_they_save(launch: Launch) -> None:
+# --- a rank agent ----------------------------------------------------------------------------------------
+
+
+def test_a_rank_agent_is_spared_while_its_ranks_save(launch: Launch) -> None:
     """One that forwards nothing and dies of any signal, like accelerate, gets what Slurm sends to every process."""
     (launch.folder / "train.py").write_text(TRAIN.replace('say("saved"', 'time.sleep(1); say("saved"'))
     accelerate = launch.folder / "accelerate"
     accelerate.write_text("import subprocess, sys\nsys.exit(subprocess.call([sys.executable, 'train.py']))\n")
     run = launch(sys.executable, str(accelerate), "launch", options=OPTIONS)
     run.says("ready")
-    (launcher,) = children_of(run.pid)
-    os.kill(launcher, signal.SIGUSR1)
-    os.kill(launcher, signal.SIGTERM)
+    (agent,) = children_of(run.pid)
+    os.kill(agent, signal.SIGUSR1)
+    os.kill(agent, signal.SIGTERM)
     run.send(signal.SIGUSR1)
-    os.kill(launcher, signal.SIGTERM)
+    os.kill(agent, signal.SIGTERM)
     run.says("saved")
     run.ends(CHECKPOINTED)
     assert re.search(r"delivered to train.py \(pid \d+, armed\)\n", run.log)
 
 
-@pytest.mark.parametrize("name", ["torchrun", "train.sh"])
+@pytest.mark.parametrize("name", ["torchrun", "deepspeed", "train.sh"])
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("timeout", ["300", "20"])
-def test_a_launcher_that_gives_ranks_too_little_time_is_warned_about(
+def test_an_agent_that_gives_ranks_too_little_time_is_warned_about(
     launch: Launch, name: str, given: bool, timeout: str
 ) -> None:
     (launch.folder / "train.py").write_text(TRAIN)
-    torchrun = launch.folder / name
-    torchrun.write_text(f"#!/bin/sh\n{sys.executable} train.py\n")
-    torchrun.chmod(0o755)
+    agent = launch.folder / name
+    agent.write_text(f"#!/bin/sh\n{sys.executable} train.py\n")
+    agent.chmod(0o755)
     variables = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"} if given else {}
-    run = launch(str(torchrun), options=("--timeout", timeout, "--verbose"), variables=variables)
+    run = launch(str(agent), options=("--timeout", timeout, "--verbose"), variables=variables)
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("saved")
@@ -325,13 +358,13 @@ def test_a_launcher_that_gives_ranks_too_little_time_is_warned_about(
 
 
 @pytest.mark.usefixtures("_train")
-def test_a_launcher_of_ranks_ends_when_it_is_meant(launch: Launch) -> None:
+def test_a_rank_agent_ends_when_it_is_meant(launch: Launch) -> None:
     accelerate = launch.folder / "accelerate"
     accelerate.write_text("import subprocess, sys\nsys.exit(subprocess.call([sys.executable, 'train.py']))\n")
     run = launch(sys.executable, str(accelerate), options=("--term-grace", "2", "--verbose"))
     run.says("ready")
-    (launcher,) = children_of(run.pid)
+    (agent,) = children_of(run.pid)
     began = time.monotonic()
-    os.kill(launcher, signal.SIGTERM)
+    os.kill(agent, signal.SIGTERM)
     assert run.process.wait(20) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 10

@@ -16,6 +16,7 @@ import pytest
 from kempnerforge.bootstrap import contract
 from kempnerforge.bootstrap.inject import notice, package, process
 from kempnerforge.bootstrap.site import sitecustomize
+from kempnerforge.launcher import inject
 from tests.process.launch import KFORGE_RUN, ROOT, Launch, Launched, wait_until
 from tests.process.pythons import VERSIONS, python_of_version
 
@@ -397,3 +398,9 @@ def test_the_names_are_those_of_the_contract() -> None:
                 assert value == getattr(contract, name)
                 shared.add(name)
     assert len(shared) >= 9
+
+
+def test_what_kforge_run_imports_as_well_is_found_in_the_same_place() -> None:
+    injected = {module for modules in inject.MODULES.values() for module in modules}
+    assert {module for module in injected if "/" not in module} == set(sitecustomize.SHARED)
+    assert all((SITE.parent / f"{module}.py").is_file() for module in injected)

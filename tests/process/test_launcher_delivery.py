@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kempnerforge.bootstrap import programs
 from tests.process import children
 from tests.process.children import LAST
 from tests.process.launch import Launch, Launched, descendants, program, run_below, wait_until
@@ -162,16 +163,25 @@ def test_a_process_that_finished_in_time_is_not_killed_by_the_notice(launch: Lau
         run.ends(CHECKPOINTED)
 
 
-# --- launchers of ranks ------------------------------------------------------------------------------------
+# --- rank agents -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["torchrun", "accelerate", "deepspeed"])
-def test_a_launcher_of_ranks_gets_sigterm(launch: Launch, name: str) -> None:
+@pytest.mark.parametrize("name", programs.RANK_AGENTS[0].split())
+def test_a_rank_agent_gets_sigterm(launch: Launch, name: str) -> None:
     run = launch(script(launch.folder, name, "listen"))
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("SIGTERM")
     assert ends_after(run, signal.SIGUSR1, signal.SIGTERM) == []
+
+
+def test_who_only_runs_other_programs_gets_what_came(launch: Launch) -> None:
+    """Like `ray job submit`: SIGTERM would end it, and nobody would be told by it."""
+    run = launch(script(launch.folder, "ray", "listen"))
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    run.says("SIGUSR1")
+    assert ends_after(run) == []
 
 
 def test_torch_distributed_run_as_a_module_gets_sigterm(launch: Launch) -> None:

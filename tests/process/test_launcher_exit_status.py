@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.launcher.policy.tables import EXIT_STATUSES
+from kempnerforge.launcher.policy.tables import EXIT_STATUSES, FAILED
 from tests.process import children
 from tests.process.launch import KFORGE_RUN, ROOT, Launch, program
 
@@ -123,6 +123,11 @@ def test_help_fits_two_screens_and_has_the_table(launch: Launch) -> None:
     for status, meaning in EXIT_STATUSES:
         assert any(status in line and meaning in line for line in text)
     assert "    exec kforge-run python train.py" in text
+
+
+def test_the_program_itself_fails_with_the_same_status() -> None:
+    """It has the number for itself, because it may have to say that the package is not there."""
+    assert f"\nFAILED = {FAILED}\n" in (ROOT / "bin/kforge-run").read_text()
 
 
 # --- nothing happens ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kempnerforge.launcher import tree
+from kempnerforge.bootstrap import proc
 from tests.slurm.runs import Run, kforge_run, script, training
 from tests.slurm.sandbox import Sandbox
 
@@ -26,7 +26,7 @@ def listens(run: Run) -> int:
 
     def probe() -> int | None:
         for pid, line in run.slurm.processes_of_job(run.job).items():
-            if line.startswith("/bin/sh -c trap") and signal.SIGTERM in tree.signal_set(pid, "SigCgt"):
+            if line.startswith("/bin/sh -c trap") and signal.SIGTERM in proc.signal_set(pid, "SigCgt"):
                 return pid
         return None
 

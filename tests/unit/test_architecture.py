@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from kempnerforge.launcher import cli, options
 
+#: The modules of `bootstrap` that both sides import.
+SHARED = {"contract", "forks", "proc", "programs", "wire"}
 PACKAGE = Path(__file__).parents[2] / "kempnerforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 THIRD_PARTY = {
@@ -57,11 +60,23 @@ def test_the_child_side_never_imports_the_launcher(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_the_launcher_knows_of_the_child_side_only_the_contract(path: Path) -> None:
+def test_the_launcher_knows_of_the_child_side_only_what_both_share(path: Path) -> None:
     if name_of(path).startswith("launcher/"):
         child_side = ("kempnerforge.resilience", "kempnerforge.bootstrap")
-        ours = {name for name in imports(path) if name.startswith(child_side)}
-        assert ours <= {f"kempnerforge.bootstrap{name}" for name in ("", ".contract", ".wire")}
+        ours = {name for name in imports(path) if name.startswith(child_side)} - {"kempnerforge.bootstrap"}
+        assert {name.split(".")[2] for name in ours} <= SHARED
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_a_process_is_stands_in_one_place(path: Path) -> None:
+    if name_of(path) != "bootstrap/proc.py":
+        assert not re.search(r"""/proc/[^\s"]+/(stat|status|cmdline|exe)["']""", path.read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_exit_statuses_have_names(path: Path) -> None:
+    numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    assert name_of(path) == "launcher/policy/tables.py" or not numbers & {125, 126, 127}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,17 +1,17 @@
 """Our signals, which look to the program as if they were not ours; and which a forked child does not inherit."""
 
 import _signal  # type: ignore[import-not-found]
-import _thread
 import sys
 
+from .. import forks
 from . import notice, process, shield
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: The signal masks of threads that are forking, the outermost fork first: a signal handler may fork during a fork.
-_masks = {}  # type: dict[int, list[Any]]
+#: While a thread forks.
+_held = forks.HeldSignals()
 
 
 def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
@@ -33,7 +33,7 @@ def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
         before, process.own[signalnum] = process.own[signalnum], handler
     if signalnum == _signal.SIGTERM:
         shield.lower_shield()
-    return _signal.SIG_DFL if before is shield.ignore else before
+    return _signal.SIG_DFL if before is forks.ignore else before
 
 
 def get_disposition(signalnum: int) -> "Any":
@@ -41,7 +41,7 @@ def get_disposition(signalnum: int) -> "Any":
     found = process.real_getsignal(signalnum)
     if signalnum in process.own and found is process.handler:
         return process.own[signalnum]
-    return _signal.SIG_DFL if found is shield.ignore else found
+    return _signal.SIG_DFL if found is forks.ignore else found
 
 
 def holds(signum: int) -> bool:
@@ -61,42 +61,30 @@ def rearm(signum: int) -> bool:
 
 
 # --- fork --------------------------------------------------------------------------------------------
-# A forked child must not inherit the handlers: it would survive terminate(). Resetting them in the child is not enough,
-# a signal that comes first would be lost. So our signals are blocked from before the fork until the child is clean.
-# In the parent, handlers may run inside a hook, and Python drops what that raises: so a notice waits until it is over.
+# See forks.py.
 
 
 def before_fork() -> None:
     """Block our signals."""
     if process.own:
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, tuple(process.own))
-        _masks.setdefault(_thread.get_ident(), []).append(mask)
+        _held.hold(tuple(process.own))
 
 
 def after_fork() -> None:
     """Go on as before, in the parent."""
-    masks = _masks.get(_thread.get_ident())
-    if masks:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, masks.pop())
+    _held.let_in()
 
 
 def after_fork_in_child() -> None:
     """Be what the process would be without us, or the shielded worker of one."""
-    masks = _masks.get(_thread.get_ident())
-    mask = masks[-1] if masks else None
-    _masks.clear()
+    mask = _held.forget()
     own, process.own = process.own, {}
     notice.take_pending()  # it is the parent's
     for signum, disposition in own.items():
         if process.real_getsignal(signum) is process.handler:
             stray = signum == _signal.SIGUSR1 and not callable(disposition)
-            process.real_signal(signum, shield.ignore if stray else disposition)
-    try:
-        if mask is not None:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    except BaseException:  # noqa: BLE001
-        # The program's handler was due and raised, SystemExit most likely. Python drops what a fork hook raises, and
-        # the child would live on.
+            process.real_signal(signum, forks.ignore if stray else disposition)
+    if not forks.let_in_child(mask):
         notice.die_of(_signal.SIGTERM)
     # Above this function is process.call(), and above that whoever forked.
     shield.forked_by(sys._getframe(2).f_globals.get("__name__"))

@@ -1,4 +1,4 @@
-"""What a notice does: in the main program of a rank, and in a launcher of ranks."""
+"""What a notice does: in the main program of a rank, and in a rank agent."""
 
 import _signal  # type: ignore[import-not-found]
 import _thread
@@ -6,6 +6,7 @@ import os
 import sys
 from time import monotonic, sleep
 
+from .. import proc, programs
 from ..site.sitecustomize import folder_of_launcher, open_folder
 from . import process
 
@@ -33,7 +34,7 @@ _REMIND_EVERY = 0.05
 _IMPORTS_FOLLOW = 1.0
 #: How long a program that has imported ShutdownHandler may take to register one (s).
 _REGISTERS_WITHIN = 30.0
-#: How long a launcher of ranks waits for kforge-run's notice to follow a SIGTERM (s): Slurm may be the first.
+#: How long a rank agent waits for kforge-run's notice to follow a SIGTERM (s): Slurm may be the first.
 _NOTICE_FOLLOWS = 0.5
 _LOOK_EVERY = 0.01
 
@@ -167,14 +168,14 @@ def _hand_on(frame: "FrameType | None") -> bool:
         frame = frame.f_back
     else:
         return False
-    programs = list(_programs_below(frame.f_locals["self"].pid))
-    for pid in programs:
-        caught = signals_caught(pid)
+    below = list(_programs_below(frame.f_locals["self"].pid))
+    for pid in below:
+        caught = proc.signal_set(pid, "SigCgt")
         best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
         os.kill(pid, best[0] if best else _signal.SIGINT)
-    if programs:
+    if below:
         _note_acted()
-    return bool(programs)
+    return bool(below)
 
 
 def _programs_below(pid: int) -> "Iterator[int]":
@@ -182,33 +183,16 @@ def _programs_below(pid: int) -> "Iterator[int]":
 
     One that is armed is told by kforge-run as well, and counts both once.
     """
-    try:
-        with open("/proc/%d/cmdline" % pid, "rb") as stream:
-            arguments = [os.fsdecode(argument) for argument in stream.read().split(b"\0")[:-1]]
-        is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
-        children = []
-        for task in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/children" % (pid, task), "rb") as stream:
-                children += stream.read().split()
-    except OSError:
+    arguments, executable = proc.command_line(pid), proc.executable(pid)
+    if not executable:
         return  # it has just ended, or is somebody else's
-    if is_python and arguments:
-        kind, program = process.program_of(arguments)
+    if "python" in executable and arguments:
+        kind, program = programs.program_of(arguments)
         if kind != "-c" and process.role_of(arguments, kind, program) == "program":
             yield pid
             return
-    for child in children:
-        yield from _programs_below(int(child))
-
-
-def signals_caught(pid: "int | str") -> "list[int]":
-    """Return the signals for which a process has a handler (proc_pid_status(5), `SigCgt`)."""
-    try:
-        with open("/proc/%s/status" % pid, "rb") as status:
-            masks = [int(line.split()[1], 16) for line in status if line.startswith(b"SigCgt:")]
-    except OSError:
-        return []
-    return [signum for mask in masks for signum in range(1, _signal.NSIG) if mask >> (signum - 1) & 1]
+    for child in proc.children(pid):
+        yield from _programs_below(child)
 
 
 def _note_acted() -> None:
@@ -300,11 +284,11 @@ def note_cooperation(signum: int) -> None:
     _told_at.pop(signum, None)
 
 
-# --- a launcher of ranks -----------------------------------------------------------------------------
+# --- a rank agent -------------------------------------------------------------------------------------
 
 
-def spare_launcher(signum: int, frame: "FrameType | None") -> None:
-    """Keep a notice from a launcher whose ranks save: torchrun would kill them after 30 s, others would orphan them."""
+def spare_wrapper(signum: int, frame: "FrameType | None") -> None:
+    """Keep a notice from an agent whose ranks save: torchrun would kill them after 30 s, others would orphan them."""
     own = process.own[signum]
     if signum == _signal.SIGTERM and _ranks_save():
         return

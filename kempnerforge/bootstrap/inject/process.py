@@ -2,7 +2,8 @@
 
 - the main program of a rank is *armed*: SIGTERM and SIGUSR1 are a notice, which acts like the best handler that the
   program has (notice.py). The program sees the dispositions that it would see without us (dispositions.py);
-- a launcher of ranks is *spared*: no SIGTERM reaches it while its ranks save, and SIGUSR1 does not kill it (notice.py);
+- a rank agent is *spared*: no SIGTERM reaches it while its ranks save, and SIGUSR1 does not kill it (notice.py). So is
+  whatever else only runs other programs;
 - a multiprocessing helper is *shielded*: of all SIGTERMs only its parent's ends it (shield.py);
 - every other Python is left alone.
 
@@ -15,6 +16,7 @@ import os
 import posix
 import sys
 
+from .. import programs
 from ..site.sitecustomize import load
 
 TYPE_CHECKING = False
@@ -29,7 +31,7 @@ NEWS_FIFO = "news"
 ARMED_NEWS = "armed"
 
 #: What is loaded when it is needed, in the order in which one needs the other.
-_LATER = ("notice", "shield", "dispositions")
+_LATER = ("proc", "forks", "notice", "shield", "dispositions")
 
 #: What tells one rank from another. With the same values, a Python below an armed one is its helper.
 _RANK_VARIABLES = (
@@ -37,32 +39,18 @@ _RANK_VARIABLES = (
     b"OMPI_COMM_WORLD_RANK PMI_RANK PMIX_RANK"
 )
 
-#: Programs that run others and are never the run itself: the names of scripts, modules with their packages, and modules
-#: that are started by their path.
-_LAUNCHER_SCRIPTS = (
-    "torchrun accelerate accelerate-launch deepspeed ds horovodrun composer fabric ray "
-    "conda mamba pip pip3 pipenv pipx pdm poetry hatch uv"
+#: Programs besides rank agents that run others, and are never the run itself.
+_WRAPPERS = (
+    "ray conda mamba pip pip3 pipenv pipx pdm poetry hatch uv",
+    "conda ensurepip hatch pdm pip pipenv pipx poetry uv venv virtualenv",
+    ("/pip/__main__.py",),
 )
-_LAUNCHER_MODULES = (
-    "torch.distributed.run torch.distributed.launch accelerate.commands deepspeed.launcher horovod.runner composer.cli "
-    "conda ensurepip hatch pdm pip pipenv pipx poetry uv venv virtualenv"
-)
-_LAUNCHER_PATHS = (
-    "/torch/distributed/run.py",
-    "/torch/distributed/launch.py",
-    "/accelerate/commands/launch.py",
-    "/deepspeed/launcher/launch.py",
-    "/deepspeed/launcher/runner.py",
-    "/pip/__main__.py",
-)
-LAUNCHERS = (_LAUNCHER_SCRIPTS, _LAUNCHER_MODULES, _LAUNCHER_PATHS)
 #: kforge-run and kforge look after their signals themselves.
-_OUR_SCRIPTS = "kforge-run kforge"
-_OUR_MODULES = "kempnerforge.launcher kempnerforge.commands"
+_OURS = ("kforge-run kforge", "kempnerforge.launcher kempnerforge.commands", ())
 
 #: How multiprocessing and loky start their helpers, with `-c` and with `-m`.
 _HELPER_CODE = ("from multiprocessing.", "from loky.backend.", "from joblib.externals.loky.backend.")
-_HELPER_MODULES = "loky.backend joblib.externals.loky.backend"
+_HELPERS = ("", "loky.backend joblib.externals.loky.backend", ())
 #: The resource tracker ignores SIGTERM by itself.
 _TRACKER_CODE = "from multiprocessing.resource_tracker "
 
@@ -92,16 +80,16 @@ def start(folder_fd):
     package.find_spec = _find_spec
     sys.meta_path.append(package)  # the last of all finders
     # `sys.argv` is not there yet, and before Python 3.10 nothing else is.
-    arguments = getattr(sys, "orig_argv", None) or load("interpreter").command_line()
-    kind, program = program_of(arguments)
+    arguments = getattr(sys, "orig_argv", None) or load("proc").command_line("self")
+    kind, program = programs.program_of(arguments)
     role = role_of(arguments, kind, program)
-    if role == "ours" or ("python" not in arguments[0] and not load("interpreter").is_python()):
+    if role == "ours" or ("python" not in arguments[0] and not _is_python()):
         return
     if role == "helper":
         _take_signals(None)
         call("shield.ignore_strays" if program.startswith(_TRACKER_CODE) else "shield.raise_shield")
-    elif role == "launcher":
-        _take_signals("notice.spare_launcher")
+    elif role == "wrapper":
+        _take_signals("notice.spare_wrapper")
     elif _claim():
         _take_signals("notice.on_notice")
         if own:
@@ -110,20 +98,29 @@ def start(folder_fd):
 
 def role_of(arguments, kind, program):
     # type: (list[str], str, str) -> str
-    """Return what a Python is by its command line: `ours`, `helper` of multiprocessing, `launcher` or `program`.
+    """Return what a Python is by its command line: `ours`, `helper` of multiprocessing, `wrapper` or `program`.
 
     Args:
         kind, program: as `program_of` finds them in the arguments.
     """
-    if is_one_of(kind, program, _OUR_SCRIPTS, _OUR_MODULES):
+    is_one_of = programs.is_one_of
+    if is_one_of(kind, program, _OURS):
         return "ours"
     if (
         (kind == "-c" and program.startswith(_HELPER_CODE))
         or "--multiprocessing-fork" in arguments
-        or is_one_of(kind, program, "", _HELPER_MODULES)
+        or is_one_of(kind, program, _HELPERS)
     ):
         return "helper"
-    return "launcher" if is_one_of(kind, program, *LAUNCHERS) else "program"
+    runs_others = is_one_of(kind, program, programs.RANK_AGENTS) or is_one_of(kind, program, _WRAPPERS)
+    return "wrapper" if runs_others else "program"
+
+
+def _is_python():
+    # type: () -> bool
+    """Return whether this is an interpreter, and not a debugger or an editor of which Python is a part."""
+    name = load("proc").executable("self")
+    return "python" in name or "pypy" in name
 
 
 def tell_news(news, folder_fd):
@@ -134,58 +131,6 @@ def tell_news(news, folder_fd):
         os.write(fifo, f"{news} {me}\n".encode())
     finally:
         os.close(fifo)
-
-
-def identity():
-    # type: () -> str
-    """Return `PID.START` of this process, which no other process of this boot has; empty: there is no /proc.
-
-    The pid is that of the PID namespace for which /proc was mounted, maybe another one than os.getpid() knows.
-    """
-    try:
-        # Without a Python file around it, which takes as long again.
-        stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        pid, _, rest = os.read(stat, 4096).partition(b" ")
-    finally:
-        os.close(stat)
-    return f"{pid.decode()}.{rest.rpartition(b')')[2].split(None, 20)[19].decode()}"
-
-
-def program_of(arguments):
-    # type: (list[str]) -> tuple[str, str]
-    """Return how a Python's program is given, and which: `("-c", code)`, `("-m", module)` or `("", path)`.
-
-    Options are read as the interpreter does (python(1)): one dash may carry several, and a value may be attached.
-    """
-    rest = iter(arguments[1:])
-    for argument in rest:
-        if argument == "--check-hash-based-pycs":
-            next(rest, "")
-        elif not argument.startswith("-") or argument in ("-", "--"):
-            return "", next(rest, "") if argument == "--" else argument
-        elif not argument.startswith("--"):
-            for position, letter in enumerate(argument[1:], 2):
-                if letter in "cmWX":
-                    value = argument[position:] or next(rest, "")
-                    if letter in "cm":
-                        return "-" + letter, value
-                    break
-    return "", ""
-
-
-def is_one_of(kind, program, scripts, modules, paths=()):
-    # type: (str, str, str, str, tuple[str, ...]) -> bool
-    """Return whether a program is one of these scripts, or of these modules with all that is in them."""
-    if kind == "":
-        return os.path.basename(program) in scripts.split() or program.endswith(paths)
-    if kind == "-m":
-        for module in modules.split():
-            if program == module or program.startswith(module + "."):
-                return True
-    return False
 
 
 def _claim():
@@ -212,7 +157,7 @@ def _claim():
             pass  # it is dead
         else:
             return False
-    me = identity()
+    me = load("proc").identity("self")
     os.environ[CLAIM_VARIABLE] = f"{os.getpid()}.{me.partition('.')[2]}|{rank}"
     return True
 

@@ -10,11 +10,11 @@ import _thread
 import os
 import sys
 
+from .. import forks, proc
 from . import notice, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
     from typing import Any
 
 #: The modules that fork multiprocessing's helpers.
@@ -34,10 +34,6 @@ class _State:
 
 #: An object: see notice.py.
 _shield = _State()
-
-
-def ignore(_signum: int, _frame: "FrameType | None") -> None:
-    """Let a stray SIGUSR1 pass. Not SIG_IGN, which is inherited across exec, and which bash cannot trap."""
 
 
 def forked_by(module: "str | None") -> None:
@@ -74,7 +70,7 @@ def raise_shield() -> None:
 def ignore_strays() -> None:
     """Let no SIGUSR1 end this process."""
     if process.real_getsignal(_signal.SIGUSR1) == _signal.SIG_DFL:
-        process.real_signal(_signal.SIGUSR1, ignore)
+        process.real_signal(_signal.SIGUSR1, forks.ignore)
 
 
 def lower_shield() -> None:
@@ -96,7 +92,7 @@ def _take_sigterms() -> None:
 
 
 def _end_as_asked() -> None:
-    if "torch" in sys.modules and _signal.SIGTERM in notice.signals_caught("self"):
+    if "torch" in sys.modules and _signal.SIGTERM in proc.signal_set("self", "SigCgt"):
         os._exit(0)  # as the C handler of a DataLoader worker does, which looks for the sender too
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
     _signal.pthread_kill(_thread.get_ident(), _signal.SIGTERM)

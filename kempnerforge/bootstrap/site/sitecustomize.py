@@ -22,6 +22,8 @@ NEWS_FIFO = "news"
 CODE_FILE = "code"
 LATER_CODE_FILE = "later code"
 
+#: The modules that kforge-run imports as well: they lie beside the folder of the others.
+SHARED = ("programs", "proc", "forks")
 #: The oldest Python with fork hooks: without them, every forked child would inherit what we install.
 _OLDEST = (3, 7)
 
@@ -38,6 +40,7 @@ def _start():
         # Two names for one, so that its modules find each other where they are not injected, too.
         sys.modules[BOOTSTRAP_MODULE] = sys.modules[BOOTSTRAP_MODULE + ".inject"] = package
         package.path = _load_code(CODE_FILE, folder)
+        load("programs")
         load("process").start(folder)
     finally:
         os.close(folder)
@@ -101,7 +104,7 @@ def load(name):
 def _code_of(name):
     """Return a module's code: what kforge-run has compiled if that is for this Python, else from its source."""
     package = sys.modules[BOOTSTRAP_MODULE]  # type: Any
-    if name not in package.code and name != "process":
+    if package.code and name not in package.code:
         try:
             folder = open_folder(package.folder)
             try:
@@ -116,7 +119,8 @@ def _code_of(name):
         return marshal.loads(package.code[name])  # noqa: S302 - see open_folder()
     if not package.path:
         raise OSError  # there is no source that nobody else could have written
-    source = os.path.join(package.path, "bootstrap", "inject", name + ".py")
+    folder = "bootstrap" if name in SHARED else "bootstrap/inject"
+    source = os.path.join(package.path, folder, name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]
 
 

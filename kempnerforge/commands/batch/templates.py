@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ...launcher.delivery import launches_ranks
+from ...bootstrap import programs
 from ...launcher.policy.tables import recommended_lead
 from ...launcher.surroundings import AGENT_PATIENCE_VARIABLE
 from ..trouble import Trouble
@@ -79,7 +79,8 @@ def _check_command(template: BatchScript, command: list[str]) -> None:
     program, text = command[0], template.text
     if os.path.basename(program) == "kforge-run":
         raise Trouble("the template starts kforge-run itself", "leave it out of the command")
-    if launches_ranks(command) and "exec kforge-run" in text and f" {os.path.basename(program)} " in text:
+    is_agent = programs.runs_one_of(command, programs.RANK_AGENTS)
+    if is_agent and "exec kforge-run" in text and f" {os.path.basename(program)} " in text:
         raise Trouble(f"the template starts {program} itself", "the command is what each rank runs, like train.py")
     if re.fullmatch(r"[A-Za-z_]\w*=.*", program, re.DOTALL):
         raise Trouble(f"{program} is no program", f"env {program} …")

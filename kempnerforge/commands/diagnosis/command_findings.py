@@ -15,8 +15,8 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ...bootstrap import programs
 from ...launcher import slurm
-from ...launcher.delivery import launches_ranks
 from ...launcher.options import options_of
 from ...launcher.policy.tables import recommended_lead
 from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, DEAF_SRUN, isolating_option
@@ -41,7 +41,7 @@ _IS_LAUNCHER = re.compile(r"^(?:.*/)?kforge-run$|^(?:\$\(|`)(?:which|command -v|
 _HIDDEN_LAUNCH = re.compile(r"\bkforge-run\s+\S")
 #: Programs that do the training, or start what does.
 _WORKERS = re.compile(
-    r"python[0-9.]*|torchrun|accelerate|deepspeed|srun|mpirun|mpiexec|apptainer|singularity|.*\.(py|sh)"
+    rf"python[0-9.]*|{'|'.join(programs.RANK_AGENTS[0].split())}|srun|mpirun|mpiexec|apptainer|singularity|.*\.(py|sh)"
 )
 _PYTHON = re.compile(r"python[0-9.]*")
 _CONTAINERS = frozenset({"apptainer", "singularity"})
@@ -424,10 +424,9 @@ def _of_a_deaf_srun(command: Command) -> Iterator[Finding]:
 
 
 def _of_an_agent(command: Command, exported: dict[str, str], needed: float) -> Iterator[Finding]:
-    start = _agent_in(command.words)
-    if start is None:
+    name = _agent_in(command.words)
+    if name is None:
         return
-    name = next((os.path.basename(word) for word in command.words[start:] if not word.startswith("-")), "torchrun")
     given = _environment_of(command, exported).get(AGENT_PATIENCE_VARIABLE)
     # What cannot be read, an expansion for instance, is taken to be right.
     patience = AGENT_PATIENCE if given is None else float(given) if given.isdecimal() else math.inf
@@ -437,16 +436,16 @@ def _of_an_agent(command: Command, exported: dict[str, str], needed: float) -> I
         yield Finding(command.line, True, what, cure)
 
 
-def _agent_in(words: Sequence[str]) -> int | None:
-    """Return where in a command torchrun, or accelerate, is run and not only named."""
+def _agent_in(words: Sequence[str]) -> str | None:
+    """Return the name of torch's rank agent that a command runs, and does not only name; None: there is none."""
     is_started = False  # by what has options and arguments of its own, which are not all known here
     for index, word in enumerate(words):
         name = os.path.basename(word)
-        is_agent = launches_ranks([word]) or (
-            (_PYTHON.fullmatch(name) is not None or word == "-m") and launches_ranks(list(words[index : index + 3]))
-        )
-        if is_agent and name != "deepspeed":
-            return index + 2 if _PYTHON.fullmatch(name) else index
+        # uv run takes a module without a Python before it.
+        arguments = ["python", *words[index:]] if word == "-m" else words[index:]
+        if programs.runs_one_of(arguments, programs.TORCH_AGENTS):
+            is_named = name in programs.TORCH_AGENTS[0].split()
+            return name if is_named else os.path.basename(programs.program_of(arguments)[1])
         if name in ("srun", *_CONTAINERS) or _IS_LAUNCHER.search(word):
             is_started = True
         elif _WORKERS.fullmatch(name) or (

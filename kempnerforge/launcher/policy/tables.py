@@ -49,8 +49,13 @@ SRUN_SETTLES = 10.0
 #: Attempts in a row known to have made no progress after which a run is not requeued any more.
 NO_PROGRESS_LIMIT = 3
 
+#: Exit statuses of ours that are also those of shells, env(1) and timeout(1): kforge-run itself failed, the command
+#: cannot be executed, it was not found. bin/kforge-run has the first one for itself.
+FAILED, CANNOT_EXECUTE, NOT_FOUND = 125, 126, 127
+#: What a shell adds to the number of the signal that a command died of.
+DIED_OF = 128
 #: How a process ends that does not handle the notice, and a shell around it.
-DIED_OF_A_NOTICE = frozenset({-SIGTERM, -SIGUSR1, 128 + SIGTERM, 128 + SIGUSR1})
+DIED_OF_A_NOTICE = frozenset({-SIGTERM, -SIGUSR1, DIED_OF + SIGTERM, DIED_OF + SIGUSR1})
 
 #: Reasons that say nothing of a run that should go on.
 ENDED_BY_A_PERSON = frozenset({"cancelled", "manual", "interrupt"})
@@ -393,14 +398,14 @@ def decide(outcome: Outcome, ending: Ending, rules: Rules, history: History | No
 #: Printed by ``kforge-run --help``.
 EXIT_STATUSES = (
     ("the child's own", "it ended by itself"),
-    ("128+n", "the child died of signal n"),
+    (f"{DIED_OF}+n", "the child died of signal n"),
     ("0", "the job was requeued (or the child ended 0)"),
     ("2", "usage error"),
-    ("85", "checkpointed, and not requeued by this kforge-run"),
-    ("75", "the same, where the site's RequeueExit names 85"),
-    ("125", "kforge-run itself failed"),
-    ("126", "the command cannot be executed"),
-    ("127", "the command was not found"),
+    (f"{CHECKPOINTED_STATUS}", "checkpointed, and not requeued by this kforge-run"),
+    (f"{CHECKPOINTED_ELSE[0]}", f"the same, where the site's RequeueExit names {CHECKPOINTED_STATUS}"),
+    (f"{FAILED}", "kforge-run itself failed"),
+    (f"{CANNOT_EXECUTE}", "the command cannot be executed"),
+    (f"{NOT_FOUND}", "the command was not found"),
 )
 
 
@@ -423,6 +428,13 @@ def exit_status(outcome: Outcome, status: int | None, requeued: bool, rules: Rul
         if rules.place == "step":
             return 0 if rules.kill_on_bad_exit else CHECKPOINTED_STATUS
         return checkpointed_status(site.requeue_exits)
-    if status is None:
-        return 128 + SIGKILL
-    return status if status >= 0 else 128 - status
+    return shell_status(-SIGKILL if status is None else status)
+
+
+def shell_status(status: int) -> int:
+    """Return a shell's exit status for a command's.
+
+    Args:
+        status: its exit status, or minus the signal it died of.
+    """
+    return status if status >= 0 else DIED_OF - status
