@@ -2,8 +2,8 @@
 
 What other workers of pytest make at the same time does not count. Processes are looked for below this one, which adopts
 whatever gets away from its parent while a test runs. TMPDIR and the folder of journals are this worker's own, for all
-that inherit its environment. A kforge-run's private folder has the number of its process in its name: here are looked for
-those of processes that the test has started (tests/process/launch.py), or has signalled itself.
+that inherit its environment. A kforge-run's private folder has the number of its process in its name: those are looked
+for whose process the test has started (tests/process/launch.py), or has signalled itself.
 
 Tests on a Slurm are left out: the sandbox that the first of them starts is for all, and looks after itself.
 """
@@ -105,7 +105,7 @@ def end_all(others: set[int]) -> None:
 
 def children() -> set[int]:
     """Return our children, zombies too, in a few system calls."""
-    found = set()
+    found: set[int] = set()
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(FileNotFoundError):
             found.update(map(int, Path(f"/proc/self/task/{thread}/children").read_text().split()))

@@ -16,10 +16,7 @@ import pytest
 
 from tests.hostile.test_launcher_code import PAYLOAD
 from tests.hostile.users import User
-from tests.process.conftest import _default_signals, launch
 from tests.process.launch import KFORGE_RUN, Launch, program
-
-__all__ = ["_default_signals", "launch"]  # fixtures
 
 CHECKPOINTED = 85
 #: Where no Slurm answers, kforge-run asks again until the deadline.
@@ -52,7 +49,7 @@ def test_numbers_in_a_journal(launch: Launch, number: str) -> None:
     run.find_kforge_run()
     run.send(signal.SIGUSR1)
     run.says("stop", "SIGUSR1")
-    run.process.wait(30)
+    run.wait()
     assert "a bug" not in run.log and "Traceback" not in run.log
 
 

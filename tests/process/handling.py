@@ -62,7 +62,8 @@ def run(launch: Launch) -> Iterator[Run]:
     others = leaks.children()
 
     def start(code: str, stderr: int | IO[bytes] | None = None, **variables: str) -> Launched:
-        program = launch.folder / f"child{len(launch.started)}.py"
+        program = launch.folder / f"child{len(launch.started)}" / "child.py"
+        program.parent.mkdir()
         program.write_text(PRELUDE + textwrap.dedent(code))
         return launch.start([PYTHON, "-B", str(program)], variables=variables, stderr=stderr)
 

@@ -51,6 +51,19 @@ def takes_at_least(seconds: float) -> Iterator[None]:
     assert time.monotonic() - began >= seconds
 
 
+def kill_kforge_run(run: Launched) -> int:
+    """Kill kforge-run, and return its child, now ours."""
+    (child,) = run_below(run.pid)
+    run.send(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    return child
+
+
+def reap(pid: int) -> int:
+    """Return the exit status of a process that we have adopted."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def tidy_after(killed: int) -> None:
     """Remove the private folder that a killed kforge-run leaves: nobody is left to do it, and no later one does."""
     (folder,) = leaks.private_folders_of(killed)

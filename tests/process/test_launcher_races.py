@@ -31,7 +31,7 @@ def test_a_signal_while_kforge_run_starts(launch: Launch, chunk: int) -> None:
             pause(START / 5)
             run.send(signal.SIGUSR1)
         for run in runs:
-            ended = run.process.wait(20)
+            ended = run.wait()
             assert ended == (128 + signal.SIGUSR1 if run.own_lines else -signal.SIGUSR1), (ended, run.log)
 
 
@@ -64,17 +64,15 @@ def test_the_child_ends_in_the_same_instant(launch: Launch, signum: int, chunk: 
         pause(0.003)
         if run.process.poll() is None:
             run.send(signum)
-        ended = run.process.wait(20)
+        ended = run.wait()
         assert ended in (7, 128 + signum), (ended, run.log)
 
 
 def test_ten_thousand_notices(launch: Launch) -> None:
     run = launch(*program("listen"))
     run.says("ready")
-    began = time.monotonic()
     for _ in range(5000):
         run.send(signal.SIGUSR1, signal.SIGTERM)
-    assert time.monotonic() - began < 5
     run.says("SIGUSR1")
     run.taken()
     run.send(LAST)

@@ -17,8 +17,9 @@ from tests.process.children import LAST
 from tests.process.launch import (
     KFORGE_RUN,
     Launch,
-    Launched,
+    kill_kforge_run,
     program,
+    reap,
     run_below,
     signals_in,
     status_of,
@@ -223,19 +224,6 @@ if sys.argv[1] == "with":
 
 
 # --- our own death ---------------------------------------------------------------------------------------
-
-
-def reap(pid: int) -> int:
-    """Return the wait status of a process that we have adopted."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def kill_kforge_run(run: Launched) -> int:
-    """Kill kforge-run, and return its child, now ours."""
-    (child,) = run_below(run.pid)
-    run.send(signal.SIGKILL)
-    run.ends(-signal.SIGKILL)
-    return child
 
 
 def test_a_plain_child_gets_sigterm_when_we_are_killed(launch: Launch) -> None:
