@@ -135,5 +135,6 @@ def private_folders_of(pid: int) -> set[Path]:
 
 
 def _describe(pid: int) -> str:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="backslashreplace")
-    return words.strip() or Path(f"/proc/{pid}/stat").read_text().partition(")")[0] + "), which has ended"
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="backslashreplace").strip()
+    name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    return words or f"{name}), state {rest.split()[0]}"

@@ -64,6 +64,13 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def reap_orphans() -> None:
+    """Wait for the end of all that has got away from a program which ran without kforge-run."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
 def tidy_after(killed: int) -> None:
     """Remove the private folder that a killed kforge-run leaves: nobody is left to do it, and no later one does."""
     (folder,) = leaks.private_folders_of(killed)
@@ -216,9 +223,9 @@ class Launched:
         (self.pid,) = [child for child, parent in parents().items() if parent == self.process.pid]
         leaks.may_be_kforge_run(self.pid)
 
-    def captures(self) -> None:
-        """Wait until no signal ends kforge-run any more."""
-        wait_until(lambda: signal.SIGUSR1 in signals_in(self.pid, "SigBlk"))
+    def captures(self, signum: int = signal.SIGUSR1) -> None:
+        """Wait until a signal does not end kforge-run any more."""
+        wait_until(lambda: signum in signals_in(self.pid, "SigBlk"))
 
     def wait(self) -> int:
         """Return the exit status, once there is one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kempnerforge.bootstrap import contract
 from kempnerforge.bootstrap.inject import process
 from tests.process.launch import Launch, Launched, run_below, status_of, wait_until
 
@@ -175,9 +176,10 @@ def test_a_rank_that_is_killed_before_it_registers_is_started_again(launch: Laun
 
 
 @pytest.mark.usefixtures("_train")
-def test_a_file_of_somebody_elses_is_not_signalled(launch: Launch) -> None:
+def test_news_of_somebody_elses_or_of_nobody_arm_nobody(launch: Launch) -> None:
     code = (
-        f"cd ${{KFORGE_CONTROL##*:}}/armed && touch 1.2 $$.1 rubbish x.y; cd - >&2; {sys.executable} train.py; exit $?"
+        "for news in 'armed 1.2' \"armed $$.1\" 'armed x.y' armed rubbish; do echo \"$news\"; done"
+        f' >"${{KFORGE_CONTROL##*:}}/{contract.NEWS_FIFO}" && {sys.executable} train.py; exit $?'
     )
     interrupted(launch("bash", "-c", code, options=OPTIONS))
 

@@ -103,7 +103,7 @@ def test_a_tmpdir_that_is_none(launch: Launch, folder: str) -> None:
     works(run)
 
 
-VANISHES = ("sh", "-c", 'rm -r "${KFORGE_CONTROL##*:}"; exec "$@"', "sh", *program("listen"))
+VANISHES = ("sh", "-c", 'rm -r "${KFORGE_CONTROL##*:}" && exec "$@"', "sh", *program("listen"))
 
 
 def hears_a_notice(run: Launched) -> None:
@@ -205,6 +205,8 @@ SCONTROL = {
 
 #: Of those, what answers with something that is no record of the job.
 UNREADABLE = ("rubbish", "half", "strange", "another job", "nothing")
+#: Runs until the test has made a file.
+UNTIL_OVER = ("sh", "-c", "echo ready; until [ -e over ]; do sleep 0.01; done")
 
 
 def batch(launch: Launch, scontrol: str | None, *command: str, options: tuple[str, ...] = ()) -> Launched:
@@ -237,10 +239,15 @@ def test_without_a_notice_nothing_changes(launch: Launch, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SCONTROL)
 def test_what_slurm_answers_in_vain_is_said_at_the_start(launch: Launch, kind: str) -> None:
-    run = batch(launch, SCONTROL[kind], "sh", "-c", "echo ready; sleep 0.7", options=("--no-requeue",))
+    run = batch(launch, SCONTROL[kind], *UNTIL_OVER, options=("--no-requeue",))
     run.says("ready")
-    run.ends(0)
     report = "please report it with the output of `scontrol show job -o 123` and of `scontrol --version`"
+    if kind in UNREADABLE:
+        run.logs(report)
+    else:
+        time.sleep(0.7)  # in which it would come
+    (launch.folder / "over").touch()
+    run.ends(0)
     assert run.log.count(report) == (1 if kind in UNREADABLE else 0)
 
 
@@ -260,10 +267,11 @@ printf 'Partition=main Command=(null) Comment=c\nJobId=9 JobState=FAILED SubmitT
 
 
 def test_a_record_full_of_free_text_behind_other_words(launch: Launch) -> None:
-    run = batch(launch, HOSTILE_SCONTROL, "sh", "-c", "echo ready; sleep 0.7")
+    run = batch(launch, HOSTILE_SCONTROL, *UNTIL_OVER)
     run.says("ready")
+    run.logs("attempt 5 of job 123, 60 min to the time limit")
+    (launch.folder / "over").touch()
     run.ends(0)
-    assert "attempt 5 of job 123, 60 min to the time limit" in run.log
     assert "cannot read" not in run.log
     assert "this job may not be requeued" in run.log
 
