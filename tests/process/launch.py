@@ -65,7 +65,7 @@ def reap(pid: int) -> int:
 
 
 def reap_orphans() -> None:
-    """Wait for the end of all that has got away from a program which ran without kforge-run."""
+    """Wait for the end of all that has got away from programs which ran without kforge-run."""
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
