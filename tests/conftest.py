@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+#: The first is for the test of the second.
+pytest_plugins = ("pytester", "tests.leaks")
+
 SLURM_TESTS = Path(__file__).parent / "slurm"
 #: Slurm's shortest time limit is one minute, and a job that was requeued runs twice.
 SLURM_TIMEOUT = 300  # s

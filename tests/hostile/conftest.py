@@ -11,6 +11,9 @@ import pytest
 
 from tests.hostile import users
 from tests.hostile.users import User
+from tests.process.conftest import _default_signals, launch
+
+__all__ = ["_default_signals", "launch"]  # fixtures, as those below
 
 
 @pytest.fixture(scope="session")
@@ -30,23 +33,18 @@ def common() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(autouse=True)
-def _no_private_folder_is_left() -> Iterator[None]:
-    """Remove what a killed kforge-run, or the attacker, has left of private folders, and nobody else would."""
-    yield
-    for uid in (users.VICTIM, users.ATTACKER):
-        for folder in Path("/dev/shm").glob(f".kforge-{uid}-*"):
-            shutil.rmtree(folder)
+@pytest.fixture
+def victim(_default_signals: None, common: Path, installation: Path) -> Iterator[User]:
+    user = User(users.VICTIM, common, installation)
+    yield user
+    user.close()
 
 
 @pytest.fixture
-def victim(common: Path, installation: Path) -> User:
-    return User(users.VICTIM, common, installation)
-
-
-@pytest.fixture
-def attacker(common: Path, installation: Path) -> User:
-    return User(users.ATTACKER, common, installation)
+def attacker(_default_signals: None, common: Path, installation: Path) -> Iterator[User]:
+    user = User(users.ATTACKER, common, installation)
+    yield user
+    user.close()
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.users import VICTIM, User, become
+from tests.hostile.users import VICTIM, User
+from tests.process.launch import Launched, kill_kforge_run, reap, tidy_after
+
+CHECKPOINTED = 85
 
 #: What the attacker wants to be run: it leaves a file that tells as whom.
 PAYLOAD = "import os; open({mark!r} + str(os.getuid()), 'w').close()"
@@ -54,39 +57,44 @@ def folders_named_in(path: str, control: str) -> str:
     return " ".join([*filter(None, path.split(":")), private, f"{private}/site"])
 
 
-def environment_below(victim: User, open_tmp: Path) -> tuple[subprocess.Popen[str], str, str]:
+def environment_below(victim: User, open_tmp: Path) -> tuple[Launched, str, str]:
     """Start a kforge-run and return it, and PYTHONPATH and KFORGE_CONTROL as its child has them."""
-    run = victim.start(
+    run = victim.begin(
         *victim.kforge_run,
         *(victim.python, "-c", SHOW),
         variables={"TMPDIR": str(open_tmp)},
         stdin=subprocess.PIPE,
     )
-    assert run.stdout is not None
-    path, control = run.stdout.readline().split()
+    path, control = run.line().split()
     return run, path, control
+
+
+def leave(run: Launched) -> None:
+    run.end_input()
+    run.ends()
 
 
 def test_the_environment_leads_nowhere_when_kforge_run_has_ended(
     victim: User, attacker: User, open_tmp: Path, marks: Path
 ) -> None:
     run, path, control = environment_below(victim, open_tmp)
-    run.communicate()
+    leave(run)
     attacker.does(PLANT, FOLDERS=folders_named_in(path, control), PAYLOAD=payload(marks))
     left_over = {"PYTHONPATH": path, "KFORGE_CONTROL": control, "TMPDIR": str(open_tmp)}
     victim.run(victim.python, "-c", "1", variables=left_over)
     victim.run(*victim.kforge_run, victim.python, "-c", "1", variables=left_over)
+    shutil.rmtree(control.rpartition(":")[2])  # the attacker's
 
 
 def test_the_environment_leads_nowhere_when_kforge_run_was_killed(
     victim: User, attacker: User, open_tmp: Path, marks: Path
 ) -> None:
     run, path, control = environment_below(victim, open_tmp)
-    run.kill()
-    run.communicate()
-    shutil.rmtree(control.rpartition(":")[2])  # a cleaner of /tmp
+    reap(kill_kforge_run(run))
+    tidy_after(run.pid)  # as a cleaner of /tmp does it
     attacker.does(PLANT, FOLDERS=folders_named_in(path, control), PAYLOAD=payload(marks))
     victim.run(victim.python, "-c", "1", variables={"PYTHONPATH": path, "KFORGE_CONTROL": control})
+    shutil.rmtree(control.rpartition(":")[2])  # the attacker's
 
 
 def test_nothing_is_put_in_the_place_of_a_living_kforge_runs_folder(
@@ -109,7 +117,7 @@ def test_nothing_is_put_in_the_place_of_a_living_kforge_runs_folder(
     left_over = {"PYTHONPATH": path, "KFORGE_CONTROL": control}
     victim.run(victim.python, "-c", "1", variables=left_over)
     victim.run(victim.python, "-c", "from kempnerforge.resilience import shutdown_handler", variables=left_over)
-    run.communicate()
+    leave(run)
 
 
 def test_a_handler_does_not_obey_a_strangers_socket(victim: User, attacker: User, common: Path) -> None:
@@ -126,13 +134,14 @@ def test_a_handler_does_not_obey_a_strangers_socket(victim: User, attacker: User
         "try: print(s.accept() and 'somebody came')\n"
         "except OSError: print('nobody came')\n"
     )
-    server = attacker.start(attacker.python, "-c", f"import os; os.chdir({str(folder)!r})\n{listen}")
-    assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    server = attacker.begin(attacker.python, "-c", f"import os; os.chdir({str(folder)!r})\n{listen}")
+    server.says("ready")
     obey = "from kempnerforge.resilience import shutdown_handler as h; print(h.should_shutdown())"
     control = f"{os.uname().nodename}::{folder}"
     output, _ = victim.run(victim.python, "-c", obey, variables={"KFORGE_CONTROL": control})
     assert output == "False\n"
-    assert server.communicate()[0] == "nobody came\n"
+    server.says("nobody came")
+    server.ends()
 
 
 def test_root_runs_nothing_of_a_users_environment(victim: User, open_tmp: Path, marks: Path) -> None:
@@ -152,7 +161,7 @@ def test_root_runs_nothing_of_a_users_environment(victim: User, open_tmp: Path, 
     assert (private / "code").read_bytes() != code
     environment = {**victim.environment, "PYTHONPATH": path, "KFORGE_CONTROL": control}
     subprocess.run([victim.python, "-c", "1"], env=environment, check=True, cwd="/")
-    run.communicate()
+    leave(run)
 
 
 def test_what_is_compiled_is_as_protected_as_its_source(installation: Path, victim: User, common: Path) -> None:
@@ -246,7 +255,7 @@ def test_the_working_directory_is_not_where_modules_come_from(
 def test_pythonpath_leads_to_what_nobody_else_can_ever_make(victim: User, open_tmp: Path) -> None:
     """Whatever the place that kforge-run is installed in, each entry of ours stands this test."""
     run, path, _ = environment_below(victim, open_tmp)
-    run.communicate()
+    leave(run)
     site = Path(path.split(":")[0])
     assert (site / "sitecustomize.py").is_file() and [file.suffix for file in site.glob("*.py")] == [".py"]
     for folder in (site, *site.parents):
@@ -290,8 +299,8 @@ def test_an_installation_below_tmp_is_copied_to_the_users_state_folder(
 def test_the_notice_still_gets_there(victim: User, open_tmp: Path) -> None:
     """All of the above is worth nothing if the bootstrap does not work for an ordinary user."""
     train = "import time\ntry: print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
-    run = victim.start(*victim.kforge_run, victim.python, "-c", train, variables={"TMPDIR": str(open_tmp)})
-    assert run.stdout is not None and run.stdout.readline() == "ready\n"
-    subprocess.run([*become(victim.uid), "kill", f"-{signal.SIGUSR1}", str(run.pid)], check=True)
-    output, errors = run.communicate(timeout=30)
-    assert output == "saved\n", errors
+    run = victim.begin(*victim.kforge_run, victim.python, "-c", train, variables={"TMPDIR": str(open_tmp)})
+    run.says("ready")
+    victim.sends(run, signal.SIGUSR1)
+    run.says("saved")
+    run.ends(CHECKPOINTED)

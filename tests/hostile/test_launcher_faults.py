@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,7 @@ import pytest
 
 from tests.hostile.test_launcher_code import PAYLOAD
 from tests.hostile.users import User
-from tests.process.conftest import _default_signals, launch
 from tests.process.launch import KFORGE_RUN, Launch, program
-
-__all__ = ["_default_signals", "launch"]  # fixtures
 
 CHECKPOINTED = 85
 #: Where no Slurm answers, kforge-run asks again until the deadline.
@@ -52,7 +50,7 @@ def test_numbers_in_a_journal(launch: Launch, number: str) -> None:
     run.find_kforge_run()
     run.send(signal.SIGUSR1)
     run.says("stop", "SIGUSR1")
-    run.process.wait(30)
+    run.wait()
     assert "a bug" not in run.log and "Traceback" not in run.log
 
 
@@ -126,20 +124,22 @@ def test_variables_without_a_name(launch: Launch) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
-def test_a_terminal_that_stops_who_writes_in_the_background() -> None:
+def test_a_terminal_that_stops_who_writes_in_the_background(launch: Launch) -> None:
     """`stty tostop`: kforge-run writes its lines all the same, and is not stopped before the notice."""
     primary, terminal = pty.openpty()
-    shell = f"stty tostop; set -m; {' '.join(KFORGE_RUN)} -v sh -c 'sleep 1; exit 3' & wait $!; echo ended $?"
-    with open(terminal, "r+b", buffering=0) as stream:
-        process = subprocess.Popen(
-            ["bash", "-c", shell], stdin=stream, stdout=stream, stderr=stream, start_new_session=True
-        )
-    said = b""
-    while b"ended" not in said:
-        said += os.read(primary, 4096)
-    os.close(primary)
-    assert b"ended 3" in said
-    process.wait(20)
+    shell = (
+        f"exec 0<>{os.ttyname(terminal)} 2>&0; stty tostop; set -m; "
+        "(echo another >&2) & wait $!; echo another ended $?; kill -KILL $!; "
+        f"{' '.join(KFORGE_RUN)} -v sh -c 'exit 3' & wait $!; echo ended $?"
+    )
+    run = launch.start(["bash", "-c", shell])
+    run.says("another ended", 128 + signal.SIGTTOU)
+    run.says("ended", 3)
+    run.ends()
+    shown = os.read(primary, 1 << 16)
+    for end in (primary, terminal):
+        os.close(end)
+    assert re.search(rb"kforge-run \S+ started sh \(pid", shown)
 
 
 def test_source_that_everybody_may_write_is_not_run(installation: Path, victim: User, common: Path) -> None:

@@ -12,16 +12,21 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.users import User, become
+from tests.process.launch import Launched
 
 #: A program below kforge-run that says where the private folder is, and goes on until its input ends.
 WAIT = ("sh", "-c", 'echo "$KFORGE_CONTROL"; cat >/dev/null')
 
 
-def start_waiting(victim: User, tmp: Path) -> tuple[subprocess.Popen[str], Path]:
+def start_waiting(victim: User, tmp: Path) -> tuple[Launched, Path]:
     """Start a kforge-run and return it with its private folder."""
-    run = victim.start(*victim.kforge_run, *WAIT, variables={"TMPDIR": str(tmp)}, stdin=subprocess.PIPE)
-    assert run.stdout is not None
-    return run, Path(run.stdout.readline().strip().rpartition(":")[2])
+    run = victim.begin(*victim.kforge_run, *WAIT, variables={"TMPDIR": str(tmp)}, stdin=subprocess.PIPE)
+    return run, Path(run.line().rpartition(":")[2])
+
+
+def stop_waiting(run: Launched) -> None:
+    run.end_input()
+    run.ends()
 
 
 def test_the_end_deletes_nothing_through_a_link(victim: User, attacker: User, open_tmp: Path) -> None:
@@ -29,8 +34,8 @@ def test_the_end_deletes_nothing_through_a_link(victim: User, attacker: User, op
     victim.does('mkdir -m 755 "$DATA"; touch "$DATA/weights" "$DATA/control"', DATA=data)
     run, folder = start_waiting(victim, open_tmp)
     attacker.does('mv "$D" "$D.old"; ln -s "$DATA" "$D"', D=folder, DATA=data)
-    _, errors = run.communicate(timeout=30)
-    assert run.returncode == 0 and errors == ""
+    stop_waiting(run)
+    assert run.log == ""
     assert sorted(file.name for file in data.iterdir()) == ["control", "weights"]
 
 
@@ -44,7 +49,7 @@ def test_no_private_folder_where_others_could_replace_it(victim: User, open_tmp:
         run, folder = start_waiting(victim, tmp)
         assert folder.parent != tmp
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and folder.name.startswith(".")
-        run.communicate()
+        stop_waiting(run)
         assert list(tmp.iterdir()) == [] and not folder.exists()
 
 
@@ -136,7 +141,7 @@ def test_the_private_folder_is_closed_to_others(victim: User, attacker: User, op
     listing = [*become(attacker.uid), "ls", str(folder)]
     assert subprocess.run(listing, capture_output=True, check=False).returncode != 0
     modes = {path.name: stat.S_IMODE(path.lstat().st_mode) & 0o077 for path in folder.iterdir()}
-    run.communicate()
+    stop_waiting(run)
     assert {name: mode for name, mode in modes.items() if name != "control"} == dict.fromkeys(
         ("code", "later code", "news"), 0
     )

@@ -12,10 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kempnerforge.commands.cli import kforge
-from tests.process.conftest import _default_signals, launch
 from tests.process.launch import KFORGE_RUN, Launch, program
-
-__all__ = ["_default_signals", "launch"]  # fixtures
 
 CHECKPOINTED = 85
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces")

@@ -8,18 +8,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.process.launch import PATIENCE, ROOT, Launch, Launched
+
 #: Numbers that no user has here, above those of a machine's own users and below those of dynamic ones.
 VICTIM, ATTACKER = 60_001, 60_002
 #: Where only root can make anything, on any machine. A passing folder, as /tmp is one, would not do.
 INSTALLATIONS = Path("/opt")
-#: Longer than anything here takes on a loaded machine (s).
-PATIENCE = 30.0
 
 
 def why_not() -> str | None:
@@ -50,16 +49,19 @@ def become(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
 
 
-class User:
-    """One of the two.
+class User(Launch):
+    """One of the two, who starts programs.
 
     Args:
         uid: the number.
-        folder: where the home is made, which nobody else may enter.
+        folder: where the home is made, which nobody else may enter, and a folder for the logs.
         installation: what is on PYTHONPATH and PATH.
     """
 
     def __init__(self, uid: int, folder: Path, installation: Path) -> None:
+        logs = folder / f"logs{uid}"
+        logs.mkdir(mode=0o700)
+        super().__init__(logs)
         self.uid = uid
         self.home = folder / f"home{uid}"
         self.home.mkdir(mode=0o700)
@@ -74,44 +76,44 @@ class User:
             "PYTHONPATH": str(installation),
         }
 
-    def start(
+    def begin(
         self,
         *command: str | Path,
         variables: Mapping[str, str | None] | None = None,
         shell: str = "",
-        stderr: int = subprocess.PIPE,
         stdin: int = subprocess.DEVNULL,
-    ) -> subprocess.Popen[str]:
-        """Start a command.
+    ) -> Launched:
+        """Start a command as this user.
 
         Args:
             variables: more environment; None: it is taken away.
             shell: what a shell does before it becomes the command.
         """
-        given = {**self.environment, **(variables or {})}
-        environment = {name: value for name, value in given.items() if value is not None}
-        whole: Sequence[str] = [*map(str, command)]
+        whole = [*map(str, command)]
         if shell:
             whole = ["bash", "-c", f'{shell}\nexec "$@"', "bash", *whole]
-        return subprocess.Popen(
-            [*become(self.uid), *whole],
-            env=environment,
-            cwd=self.home,
+        given = {**self.environment, **(variables or {})}
+        taken = [f"--unset={name}" for name, value in given.items() if value is None]
+        return self.start(
+            ["env", *taken, *become(self.uid), *whole],
+            variables={name: value for name, value in given.items() if value is not None},
             stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            start_new_session=True,
+            cwd=self.home,
         )
 
     def run(
         self, *command: str | Path, variables: Mapping[str, str | None] | None = None, shell: str = "", status: int = 0
     ) -> tuple[str, str]:
         """Run a command to its end, check its exit status, and return its output and errors."""
-        process = self.start(*command, variables=variables, shell=shell)
-        output, errors = process.communicate(timeout=PATIENCE)
-        assert process.returncode == status, (process.returncode, output, errors)
-        return output, errors
+        run = self.begin(*command, variables=variables, shell=shell)
+        output = run.rest_of_bytes().decode()
+        ended = run.wait()
+        assert ended == status, (ended, output, run.log)
+        return output, run.log
+
+    def sends(self, run: Launched, signum: int) -> None:
+        """Signal a process as this user."""
+        subprocess.run([*become(self.uid), "kill", f"-{signum}", str(run.pid)], check=True)
 
     def does(self, script: str, **variables: str | Path) -> None:
         """Run a shell script, in which each name is a variable; what fails in it is not looked at."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
+
+from tests.process.launch import reap_orphans
 
 #: Debian's name for it, and others.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -115,6 +118,7 @@ def _end(process: subprocess.Popen[bytes], folder: str) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     process.wait()
+    reap_orphans()
 
 
 def _processes_of(folder: str) -> Iterator[int]:
@@ -128,25 +132,19 @@ def _processes_of(folder: str) -> Iterator[int]:
 
 
 class Picture:
-    """The pixels of a PNG with eight bits a colour, not interlaced (PNG specification, third edition)."""
+    """The pixels of a file that the browser has written."""
 
     def __init__(self, content: bytes) -> None:
-        assert content.startswith(b"\x89PNG\r\n\x1a\n")
-        chunks: dict[bytes, bytes] = {}
-        at = 8
-        while at < len(content):
-            length, kind = struct.unpack_from(">I4s", content, at)
-            chunks[kind] = chunks.get(kind, b"") + content[at + 8 : at + 8 + length]
-            at += length + 12
-        self.width, self.height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
-        assert (depth, interlaced) == (8, 0) and colours in (2, 6)
-        self._step = 3 if colours == 2 else 4
-        self._rows = _unfilter(zlib.decompress(chunks[b"IDAT"]), self.width * self._step, self._step)
+        with Image.open(io.BytesIO(content)) as image:
+            self._image = image.convert("RGB")
+        self.width, self.height = self._image.size
 
     def at(self, x: float, y: float) -> Colour:
         """Return the colour of the pixel in which a place is."""
-        row, start = self._rows[int(y)], int(x) * self._step
-        return row[start], row[start + 1], row[start + 2]
+        colour = self._image.getpixel((int(x), int(y)))
+        assert isinstance(colour, tuple)
+        red, green, blue = map(int, colour)
+        return red, green, blue
 
     def has(self, colour: Colour, x: float, y: float) -> bool:
         """Return whether a place has a colour, as far as the browser is exact in it."""
@@ -169,32 +167,3 @@ class Picture:
                     found.append((start, x))
                 start = None
         return found
-
-
-def _unfilter(data: bytes, length: int, step: int) -> list[bytearray]:
-    rows: list[bytearray] = []
-    above = bytearray(length)
-    for begin in range(0, len(data), length + 1):
-        kind, row = data[begin], bytearray(data[begin + 1 : begin + 1 + length])
-        if kind == 1:
-            for x in range(step, length):
-                row[x] = row[x] + row[x - step] & 255
-        elif kind == 2:
-            row = bytearray([byte + up & 255 for byte, up in zip(row, above, strict=True)])
-        elif kind == 3:
-            for x in range(length):
-                row[x] = row[x] + (((row[x - step] if x >= step else 0) + above[x]) >> 1) & 255
-        elif kind == 4:
-            _undo_paeth(row, above, step)
-        rows.append(row)
-        above = row
-    return rows
-
-
-def _undo_paeth(row: bytearray, above: bytearray, step: int) -> None:
-    for x in range(len(row)):
-        left, corner = (row[x - step], above[x - step]) if x >= step else (0, 0)
-        up = above[x]
-        to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
-        nearest = left if to_left <= to_up and to_left <= to_corner else up if to_up <= to_corner else corner
-        row[x] = row[x] + nearest & 255

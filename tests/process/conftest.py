@@ -1,9 +1,7 @@
-"""Fixtures of the process tests, and what holds after each of them."""
+"""Fixtures of the process tests."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.launch import Launch, become_subreaper, descendants, status_of
+from tests.process.handling import run
+from tests.process.launch import Launch
+
+__all__ = ["run"]  # a fixture, as those below
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -19,52 +20,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: only with -m slow"))
-
-
-def _open_files() -> dict[int, str]:
-    found = {}
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
-            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
-    return found
-
-
-#: Names of test files, as they begin.
-_OF_RUNNING_PROGRAMS = (
-    "test_docs",
-    "test_drill",
-    "test_launcher_",
-    "test_embed_claim",
-    "test_embed_fork",
-    "test_embed_notice",
-)
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check that a test of a running kforge-run leaves no process and no descriptor behind."""
-    if not request.path.name.startswith(_OF_RUNNING_PROGRAMS):
-        yield
-        return
-    others, files = set(descendants(os.getpid())), _open_files()
-    become_subreaper(True)
-    yield
-    left = [pid for pid in descendants(os.getpid()) if pid not in others]
-    names = [f"{status_of(pid).get('Name')} ({pid}, {status_of(pid).get('State')})" for pid in left]
-    _end_all(others)
-    become_subreaper(False)
-    assert not names
-    assert _open_files() == files
-
-
-def _end_all(others: set[int]) -> None:
-    while left := [pid for pid in descendants(os.getpid()) if pid not in others]:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in left:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
 
 
 @pytest.fixture
@@ -84,11 +39,11 @@ def _default_signals() -> Iterator[None]:
 
 @pytest.fixture
 def launch(_default_signals: None, tmp_path: Path) -> Iterator[Launch]:
-    """Start kforge-run, as often as wanted; after the test none of its folders may be left."""
+    """Start kforge-run, as often as wanted; after the test nothing may be left where it keeps what is temporary."""
     launch = Launch(tmp_path)
     yield launch
     launch.close()
-    assert not list(launch.leftover_folders())
+    assert not list(launch.tmp.iterdir())
 
 
 @pytest.fixture

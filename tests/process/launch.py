@@ -1,13 +1,18 @@
-"""Starts kforge-run as a real process, without Slurm, and tells what became of it."""
+"""Starts kforge-run, or any other program, as a real process without Slurm, and tells what became of it.
+
+All tests do it in this way: they send signals, wait for lines on standard output, and read the log (standard error).
+"""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
 import re
 import select
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -16,21 +21,13 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from kempnerforge.launcher import inject
+from tests import leaks
 from tests.process import children
 
 ROOT = Path(__file__).parents[2]
 KFORGE_RUN = (sys.executable, "-m", "kempnerforge.launcher")
 #: Longer than anything here takes on a loaded machine (s).
-PATIENCE = 20.0
-#: Where kforge-run puts its private folder, besides TMPDIR.
-PRIVATE_PARENTS = (Path("/dev/shm"), Path("/tmp"), Path("/var/tmp"))
-
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def become_subreaper(wanted: bool) -> None:
-    """Adopt whatever gets away from kforge-run: it then shows up among our children."""
-    assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) == 0
+PATIENCE = 60.0
 
 
 def program(name: str, *arguments: object) -> list[str]:
@@ -44,6 +41,41 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def takes_at_least(seconds: float) -> Iterator[None]:
+    """Check that something is not over before its time. How much longer it takes is a loaded machine's business."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began >= seconds
+
+
+def kill_kforge_run(run: Launched) -> int:
+    """Kill kforge-run, and return its child, now ours."""
+    (child,) = run_below(run.pid)
+    run.send(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    return child
+
+
+def reap(pid: int) -> int:
+    """Return the exit status of a process that we have adopted."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def reap_orphans() -> None:
+    """Wait for the end of all that has got away from programs which ran without kforge-run."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def tidy_after(killed: int) -> None:
+    """Remove the private folder that a killed kforge-run leaves: nobody is left to do it, and no later one does."""
+    (folder,) = leaks.private_folders_of(killed)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    shutil.rmtree(folder)
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -155,6 +187,16 @@ class Launched:
         for signum in signums:
             os.kill(self.pid, signum)
 
+    def give(self, text: bytes) -> None:
+        """Write to standard input, which the test has made a pipe."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+    def end_input(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
     def taken(self) -> None:
         """Wait until kforge-run has read every signal that was sent."""
         wait_until(lambda: not signals_in(self.pid, "ShdPnd"))
@@ -179,18 +221,21 @@ class Launched:
     def find_kforge_run(self) -> None:
         """Find kforge-run below the wrapper that it was started in."""
         (self.pid,) = [child for child, parent in parents().items() if parent == self.process.pid]
+        leaks.may_be_kforge_run(self.pid)
 
-    def captures(self) -> None:
-        """Wait until no signal ends kforge-run any more."""
-        wait_until(lambda: signal.SIGUSR1 in signals_in(self.pid, "SigBlk"))
+    def captures(self, signum: int = signal.SIGUSR1) -> None:
+        """Wait until a signal does not end kforge-run any more."""
+        wait_until(lambda: signum in signals_in(self.pid, "SigBlk"))
 
-    def ends(self, status: int, *, buggy: bool = False) -> float:
-        """Check the exit status, and that no traceback was printed unless wanted; return how long that took (s)."""
-        started = time.monotonic()
-        ended = self.process.wait(PATIENCE)
-        assert ended == status, self.log
+    def wait(self) -> int:
+        """Return the exit status, once there is one."""
+        return self.process.wait(PATIENCE)
+
+    def ends(self, status: int = 0, *, buggy: bool = False) -> None:
+        """Wait for the end, and check the exit status, and that no traceback was printed unless wanted."""
+        ended = self.wait()
+        assert ended == status, (ended, self.log)
         assert ("Traceback" in self.log) == buggy, self.log
-        return time.monotonic() - started
 
     @property
     def log(self) -> str:
@@ -218,7 +263,6 @@ class Launch:
         self.tmp = folder / "tmp"
         self.tmp.mkdir()
         self.started: list[Launched] = []
-        self._left_by_others = set(self._private_folders("*"))
         self.environment = {
             "HOME": str(folder),
             "PATH": os.environ["PATH"],
@@ -285,6 +329,7 @@ class Launch:
                 cwd=cwd or self.folder,
                 start_new_session=True,  # no terminal, as in a batch job
             )
+        leaks.may_be_kforge_run(process.pid)
         self.started.append(Launched(process, log_file))
         return self.started[-1]
 
@@ -304,13 +349,3 @@ class Launch:
             launched.process.poll()
             launched.close()
             launched.process.returncode = launched.process.returncode or 0  # or Popen warns
-
-    def leftover_folders(self) -> Iterator[Path]:
-        yield from self.tmp.iterdir()
-        for launched in self.started:
-            yield from set(self._private_folders(launched.pid)) - self._left_by_others
-
-    @staticmethod
-    def _private_folders(pid: object) -> Iterator[Path]:
-        for parent in PRIVATE_PARENTS:
-            yield from parent.glob(f".kforge-{os.getuid()}-{pid}-*")

@@ -6,12 +6,11 @@ import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from kempnerforge.bootstrap import programs
+from kempnerforge.bootstrap import contract, programs
 from kempnerforge.bootstrap.inject import process
 from tests.process.launch import Launch, Launched, run_below, status_of, wait_until
 
@@ -153,7 +152,7 @@ def test_the_claim_of_a_dead_process_counts_for_nothing(launch: Launch) -> None:
     run.logs(r"armed: (late|train)\.py")
     run.send(signal.SIGUSR1)
     run.says("saved")
-    run.process.wait(20)
+    run.wait()
 
 
 def test_a_rank_that_is_killed_before_it_registers_is_started_again(launch: Launch) -> None:
@@ -177,9 +176,10 @@ def test_a_rank_that_is_killed_before_it_registers_is_started_again(launch: Laun
 
 
 @pytest.mark.usefixtures("_train")
-def test_a_file_of_somebody_elses_is_not_signalled(launch: Launch) -> None:
+def test_news_of_somebody_elses_or_of_nobody_arm_nobody(launch: Launch) -> None:
     code = (
-        f"cd ${{KFORGE_CONTROL##*:}}/armed && touch 1.2 $$.1 rubbish x.y; cd - >&2; {sys.executable} train.py; exit $?"
+        "for news in 'armed 1.2' \"armed $$.1\" 'armed x.y' armed rubbish; do echo \"$news\"; done"
+        f' >"${{KFORGE_CONTROL##*:}}/{contract.NEWS_FIFO}" && {sys.executable} train.py; exit $?'
     )
     interrupted(launch("bash", "-c", code, options=OPTIONS))
 
@@ -193,10 +193,10 @@ def test_a_program_that_daemonises(launch: Launch) -> None:
         "os.write(1, b'ready\\n')\n"
         "while True: signal.pause()\n"
     )
-    run = launch(sys.executable, "daemon.py", options=("--term-grace", "15"))
+    run = launch(sys.executable, "daemon.py", options=("--term-grace", "1000"))
     run.says("ready")
     # What is left behind is asked to end, and does: it has not inherited any handler.
-    assert run.ends(0) < 10
+    run.ends(0)
 
 
 @pytest.mark.parametrize("ended_by", ["exit", "kill"])
@@ -211,7 +211,7 @@ def test_a_shell_that_dies_of_the_notice_leaves_what_it_ran_to_save(launch: Laun
     if ended_by == "kill":
         os.kill(child, signal.SIGTERM)
     assert run.rest() == ["saved"]
-    run.process.wait(20)
+    run.wait()
     assert ("what it ran still saves" in run.log) == (ended_by == "kill")
     assert "SIGKILL" not in run.log
 
@@ -225,9 +225,8 @@ def test_many_processes_that_come_and_go_are_forgotten(launch: Launch) -> None:
     run = launch("bash", "-c", code, options=OPTIONS, stdin=-1)
     run.says("ready")
     wait_until(lambda: len(list(Path(f"/proc/{run.pid}/fd").iterdir())) < 15)
-    assert run.process.stdin is not None
-    run.process.stdin.close()
-    run.process.wait(20)
+    run.end_input()
+    run.wait()
 
 
 # --- how a command line is read ------------------------------------------------------------------------
@@ -364,7 +363,5 @@ def test_a_rank_agent_ends_when_it_is_meant(launch: Launch) -> None:
     run = launch(sys.executable, str(accelerate), options=("--term-grace", "2", "--verbose"))
     run.says("ready")
     (agent,) = children_of(run.pid)
-    began = time.monotonic()
     os.kill(agent, signal.SIGTERM)
-    assert run.process.wait(20) == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 10
+    run.ends(128 + signal.SIGTERM)

@@ -7,14 +7,13 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.process.launch import PATIENCE, Launch, Launched, become_subreaper, descendants, run_below, status_of
+from tests.process.launch import Launch, Launched, descendants, run_below
 
 BIN = Path(sys.prefix) / "bin"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -28,22 +27,6 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         find_spec(package) is None, reason=f"{package} is not installed (hint: bin/test --frameworks)"
     )
-
-
-@pytest.fixture(autouse=True)
-def _leaves_no_process() -> Iterator[None]:
-    """Check that no process gets away, and end those that do."""
-    others = set(descendants(os.getpid()))
-    become_subreaper(True)
-    yield
-    left = [pid for pid in descendants(os.getpid()) if pid not in others and status_of(pid).get("State", "Z")[0] != "Z"]
-    names = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in left]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    for pid in set(descendants(os.getpid())) - others:
-        os.waitid(os.P_PID, pid, os.WEXITED)
-    become_subreaper(False)
-    assert not any(names)  # one without a command line has just ended
 
 
 def python(name: str, *arguments: object) -> list[str]:
@@ -206,7 +189,7 @@ def saves_once(run: Launched) -> None:
     """Check that the run is told, and comes to its end by itself."""
     line_of(run, "told")
     assert run.rest() == ["saved"], run.log
-    run.process.wait(PATIENCE)
+    run.wait()
     # A worker's thread that hands out descriptors complains if Ctrl-C comes while the main process takes one.
     run.ends(CHECKPOINTED, buggy="resource_sharer.py" in run.log)
     assert len(pids_of(run, "armed")) == 1

@@ -125,7 +125,7 @@ def test_without_a_handler_of_any_kind_it_ends_like_by_ctrl_c(launch: Launch) ->
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("at exit")
-    assert run.process.wait(20) == 128 + signal.SIGINT
+    assert run.wait() == 128 + signal.SIGINT
     assert run.log.count("Traceback") == 1 and "\nKeyboardInterrupt\n" in run.log
 
 
@@ -203,7 +203,7 @@ asyncio.run(main())
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("saved")
-    assert run.process.wait(20) in (CHECKPOINTED, 128 + signal.SIGINT)
+    assert run.wait() in (CHECKPOINTED, 128 + signal.SIGINT)
 
 
 def test_asyncio_with_a_signal_handler_of_its_own(launch: Launch) -> None:
@@ -379,14 +379,18 @@ def test_a_notice_during_the_imports_is_remembered(launch: Launch, lines: str, s
 
 
 def test_a_notice_during_the_imports_interrupts_who_does_not_cooperate_afterwards(launch: Launch) -> None:
-    (launch.folder / "heavy.py").write_text("import os, time\nos.write(1, b'importing\\n')\ntime.sleep(0.5)\n")
+    """Not before the imports are over."""
+    (launch.folder / "heavy.py").write_text(
+        "import os, time\nos.write(1, b'importing\\n')\ntime.sleep(0.5)\nos.write(1, b'imported\\n')\n"
+    )
     script = launch.folder / "train.py"
-    script.write_text("import heavy\n" + INTERRUPTED)
+    script.write_text(INTERRUPTED.replace("try:\n", "try:\n    import heavy\n"))
     run = launch(sys.executable, str(script), options=OPTIONS)
     run.says("importing")
     run.send(signal.SIGUSR1)
-    assert run.rest() in (["ready", "saved"], [])
-    run.process.wait(20)
+    run.says("imported")
+    assert run.rest()[-1] == "saved", run.log  # whether it got as far as to be ready is anybody's guess
+    run.ends(CHECKPOINTED)
 
 
 def test_a_handler_installed_after_the_notice_gets_it(launch: Launch) -> None:
@@ -551,7 +555,7 @@ asyncio.run(main())
     run.says("ready")
     run.send(signal.SIGTERM)
     run.says("saved")
-    run.process.wait(20)
+    run.wait()
 
 
 def test_a_handler_that_saves_in_one_long_c_call_is_called_once(launch: Launch) -> None:
@@ -649,7 +653,7 @@ def test_what_the_last_word_interrupts_may_save(launch: Launch) -> None:
     run.send(signal.SIGUSR1)
     run.says("ready")
     run.says("saved")
-    run.process.wait(20)
+    run.wait()
 
 
 def test_a_rank_that_a_program_waits_for_is_told_by_kforge_run_alone(launch: Launch) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.process.launch import Launch, Launched
 from tests.process.test_packaging import (
     CHECKOUT,
     SITE_PACKAGES,
@@ -89,63 +89,48 @@ def installed_by_uv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return bin_folder
 
 
-def runs_through_a_notice(kforge_run: list[str | Path], folder: Path, path: str) -> str:
-    """Run the training program from its folder through a notice; return what was said."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "KFORGE_", "PYTHON"))}
-    process = subprocess.Popen(
-        [*kforge_run, sys.executable, "train.py"],
-        env={**environment, "PYTHONPATH": path},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said, left = "", 0
-    with process:
-        for line in process.stdout:
-            said += line
-            if line.startswith("ready"):
-                left = int(line.split()[1])
-                process.send_signal(signal.SIGUSR1)
-    assert "saved\n" in said, said
-    assert not os.path.exists(f"/proc/{left}"), said
+def runs_through_a_notice(launch: Launch, kforge_run: list[str | Path], folder: Path, path: str) -> Launched:
+    """Run the training program from its folder through a notice."""
+    command = [*map(str, kforge_run), sys.executable, "train.py"]
+    run = launch.start(command, variables={"PYTHONPATH": path}, cwd=folder)
+    ready, left, framework = run.line().split()
     # The program has its own framework, and not ours.
-    assert str(folder / "kempnerforge/__init__.py") in said
-    assert process.returncode == 85, said
-    return said
+    assert (ready, framework) == ("ready", str(folder / "kempnerforge/__init__.py")), run.log
+    run.send(signal.SIGUSR1)
+    run.says("saved")
+    run.ends(85)
+    assert not os.path.exists(f"/proc/{left}"), run.log
+    return run
 
 
 @pytest.mark.parametrize("options", [[], ["-v"]], ids=["without options", "with options"])
 @pytest.mark.parametrize("environment", ["installed", "editable", "installed_by_uv"])
 def test_a_training_environment_on_pythonpath(
-    environment: str, options: list[str | Path], training: Path, request: pytest.FixtureRequest
+    environment: str, options: list[str | Path], training: Path, request: pytest.FixtureRequest, launch: Launch
 ) -> None:
     script = request.getfixturevalue(environment) / "kforge-run"
-    said = runs_through_a_notice([script, *options], training, str(training))
-    assert ("interrupted" in said or "checkpointed" in said) and "Traceback" not in said
+    run = runs_through_a_notice(launch, [script, *options], training, str(training))
+    assert "checkpointed" in run.log
 
 
 def test_installed_into_the_training_environment_with_an_old_click_and_a_foreign_psutil(
-    wheel: Path,
-    training: Path,
-    tmp_path: Path,
+    wheel: Path, training: Path, tmp_path: Path, launch: Launch
 ) -> None:
     folder = write(tmp_path / "packages", OLD_CLICK, FOREIGN_PSUTIL)
     bin_folder = make_environment(tmp_path / "environment", str(folder))
     pip("--python", bin_folder / "python", "install", "--no-deps", wheel)
-    runs_through_a_notice([bin_folder / "kforge-run"], training, str(training))
+    runs_through_a_notice(launch, [bin_folder / "kforge-run"], training, str(training))
     # Options cannot be read then, and this is said before anything runs.
     answer = run(bin_folder / "kforge-run", "--timeout", "5", "true", status=125)
     assert "options need click 8.1 or newer" in answer.stderr and "(hint: " in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_without_any_click_and_psutil(tmp_path: Path) -> None:
+def test_without_any_click_and_psutil(tmp_path: Path, launch: Launch) -> None:
     bin_folder = make_environment(tmp_path / "environment")
     training = write(tmp_path / "training", FRAMEWORK, {"train.py": TRAIN})
-    runs_through_a_notice([bin_folder / "python", CHECKOUT / "bin/kforge-run"], training, str(training))
+    runs_through_a_notice(launch, [bin_folder / "python", CHECKOUT / "bin/kforge-run"], training, str(training))
 
 
-def test_the_working_directory_is_no_place_to_import_from(installed: Path, training: Path) -> None:
-    runs_through_a_notice([installed / "kforge-run", "-v"], training, "")
+def test_the_working_directory_is_no_place_to_import_from(installed: Path, training: Path, launch: Launch) -> None:
+    runs_through_a_notice(launch, [installed / "kforge-run", "-v"], training, "")

@@ -8,40 +8,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.process.launch import Launch, Launched
+
 CHECKOUT = Path(__file__).parents[2]
 
 
-@contextmanager
-def training(checkpoint: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def start(launch: Launch, checkpoint: Path, *options: str) -> Launched:
     command = [sys.executable, "-m", "kempnerforge.examples.train", "--checkpoint", str(checkpoint), *options]
-    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return launch.start(command)
 
 
-def train(checkpoint: Path, *options: str) -> list[str]:
+def train(launch: Launch, checkpoint: Path, *options: str) -> list[str]:
     """Train to the end, and return the lines printed."""
-    with training(checkpoint, *options) as process:
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-    return output.splitlines()
+    run = start(launch, checkpoint, *options)
+    lines = run.rest()
+    run.ends()
+    return lines
 
 
-def read_until(process: subprocess.Popen[str], beginning: str) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(beginning):
-            return line
-    pytest.fail(f"the training ended before it printed {beginning!r}")
+def read_until(run: Launched, beginning: str) -> str:
+    while not (line := run.line()).startswith(beginning):
+        assert line, f"the training ended before it printed {beginning!r}"
+    return line
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
@@ -50,29 +43,31 @@ def load(checkpoint: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM], ids=lambda signum: signum.name)
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path: Path, signum: signal.Signals) -> None:
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
+    launch: Launch, tmp_path: Path, signum: signal.Signals
+) -> None:
     uninterrupted, resumed = tmp_path / "uninterrupted.json", tmp_path / "resumed.json"
-    train(uninterrupted, "--steps", "40", "--step-seconds", "0")
+    train(launch, uninterrupted, "--steps", "40", "--step-seconds", "0")
 
     for stop_at in ("step 5 ", "resumed at step ", "step 20 "):
-        with training(resumed, "--steps", "40", "--step-seconds", "0.05") as process:
-            read_until(process, stop_at)
-            process.send_signal(signum)
-            output, _ = process.communicate(timeout=60)
-            assert process.returncode == 0
-        assert f"checkpoint saved at step {load(resumed)['step']}" in output
+        run = start(launch, resumed, "--steps", "40", "--step-seconds", "0.05")
+        read_until(run, stop_at)
+        run.send(signum)
+        lines = run.rest()
+        run.ends()
+        assert f"checkpoint saved at step {load(resumed)['step']}" in lines
         assert load(resumed)["step"] < 40
 
-    lines = train(resumed, "--steps", "40", "--step-seconds", "0")
+    lines = train(launch, resumed, "--steps", "40", "--step-seconds", "0")
     assert lines[-1] == "finished at step 40"
     assert resumed.read_bytes() == uninterrupted.read_bytes()
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+def test_a_finished_run_has_nothing_left_to_do(launch: Launch, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.json"
-    train(checkpoint, "--steps", "3", "--step-seconds", "0")
+    train(launch, checkpoint, "--steps", "3", "--step-seconds", "0")
     before = checkpoint.read_bytes()
-    assert train(checkpoint, "--steps", "3") == [
+    assert train(launch, checkpoint, "--steps", "3") == [
         "resumed at step 4",
         "checkpoint saved at step 3",
         "finished at step 3",
@@ -80,21 +75,22 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert checkpoint.read_bytes() == before
 
 
-def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "run.json"
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(launch: Launch, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "run.json"
+    checkpoint.parent.mkdir()
     moments = random.Random(2)
     saved = 0
     for _ in range(8):
-        with training(
-            checkpoint, "--steps", "10000", "--step-seconds", "0", "--save-every", "1", "--save-seconds", "0.01"
-        ) as process:
-            announced = int(read_until(process, "checkpoint saved").rpartition(" ")[2])
-            time.sleep(moments.uniform(0, 0.03))  # somewhere within the next saves: the moment is what we try out
-            process.kill()
+        often = ("--steps", "10000", "--step-seconds", "0", "--save-every", "1", "--save-seconds", "0.01")
+        run = start(launch, checkpoint, *often)
+        announced = int(read_until(run, "checkpoint saved").rpartition(" ")[2])
+        time.sleep(moments.uniform(0, 0.03))  # somewhere within the next saves: the moment is what we try out
+        run.send(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
         state = load(checkpoint)
         assert state["step"] >= announced > saved, "a save that was reported is gone"
         saved = state["step"]
-    assert {file.name for file in tmp_path.iterdir()} <= {"run.json", "run.json.partial"}
+    assert {file.name for file in checkpoint.parent.iterdir()} <= {"run.json", "run.json.partial"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.launch import Launch, program, run_below, status_of, wait_until
+from tests.process.launch import Launch, program, run_below, status_of, takes_at_least, wait_until
 
 CHECKPOINTED = 85
 #: Of a shutdown of 3 s: forced exit at 2.0 s, SIGTERM at 2.25 s, SIGKILL at 2.375 s.
@@ -29,22 +29,20 @@ def in_order(text: str, *parts: str) -> None:
 def test_whoever_ignores_everything_is_killed_in_time(launch: Launch) -> None:
     run = launch(*program("listen"), options=IN_3_S)
     run.says("ready")
-    run.send(signal.SIGUSR1)
-    began = time.monotonic()
-    run.says("SIGUSR1")
-    run.says("SIGTERM")
-    terminated = time.monotonic() - began
-    run.ends(128 + signal.SIGKILL)
-    killed = time.monotonic() - began
-    assert 2.2 < terminated < killed < 3.0, (terminated, killed)
+    with takes_at_least(2.37):
+        with takes_at_least(2.25):
+            run.send(signal.SIGUSR1)
+            run.says("SIGUSR1")
+            run.says("SIGTERM")
+        run.ends(128 + signal.SIGKILL)
     in_order(run.log, "notice", "delivered", "SIGTERM\n", "SIGKILL\n", "the child died of SIGKILL", "forced: SIGUSR1")
 
 
 def test_a_child_that_has_ended_is_not_waited_for(launch: Launch) -> None:
-    run = launch("sh", "-c", "echo ready; exec sleep 60", options=("--timeout", "60"))
+    run = launch("sh", "-c", "echo ready; exec sleep 60", options=("--timeout", "1000"))
     run.says("ready")
     run.send(signal.SIGTERM)
-    assert run.ends(128 + signal.SIGTERM) < 10
+    run.ends(128 + signal.SIGTERM)
 
 
 def test_all_of_the_tree_is_asked_and_then_killed(launch: Launch) -> None:
@@ -88,14 +86,13 @@ def test_more_time_is_granted_while_there_is_some(launch: Launch) -> None:
 
 
 def test_no_more_time_than_there_is(launch: Launch) -> None:
-    run = launch(*program("save_slowly", 60, 50), options=IN_2_S)
+    run = launch(*program("save_slowly", 1000, 500), options=IN_2_S)
     run.says("ready")
-    began = time.monotonic()
-    run.send(signal.SIGUSR1)
-    run.says("saving")
-    run.ends(1)
-    assert 1.5 < time.monotonic() - began < 10  # 2 s, but for a busy machine; it asks for 50
-    assert "asks for 50 s to save: 2 s are all there is" in run.log
+    with takes_at_least(1.5):
+        run.send(signal.SIGUSR1)
+        run.says("saving")
+        run.ends(1)
+    assert "asks for 500 s to save: 2 s are all there is" in run.log
 
 
 def test_a_stopped_child_is_continued_to_take_its_sigterm(launch: Launch) -> None:
@@ -110,7 +107,7 @@ def test_a_stopped_child_is_continued_to_take_its_sigterm(launch: Launch) -> Non
 
 
 def test_what_the_child_leaves_after_a_notice_is_ended_too(launch: Launch) -> None:
-    run = launch("sh", "-c", "sleep 60 & echo ready; wait", options=("--timeout", "60", "--term-grace", "30"))
+    run = launch("sh", "-c", "sleep 1000 & echo ready; wait", options=("--timeout", "1000", "--term-grace", "500"))
     run.says("ready")
     run.send(signal.SIGTERM)
     run.ends(128 + signal.SIGTERM)
@@ -124,26 +121,20 @@ def test_time_in_which_nothing_could_run_does_not_count(launch: Launch, asked: b
     run = launch(*program("listen"), options=("-v", "--timeout", "4", "--term-grace", "1"))
     run.says("ready")
     (child,) = run_below(run.pid)
-    began = time.monotonic()
-    run.send(signal.SIGUSR1)
-    run.says("SIGUSR1")
-    run.logs("delivered")
-    stopped_at = time.monotonic()
-    for signum in (signal.SIGTSTP, signal.SIGSTOP) if asked else (signal.SIGSTOP,):
-        os.kill(run.pid, signum)
-        os.kill(child, signum)
-        if signum == signal.SIGTSTP:
-            run.taken()  # Slurm gives it two seconds
-    time.sleep(2 if asked else 4)  # the subject, not a synchronisation: the shutdown's time goes by
-    for pid in (run.pid, child):
-        os.kill(pid, signal.SIGCONT)
-    stopped = time.monotonic() - stopped_at
-    said = [line for line in run.rest() if line != "SIGTSTP"]
-    ran = time.monotonic() - began - stopped
-    assert said == ["SIGTERM"]
-    run.ends(128 + signal.SIGKILL)
-    if asked:
-        assert 3.0 < ran < 4.0, run.log  # SIGKILL at 3.17 s
-    else:
-        assert 2.0 < ran < 4.0, run.log  # time enough for Slurm to tell the new end, and for a save to end
+    pause = 2 if asked else 4
+    # SIGKILL comes at 3.17 s. Where nobody saw the stop come, there is time for Slurm to tell the new end, and to save.
+    with takes_at_least(pause + (3.17 if asked else 2)):
+        run.send(signal.SIGUSR1)
+        run.says("SIGUSR1")
+        run.logs("delivered")
+        for signum in (signal.SIGTSTP, signal.SIGSTOP) if asked else (signal.SIGSTOP,):
+            os.kill(run.pid, signum)
+            os.kill(child, signum)
+            if signum == signal.SIGTSTP:
+                run.taken()  # Slurm gives it two seconds
+        time.sleep(pause)  # the subject, not a synchronisation: the shutdown's time goes by
+        for pid in (run.pid, child):
+            os.kill(pid, signal.SIGCONT)
+        assert [line for line in run.rest() if line != "SIGTSTP"] == ["SIGTERM"]
+        run.ends(128 + signal.SIGKILL)
     assert "continued after" in run.log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import shutil
 import signal
 import sys
 import termios
@@ -15,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.process.children import LAST
-from tests.process.launch import KFORGE_RUN, Launch, Launched, program, run_below, signals_in, status_of, wait_until
+from tests.process.launch import (
+    KFORGE_RUN,
+    Launch,
+    kill_kforge_run,
+    program,
+    reap,
+    run_below,
+    signals_in,
+    status_of,
+    tidy_after,
+    wait_until,
+)
 
 #: Says the process group, session and terminal's foreground group of itself and its parent.
 GROUPS = """
@@ -216,24 +226,11 @@ if sys.argv[1] == "with":
 # --- our own death ---------------------------------------------------------------------------------------
 
 
-def reap(pid: int) -> int:
-    """Return the wait status of a process that we have adopted."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def kill_kforge_run(run: Launched) -> int:
-    """Kill kforge-run, and return its child, now ours."""
-    (child,) = run_below(run.pid)
-    run.send(signal.SIGKILL)
-    run.ends(-signal.SIGKILL)
-    return child
-
-
 def test_a_plain_child_gets_sigterm_when_we_are_killed(launch: Launch) -> None:
     run = launch("sh", "-c", "echo ready; exec sleep 60")
     run.says("ready")
     assert reap(kill_kforge_run(run)) == -signal.SIGTERM
-    forget_folder(launch)
+    tidy_after(run.pid)
 
 
 def test_a_cooperative_child_saves_when_we_are_killed(launch: Launch) -> None:
@@ -245,14 +242,7 @@ def test_a_cooperative_child_saves_when_we_are_killed(launch: Launch) -> None:
     run.says("stop", "SIGTERM")
     assert reap(bash) == 4
     assert not status_of(python)
-    forget_folder(launch)
-
-
-def forget_folder(launch: Launch) -> None:
-    """Remove what kforge-run cannot remove when it is killed."""
-    (folder,) = launch.leftover_folders()
-    assert (folder.stat().st_mode & 0o777) == 0o700
-    shutil.rmtree(folder)
+    tidy_after(run.pid)
 
 
 def test_kforge_run_itself_blocks_what_it_reads_from_its_descriptor(launch: Launch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -22,9 +21,9 @@ def test_what_a_child_leaves_behind_by_itself(launch: Launch, kind: str, status:
 
 
 def test_who_ends_when_asked_is_not_waited_for(launch: Launch) -> None:
-    run = launch(*program("leave", 3, 7, "session", "stopped", "orphan"), options=("--term-grace", "60"))
+    run = launch(*program("leave", 3, 7, "session", "stopped", "orphan"), options=("--term-grace", "1000"))
     run.says("ready")
-    assert run.ends(7) < 10
+    run.ends(7)
 
 
 def test_a_process_that_forks_on_and_on(launch: Launch) -> None:
@@ -50,20 +49,18 @@ def test_zombies_of_others_do_not_pile_up(launch: Launch) -> None:
     run.ends(128 + signal.SIGTERM)
 
 
-def sweep_many(launch: Launch, count: int) -> float:
+def sweep_many(launch: Launch, count: int) -> None:
     kinds = ("plain", "stopped", "plain", "session", "plain", "orphan", "plain", "plain", "plain", "plain")
-    run = launch(*program("leave", count, 7, *kinds), options=("-v",))
+    run = launch(*program("leave", count, 7, *kinds), options=("-v", "--term-grace", "1000"))
     run.says("ready")
-    began = time.monotonic()
     run.ends(7)
-    assert "SIGKILL" not in run.log
-    return time.monotonic() - began
+    assert "sweeping what is left behind" in run.log and "SIGKILL" not in run.log
 
 
 def test_hundreds_of_processes(launch: Launch) -> None:
-    assert sweep_many(launch, 300) < 5  # 0.3 s, but for a busy machine
+    sweep_many(launch, 300)
 
 
 @pytest.mark.slow
 def test_thousands_of_processes(launch: Launch) -> None:
-    assert sweep_many(launch, 2000) < 10
+    sweep_many(launch, 2000)

@@ -6,9 +6,7 @@ import signal
 
 import pytest
 
-from tests.process.test_shutdown_handler import Run, run
-
-__all__ = ["run"]  # the fixture
+from tests.process.handling import Run
 
 
 @pytest.mark.parametrize("where", ["main thread", "other thread"])
@@ -111,10 +109,11 @@ def test_a_child_has_what_was_there_before(run: Run, shape: str) -> None:
     """)
     child.says(False, None, None)
     child.says(True, -1, 1)
-    assert child.process.stdout is not None
-    heard = iter(child.process.stdout.readline, "alive\n")
-    expected = {"python": "mine\n", "ignored": "", "c": "most recent call first"}[shape]
-    assert expected in "".join(heard)
+    heard = "".join(iter(child.line, "alive"))
+    if shape == "c":
+        assert "most recent call first" in heard
+    else:
+        assert heard == {"python": "mine", "ignored": ""}[shape]
     child.says(repr(signal.SIGUSR1))
     child.says(0)
     child.says(True)
@@ -153,7 +152,7 @@ def test_the_forced_exit_survives_a_fork(run: Run) -> None:
         stuck(ctypes.PyDLL(None))
     """)
     child.says("ready")
-    assert child.ends(1) < 5
+    child.ends(1)
 
 
 def test_the_hooks_are_inert_when_nobody_is_registered(run: Run) -> None:

@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from tests.process.test_shutdown_handler import Run, run
+from tests.process.handling import Run
 from tests.process.test_shutdown_handler_launcher import REGISTER, FakeLauncher, launcher
 
-__all__ = ["launcher", "run"]  # the fixtures
+__all__ = ["launcher"]  # the fixture
 
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1]
 #: A handler of the program's own, in place of the default; and a signal that comes.
@@ -39,7 +39,7 @@ def test_the_process_dies_of_it_as_without_a_handler(run: Run, signum: signal.Si
     """)
     child.says("trained")
     child.ends(-signum)
-    assert child.process.stdout is not None and child.process.stdout.read() == ""
+    assert child.rest() == []
 
 
 @pytest.mark.parametrize("thread", ["main", "other"])
@@ -60,8 +60,8 @@ wait_until(lambda: signal.getsignal(signal.SIGTERM) is mine)
 say("alive", threading.active_count())
 """)
     child.says("trained")
-    heard = {child.process.stdout.readline() for _ in range(2)}  # type: ignore[union-attr]
-    assert heard == {"mine SIGUSR1\n", "mine SIGTERM\n"}
+    heard = {child.line() for _ in range(2)}
+    assert heard == {"mine SIGUSR1", "mine SIGTERM"}
     child.says("alive", 1)
     child.ends()
 
@@ -84,7 +84,7 @@ def test_a_handler_written_in_c_gets_it(run: Run) -> None:
             say("trained")
     """)
     child.says("trained")
-    assert child.process.stdout is not None and "most recent call first" in child.process.stdout.read()
+    assert "most recent call first" in "\n".join(child.rest())
     child.ends()
 
 

@@ -299,7 +299,7 @@ def test_ticks_are_at_local_midnight_also_when_summer_time_ends(monkeypatch: pyt
         assert [datetime.fromtimestamp(tick.at) for tick in found] == [datetime(2026, 10, day) for day in range(24, 28)]
         assert found[2].at - found[1].at == 25 * 3600
         hours = ticks.of_time(start, start + 2 * 86400, 24)
-        assert all(datetime.fromtimestamp(tick.at).minute == 0 for tick in hours)
+        assert len(hours) > 10 and {datetime.fromtimestamp(tick.at).minute for tick in hours} == {0}
     finally:
         monkeypatch.undo()
         time.tzset()
