@@ -50,6 +50,10 @@ class MoreTime(NamedTuple):
     seconds: float
 
 
+class ForcedExit(NamedTuple):
+    """The process ends itself: its shutdown has taken too long."""
+
+
 class Status(NamedTuple):
     """A text for the launcher's log, of which the beginning is kept."""
 
@@ -71,7 +75,7 @@ class Notice(NamedTuple):
     forced_exit_in: float | None = None
 
 
-Message = Union[Registered, Polled, Finished, MoreTime, Status, Notice]
+Message = Union[Registered, Polled, Finished, MoreTime, ForcedExit, Status, Notice]
 
 # --- packets -------------------------------------------------------------------------------------
 
@@ -180,6 +184,7 @@ _KINDS: dict[str, type[Message]] = {
     "polled": Polled,
     "finished": Finished,
     "more_time": MoreTime,
+    "forced_exit": ForcedExit,
     "status": Status,
     "notice": Notice,
 }

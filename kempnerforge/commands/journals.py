@@ -150,6 +150,8 @@ class Attempt(NamedTuple):
     #: How long it was suspended (s), and how much of that after the notice: (when it went on, for how long).
     suspended: float = 0.0
     pauses: tuple[tuple[float, float], ...] = ()
+    #: A process ended itself: its shutdown took too long.
+    forced_exit: bool = False
     #: What kforge-run warned of, in its words.
     warnings: tuple[str, ...] = ()
     #: Why the command could not be executed; empty: it could.
@@ -556,6 +558,8 @@ def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any
             return {"requeue_time": time, "requeue_because": _short(because), "requeue_job": _short(job)}
         case facts.Continued(stopped_for):
             return _continued(attempt, time, max(stopped_for, 0.0))
+        case facts.ForcedExit():
+            return {"forced_exit": True}
         case facts.Status(pid, text):
             return {"statuses": (*attempt.statuses[1 - _MOST_STATUSES :], Status(time, pid, _short(text)))}
         case (

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..bootstrap import contract
-from .policy.words import Finished, Gone, Identity, MoreTime, Polled, Registered
+from .policy.words import Finished, ForcedExit, Gone, Identity, MoreTime, Polled, Registered
 from .process import Process, identify
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Unusable(NamedTuple):
     why: str
 
 
-Report = Registered | Polled | Finished | Gone | MoreTime | StatusText | Unusable
+Report = Registered | Polled | Finished | ForcedExit | Gone | MoreTime | StatusText | Unusable
 
 
 class Connection:
@@ -134,6 +134,8 @@ class Connection:
             case wire.Finished():
                 self._handler = None
                 return Finished(who)
+            case wire.ForcedExit():
+                return ForcedExit(who)
             case wire.MoreTime(seconds):
                 return MoreTime(who, seconds)
             case wire.Status(text):

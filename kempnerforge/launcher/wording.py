@@ -36,6 +36,8 @@ def line_of(fact: facts.Fact) -> Line | None:
             return Line("info", f"first poll by pid {pid}{_after(after)}: saving") if first else None
         case facts.Finished(pid, after):
             return Line("info", f"pid {pid} finished{_after(after)}")
+        case facts.ForcedExit(pid):
+            return Line("info", f"pid {pid} has not saved in its time, and ends itself")
         case facts.MoreTimeAsked(pid, seconds, granted):
             enough = "granted" if granted >= seconds else f"{granted:.0f} s are all there is"
             return Line("info", f"pid {pid} asks for {seconds:.0f} s to save: {enough}")

@@ -52,6 +52,10 @@ class LauncherLink:
         """Ask for so many seconds from now."""
         self._send(wire.MoreTime(seconds))
 
+    def forced_exit(self) -> None:
+        """Say that the process ends itself."""
+        self._send(wire.ForcedExit())
+
     def status(self, text: str) -> None:
         """Have a text logged."""
         self._send(wire.Status(text))

@@ -329,6 +329,8 @@ class ProcessGuard:
         for shutdown in self._shutdowns:
             limit = shutdown.limit
             if limit is not None and limit <= time.monotonic():
+                if shutdown.link is not None:
+                    shutdown.link.forced_exit()
                 self.forced_exit.exit(limit - shutdown.began)
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from kempnerforge.commands.journals import Attempt, Notice, Stage
 from kempnerforge.commands.rehearsal.verdict import (
     AFTER_START,
-    FORCED_EXIT,
     Evidence,
     Seen,
     judge,
@@ -120,13 +119,13 @@ def test_a_program_that_never_polled_fails() -> None:
 
 
 def test_its_own_forced_exit_is_told_from_an_error() -> None:
-    log = f"kempnerforge: graceful shutdown took longer than 103 s: {FORCED_EXIT}\n"
-    saving = judge(UNSAVED._replace(status=1, exit=103.0), LEAD, log=log)
+    unsaved = UNSAVED._replace(status=1, exit=103.0, forced_exit=True)
+    saving = judge(unsaved, LEAD)
     assert saving.reason == "it had not saved 103.0 s after the notice: its forced exit ended it"
     assert "--lead" in saving.notes[0]
-    deaf = judge(UNSAVED._replace(status=1, exit=103.0, first_poll=None), LEAD, log=log)
+    deaf = judge(unsaved._replace(first_poll=None), LEAD)
     assert deaf.reason.startswith("it had not polled")
-    assert judge(SAVED, LEAD, log=log).passed
+    assert judge(SAVED._replace(forced_exit=True), LEAD).passed
 
 
 def test_a_run_that_fails_anyway_says_what_was_not_written() -> None:

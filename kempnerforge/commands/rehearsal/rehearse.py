@@ -73,14 +73,13 @@ def rehearse(stage: Stage, plan: Plan, interrupts: Interrupts, progress: Progres
     after = [checkpoints.look(pattern) for pattern in plan.checkpoints]
     written = tuple(map(checkpoints.written, plan.checkpoints, before, after))
     evidence = Evidence(next((one.problem for one in written if one.problem), None)) if written else None
-    since, whole = stage.log.text(log_before), stage.log.text()
     return Result(
-        judge(seen, plan.lead, evidence, ended=not given_up, log=since),
+        judge(seen, plan.lead, evidence, ended=not given_up),
         seen,
         written if seen.noticed is not None else (),
-        tuple(run_log.stacks_of(since)),
+        tuple(run_log.stacks_of(stage.log.text(log_before))),
         seen.warnings,
-        tuple(run_log.last_lines(whole, _LAST_LINES)),
+        tuple(run_log.last_lines(stage.log.text(), _LAST_LINES)),
     )
 
 

@@ -18,8 +18,6 @@ from ..journals import Attempt
 SLOWER_DAY = 1.5
 #: The notice of a program that never says that it is ready comes so long after its start (s).
 AFTER_START = 30.0
-#: What a child's own forced exit says in its log.
-FORCED_EXIT = "forced exit, stacks of all threads follow"
 #: How Python ends at a KeyboardInterrupt that nothing catches, and a shell around it.
 _INTERRUPTED = frozenset({-SIGINT, 128 + SIGINT})
 
@@ -56,6 +54,8 @@ class Seen(NamedTuple):
     tasks: int = 0
     #: How those of them ended, by STEP.TASK, that ended with an error.
     failed: Mapping[str, int] = {}
+    #: A process ended itself: its own time was up.
+    forced_exit: bool = False
     #: What kforge-runs warned of.
     warnings: tuple[str, ...] = ()
     #: Why the command could not be executed; empty: it could, or nothing has told yet.
@@ -120,6 +120,7 @@ def seen_of(owner: Attempt | None, tasks: Mapping[str, Attempt] | None = None) -
             for name, task in ranks.items()
             if task.outcome in ("interrupted", "failed") and task.exit_status is not None
         },
+        forced_exit=any(attempt.forced_exit for attempt in (owner, *ranks.values())),
         warnings=tuple(dict.fromkeys(text for attempt in (owner, *ranks.values()) for text in attempt.warnings)),
         not_started=owner.not_started,
     )
@@ -178,7 +179,7 @@ _LOOK = "--checkpoint PATH looks at what it has written"
 _LONGER = "Rehearse with a longer --lead to learn how long it takes"
 
 
-def judge(seen: Seen, lead: float, evidence: Evidence | None = None, *, ended: bool = True, log: str = "") -> Verdict:
+def judge(seen: Seen, lead: float, evidence: Evidence | None = None, *, ended: bool = True) -> Verdict:
     """Return what a rehearsal was worth.
 
     Args:
@@ -186,7 +187,6 @@ def judge(seen: Seen, lead: float, evidence: Evidence | None = None, *, ended: b
         lead: what Slurm would give (s).
         evidence: None: no checkpoint was named.
         ended: False: it was given up before the notice, since it did not poll.
-        log: what the run wrote after the notice.
     """
     if ended and not seen.over:
         return Verdict(
@@ -197,7 +197,7 @@ def judge(seen: Seen, lead: float, evidence: Evidence | None = None, *, ended: b
     if seen.signal != "SIGUSR1":
         told = f"{seen.signal} from {seen.sender or 'somebody'} came before the drill's notice"
         return Verdict(False, f"{told} (reason: {(seen.reason or 'unknown').replace('_', ' ')})", ("Rehearse again",))
-    verdict = _with_notice(seen, lead, evidence, log)
+    verdict = _with_notice(seen, lead, evidence)
     if evidence is not None and evidence.problem is not None:
         if verdict.passed:
             return Verdict(False, evidence.problem, ("The program itself ended as it should",))
@@ -216,13 +216,13 @@ def _without_notice(seen: Seen, ended: bool) -> Verdict:
     return Verdict(False, f"it {describe(seen.status)}, {when}")
 
 
-def _with_notice(seen: Seen, lead: float, evidence: Evidence | None, log: str) -> Verdict:
+def _with_notice(seen: Seen, lead: float, evidence: Evidence | None) -> Verdict:
     """Judge a run that got the notice. What was written counts only where it had the time to write all of it."""
     written = evidence is not None and evidence.problem is None
     if seen.outcome == "forced" or seen.stages or seen.status is None or seen.exit is None:
         return _ended_by_force(seen, written)
     took = seen.took
-    if seen.outcome != "checkpointed" and FORCED_EXIT in log:
+    if seen.outcome != "checkpointed" and seen.forced_exit:
         still, cure = ("saved", _LONGER) if seen.first_poll is not None else ("polled", _POLL)
         return Verdict(False, f"it had not {still} {took:.1f} s after the notice: its forced exit ended it", (cure,))
     if took > lead:

@@ -76,6 +76,12 @@ class Finished(NamedTuple):
     after: float | None = None
 
 
+class ForcedExit(NamedTuple):
+    """A process ends itself: its own shutdown has taken too long."""
+
+    pid: int | None = None
+
+
 class Status(NamedTuple):
     """What a process says of itself."""
 
@@ -268,6 +274,7 @@ Journaled = (
     | Registered
     | Polled
     | Finished
+    | ForcedExit
     | Status
     | NoticeCame
     | ReasonFound
@@ -309,6 +316,7 @@ EVENTS: dict[type[Journaled], str] = {
     Registered: "registered",
     Polled: "polled",
     Finished: "finished",
+    ForcedExit: "forced exit",
     Status: "status",
     NoticeCame: "notice",
     ReasonFound: "reason",

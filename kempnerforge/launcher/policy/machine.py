@@ -35,6 +35,7 @@ from .words import (
     Delivered,
     Event,
     Finished,
+    ForcedExit,
     Forward,
     Gone,
     HistoryRead,
@@ -147,6 +148,8 @@ class Policy:
             case Gone():
                 self._savers.gone(event)
                 return self._sweep_if_nothing_saves(now)
+            case ForcedExit():
+                return [facts.ForcedExit(event.who.pid)]
             case MoreTime():
                 return self._escalation.more_time(event, now, self._is_unsaved)
             case _:

@@ -176,6 +176,12 @@ class Gone(NamedTuple):
     who: Identity
 
 
+class ForcedExit(NamedTuple):
+    """A process ends itself: its own shutdown has taken too long."""
+
+    who: Identity
+
+
 class MoreTime(NamedTuple):
     """The save needs this many seconds from now."""
 
@@ -236,6 +242,7 @@ Event = (
     | Finished
     | Gone
     | MoreTime
+    | ForcedExit
     | ChildExited
     | TreeEmpty
     | SiteRead
