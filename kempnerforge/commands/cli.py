@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from .. import __about__
-from ..launcher.output import complain, keep_standard_descriptors
+from ..launcher.telling.output import complain, keep_standard_descriptors
 from .completion import completion
 from .doctor import doctor
 from .drill import drill

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from ..launcher.journal import default_folder
 from ..launcher.policy.words import CHECKPOINTED_STATUS
+from ..launcher.telling.journal import default_folder
 from . import files, journals, sbatch_arguments, slurm_commands
 from .batch.sbatch_options import Option
 from .diagnosis import cluster as clusters

@@ -8,8 +8,8 @@ import os
 import stat
 from typing import BinaryIO, NamedTuple
 
-from ..launcher import trust
-from ..launcher.trust import Strange, Trust
+from ..launcher.telling import trust
+from ..launcher.telling.trust import Strange, Trust
 from .trouble import FAILED, Trouble
 
 #: As many links as the kernel follows in one path (path_resolution(7)).

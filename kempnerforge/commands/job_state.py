@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ..launcher.job_record import Record
+from ..launcher.asking.job_record import Record
 from . import slurm_commands
 from .diagnosis import cluster
 from .journals import Journal

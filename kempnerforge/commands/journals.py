@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ..launcher.policy import facts
 from ..launcher.policy.words import never
-from ..launcher.wording import line_of
+from ..launcher.telling.wording import line_of
 from . import files
 from .trouble import FAILED, Trouble
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
 
 from ..bootstrap import proc
-from ..launcher.process import open_pidfd
+from ..launcher.processes.process import open_pidfd
 
 #: What is kept of each output (bytes): scontrol says a kilobyte of each of a cluster's partitions.
 _MOST = 16 << 20

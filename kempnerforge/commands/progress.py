@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from ..launcher.output import one_line
+from ..launcher.telling.output import one_line
 
 #: How often a line is written where nobody may be looking (s).
 _EVERY = 30.0

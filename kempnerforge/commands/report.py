@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import click
 
-from ..launcher.journal import default_folder
 from ..launcher.policy.tables import RUNNING_STATES
+from ..launcher.telling.journal import default_folder
 from . import files, job_state, journals, slurm_commands
 from .journals import Journal
 from .screen import echo, echo_json, paint

@@ -14,7 +14,7 @@ import re
 import sys
 from typing import Any
 
-from ..launcher.output import one_line
+from ..launcher.telling.output import one_line
 
 #: Stands for the escape character of a colour of ours. Nobody else can write it: they would have to guess it.
 _OURS = os.urandom(16).hex()

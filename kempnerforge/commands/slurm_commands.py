@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..launcher import job_record
+from ..launcher.asking import job_record
 from . import listening
 from .trouble import BAD_INPUT, FAILED, Trouble
 

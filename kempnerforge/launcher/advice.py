@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable
 
-from . import slurm, surroundings
-from .chronicle import Chronicle
+from . import surroundings
+from .asking import slurm
 from .policy import facts, tables, words
+from .telling.chronicle import Chronicle
 
 #: When to look whether a notice could interrupt anything (s): a Python tells at once, but a script may have to fetch
 #: its data first.

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from .output import complain, keep_standard_descriptors
 from .policy.tables import CANNOT_EXECUTE, FAILED, NOT_FOUND
 from .settings import Settings
+from .telling.output import complain, keep_standard_descriptors
 
 #: What may say something of how to run a command, beside its options: theirs, and click's question for completions.
 VARIABLES = frozenset(
@@ -53,7 +53,7 @@ def _what_is_asked(arguments: list[str], environment: Mapping[str, str], umask: 
 
 
 def _run(settings: Settings) -> int:
-    from .child import CannotExecute, explain
+    from .processes.child import CannotExecute, explain
     from .supervisor import supervise
 
     try:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __about__
-from .output import complain
 from .policy.tables import DIED_OF, EXIT_STATUSES
 from .settings import Settings
+from .telling.output import complain
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .output import Verbosity
+from .telling.output import Verbosity
 
 
 class Settings(NamedTuple):

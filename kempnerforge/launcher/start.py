@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __about__
 from ..bootstrap import contract
-from . import child, inject, libc, place, reaping, slurm, surroundings
-from .armed import ArmedProcesses
-from .chronicle import Chronicle
-from .control import Control
-from .journal import Journal, default_folder
-from .output import Log
+from . import surroundings
+from .asking import place, slurm
+from .meeting import inject
+from .meeting.armed import ArmedProcesses
+from .meeting.control import Control
+from .meeting.private_folder import PrivateFolder, parents
 from .policy import facts, tables, words
 from .policy.machine import Policy
-from .private_folder import PrivateFolder, parents
+from .processes import child, libc, reaping
+from .processes.signals import CapturedSignals, Received
 from .settings import Settings
-from .signals import CapturedSignals, Received
+from .telling.chronicle import Chronicle
+from .telling.journal import Journal, default_folder
+from .telling.output import Log
 
 if TYPE_CHECKING:
-    from .early_notice import EarlyNotice
-    from .outer import Outer
+    from .asking.early_notice import EarlyNotice
+    from .meeting.outer import Outer
 
 _NO_FOLDER = "no private folder: processes cannot register, signals are passed on"
 #: How long the facts may keep an srun from starting (s): its environment is fixed then.
@@ -171,7 +174,7 @@ def start(
     policy = Policy(rules, site, end)
     early_notice = None
     if controller is not None and settings.early_notice and not is_srun:
-        from .early_notice import EarlyNotice  # only a batch process pays for it
+        from .asking.early_notice import EarlyNotice  # only a batch process pays for it
 
         early_notice = EarlyNotice(where.job_id, environment, poller, helpers)
     launched = Launched(
@@ -353,7 +356,7 @@ def _journal(
 def _register_above(where: place.Whereabouts) -> Outer | None:
     if where.outer is None:
         return None
-    from .outer import Outer
+    from .meeting.outer import Outer
 
     try:
         return Outer()

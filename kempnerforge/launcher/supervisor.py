@@ -11,14 +11,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..bootstrap import contract
-from . import delivery, reaping, slurm, tree
 from .advice import Advice
-from .control import Connection, StatusText, Unusable
+from .asking import slurm
+from .meeting import delivery
+from .meeting.control import Connection, StatusText, Unusable
 from .policy import facts, words
+from .processes import reaping, tree
+from .processes.signals import CapturedSignals
+from .processes.stops import HEARTBEAT, Stops
 from .settings import Settings
-from .signals import CapturedSignals
 from .start import AlreadyDone, Launched, start
-from .stops import HEARTBEAT, Stops
 
 if TYPE_CHECKING:
     from ..bootstrap import wire

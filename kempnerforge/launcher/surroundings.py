@@ -8,8 +8,9 @@ import signal
 from collections.abc import Sequence
 
 from ..bootstrap import contract, proc, programs
-from . import slurm, tree
+from .asking import slurm
 from .policy import tables
+from .processes import tree
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
 _SIGNAL_OPTION = re.compile(r"^#SBATCH\s+--signal[=\s]+(?:[RB]+:)?\w+(?:@(\d+))?", re.MULTILINE)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from kempnerforge.launcher import libc
+from kempnerforge.launcher.processes import libc
 
 from . import embed, idle, latency, polling, startup, sweep
 from .installation import Installation, InstallError

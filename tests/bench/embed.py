@@ -15,8 +15,8 @@ from typing import Any
 
 from kempnerforge.bootstrap import contract, proc
 from kempnerforge.bootstrap.site import sitecustomize
-from kempnerforge.launcher import inject
-from kempnerforge.launcher.private_folder import PrivateFolder
+from kempnerforge.launcher.meeting import inject
+from kempnerforge.launcher.meeting.private_folder import PrivateFolder
 
 from . import rows
 from .installation import Installation

@@ -143,7 +143,7 @@ def test_a_terminal_that_stops_who_writes_in_the_background(launch: Launch) -> N
 
 
 def test_source_that_everybody_may_write_is_not_run(installation: Path, victim: User, common: Path) -> None:
-    for writable in ("launcher/chronicle.py", "bootstrap/inject/process.py", "launcher"):
+    for writable in ("launcher/telling/chronicle.py", "bootstrap/inject/process.py", "launcher"):
         own = common / f"copy-{writable.replace('/', '-')}"
         shutil.copytree(installation, own)
         path = own / "kempnerforge" / writable

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from kempnerforge.launcher import inject
+from kempnerforge.launcher.meeting import inject
 from tests import leaks
 from tests.process import children
 

@@ -15,7 +15,7 @@ import pytest
 from kempnerforge.bootstrap import contract
 from kempnerforge.bootstrap.inject import notice, package, process
 from kempnerforge.bootstrap.site import sitecustomize
-from kempnerforge.launcher import inject
+from kempnerforge.launcher.meeting import inject
 from tests.process.launch import (
     KFORGE_RUN,
     ROOT,

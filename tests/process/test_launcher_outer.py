@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.bootstrap import contract, wire
-from kempnerforge.launcher.outer import Outer
+from kempnerforge.launcher.meeting.outer import Outer
 
 
 @pytest.fixture

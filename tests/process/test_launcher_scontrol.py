@@ -7,9 +7,9 @@ import select
 import time
 from pathlib import Path
 
-from kempnerforge.launcher import tree
+from kempnerforge.launcher.asking.slurm import Controller
 from kempnerforge.launcher.policy.words import JobRead
-from kempnerforge.launcher.slurm import Controller
+from kempnerforge.launcher.processes import tree
 
 
 def test_a_question_that_was_given_up_does_not_end_the_one_that_took_its_place(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.launcher.job_record import Ambiguous, Unreadable, new_seal, parse, records, time_format
+from kempnerforge.launcher.asking.job_record import Ambiguous, Unreadable, new_seal, parse, records, time_format
 from kempnerforge.launcher.policy.words import Job
 from tests.unit.slurm_records import FORMATS, TEXTS, Facts, record
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from kempnerforge.commands import journals
 from kempnerforge.commands.journals import Attempt, Journal
 from kempnerforge.commands.trouble import Trouble
-from kempnerforge.launcher.journal import encode
 from kempnerforge.launcher.policy import facts, words
 from kempnerforge.launcher.policy.machine import Policy
+from kempnerforge.launcher.telling.journal import encode
 from tests.unit.journal_lines import COMMAND, START, Writer, eventful, many
 
 KNOWN = ["start", "armed", "registered", "polled", "notice", "reason", "stage", "finished", "exit", "requeue"]

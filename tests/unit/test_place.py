@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kempnerforge.launcher.slurm import place_unseen
+from kempnerforge.launcher.asking.slurm import place_unseen
 
 BASH = ["/bin/bash", "/var/spool/slurmd/job00012/slurm_script"]
 US = {40: ["/usr/bin/kforge-run", "python", "train.py"]}

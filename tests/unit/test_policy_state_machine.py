@@ -44,7 +44,7 @@ from kempnerforge.launcher.policy.words import (
     TimePassed,
     TreeEmpty,
 )
-from kempnerforge.launcher.wording import line_of
+from kempnerforge.launcher.telling.wording import line_of
 
 START = 1000.0
 RUNNING = Job("RUNNING", 0, START + 3600, None, False, False, True, "7")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from kempnerforge.launcher import surroundings
-from kempnerforge.launcher.early_notice import srun_environment
-from kempnerforge.launcher.policy.words import Site
-from kempnerforge.launcher.slurm import (
+from kempnerforge.launcher.asking.early_notice import srun_environment
+from kempnerforge.launcher.asking.slurm import (
     end_by_environment,
     keeps_notices_back,
     kills_on_bad_exit,
     parse_site,
     requeue_id_by_environment,
 )
+from kempnerforge.launcher.policy.words import Site
 
 
 def test_site() -> None:

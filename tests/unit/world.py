@@ -47,7 +47,7 @@ from kempnerforge.launcher.policy.words import (
     TreeEmpty,
     never,
 )
-from kempnerforge.launcher.wording import line_of
+from kempnerforge.launcher.telling.wording import line_of
 
 START = 1000.0
 #: The process that does the work.

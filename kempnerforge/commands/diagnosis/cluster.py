@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ...launcher import slurm
+from ...launcher.asking import slurm
 from ...launcher.policy.tables import MANUAL_WINDOW, REQUEUE_GAP, checkpointed_status
 from .. import slurm_commands
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...bootstrap import contract
-from ...launcher import libc, reaping, tree
+from ...launcher.processes import libc, reaping, tree
 from .. import files
 from ..interrupts import Interrupts
 from ..trouble import FAILED, Trouble

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...launcher import trust
-from ...launcher.trust import Trust
+from ...launcher.telling import trust
+from ...launcher.telling.trust import Trust
 from .. import files
 from ..batch.sbatch_options import Option
 from ..interrupts import Interrupted, Interrupts

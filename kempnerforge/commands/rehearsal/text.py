@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...launcher.output import one_line
 from ...launcher.policy import tables
-from ...launcher.wording import describe
+from ...launcher.telling.output import one_line
+from ...launcher.telling.wording import describe
 from .checkpoints import Written
 from .rehearse import Plan, Result
 from .verdict import SLOWER_DAY, Lead, Seen

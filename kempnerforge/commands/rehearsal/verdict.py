@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ...launcher.policy import tables
 from ...launcher.policy.words import CHECKPOINTED_STATUS
-from ...launcher.wording import describe
+from ...launcher.telling.wording import describe
 from ..journals import Attempt
 
 #: How much slower a save may be on a day when the file system is busy.

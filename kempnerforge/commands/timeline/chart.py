@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from ...launcher.output import one_line
+from ...launcher.telling.output import one_line
 from . import ticks, wording
 from .story import Row, Shutdown, Standing
 

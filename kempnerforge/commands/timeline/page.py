@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from ... import __about__
-from ...launcher.output import one_line
+from ...launcher.telling.output import one_line
 from . import chart, text, wording
 from .story import Extreme, Row, Shutdown, Story
 

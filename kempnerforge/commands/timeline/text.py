@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from ...launcher.output import one_line
+from ...launcher.telling.output import one_line
 from . import wording
 from .story import Row, Shutdown, Story
 

@@ -7,8 +7,8 @@ import time
 import unicodedata
 from collections.abc import Sequence
 
-from ...launcher.output import one_line
-from ...launcher.wording import describe
+from ...launcher.telling.output import one_line
+from ...launcher.telling.wording import describe
 from ..journals import Attempt
 from .story import Row, Shutdown, Story
 

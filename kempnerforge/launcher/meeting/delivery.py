@@ -14,13 +14,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 
-from ..bootstrap import proc, programs
-from . import tree
+from ...bootstrap import proc, programs
+from ..policy.tables import SRUN_SETTLES
+from ..policy.words import Delivered
+from ..processes import tree
+from ..processes.child import Child
+from ..processes.process import Process, identify
 from .armed import ArmedProcess
-from .child import Child
-from .policy.tables import SRUN_SETTLES
-from .policy.words import Delivered
-from .process import Process, identify
 
 #: Receivers that are named in the log; a node may have more ranks than a line has room.
 _MOST_NAMED = 8

@@ -10,7 +10,7 @@ import _socket
 import os
 import struct
 
-from ..bootstrap import contract, wire
+from ...bootstrap import contract, wire
 
 #: How long a full backlog may hold up our start: a struct timeval of one second. A timeout of Python's own would make
 #: the socket non-blocking, and connect(2) fail at once.

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..bootstrap import contract
+from ...bootstrap import contract
+from ..policy.words import Place, Site
 from . import slurm
-from .policy.words import Place, Site
 
 
 class OuterFacts(NamedTuple):

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .policy.words import Job
+from ..policy.words import Job
 
 #: Where a record begins. Only numbers stand before the job's name.
 _HEAD = re.compile(r"^JobId=(\d+)((?: [A-Za-z]+=\S*)*?) JobName=", re.MULTILINE)

@@ -17,8 +17,8 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from . import child, reaping
-from .policy.words import StepEnded
+from ..policy.words import StepEnded
+from ..processes import child, reaping
 
 #: What the step says when it listens, and when it was told.
 _READY, _TOLD = b"kforge-notice: ready", b"kforge-notice: SIGTERM"

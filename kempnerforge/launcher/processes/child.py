@@ -8,8 +8,8 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from ..policy.tables import NOT_FOUND
 from . import libc
-from .policy.tables import NOT_FOUND
 
 #: Reset in a child, also where they are inherited as ignored: bash could not trap them. The others stay as they were
 #: (nohup), but for those that Python itself ignores.

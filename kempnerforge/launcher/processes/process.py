@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from ..bootstrap import contract, proc
+from ...bootstrap import contract, proc
+from ..policy.words import Identity
 from . import libc, tree
-from .policy.words import Identity
 
 
 class Process:

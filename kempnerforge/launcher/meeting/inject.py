@@ -14,14 +14,14 @@ import stat
 import sys
 from collections.abc import Mapping
 
-from .. import __about__
-from ..bootstrap import contract
-from . import tree
+from ... import __about__
+from ...bootstrap import contract
+from ..processes import tree
+from ..telling.state_folder import state_folders
+from ..telling.trust import Folder, Strange, Trust, open_folder, walk, why_not_trusted
 from .private_folder import PrivateFolder
-from .state_folder import state_folders
-from .trust import Folder, Strange, Trust, open_folder, walk, why_not_trusted
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _SOURCES = os.path.join(_PACKAGE, "bootstrap")
 _SITE = os.path.join(_PACKAGE, "bootstrap", contract.SITE_FOLDER)
 _CACHE = "__pycache__"

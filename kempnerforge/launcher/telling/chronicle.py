@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ..policy import facts
+from ..policy.words import History
 from . import wording
 from .journal import Journal
 from .output import Log
-from .policy import facts
-from .policy.words import History
 from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .policy import facts
-from .policy.words import EarlierAttempt, History
+from ..policy import facts
+from ..policy.words import EarlierAttempt, History
 from .state_folder import state_folders
 from .trust import Trust, open_folder, open_own_file
 from .writer import Writer, wait_for

@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..bootstrap import contract
-from .policy.words import Finished, ForcedExit, Gone, Identity, MoreTime, Polled, Registered
-from .process import Process, identify
+from ...bootstrap import contract
+from ..policy.words import Finished, ForcedExit, Gone, Identity, MoreTime, Polled, Registered
+from ..processes.process import Process, identify
 
 if TYPE_CHECKING:
     # Where it is used it is imported: its messages cost more to define than the rest of the start's modules.
-    from ..bootstrap import wire
+    from ...bootstrap import wire
 
 #: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
 #: after another cannot keep others from registering.
@@ -92,7 +92,7 @@ class Connection:
 
     def receive(self) -> bytes | None:
         """Return the next packet, None when there is none; empty at the end of the connection."""
-        from ..bootstrap import wire
+        from ...bootstrap import wire
 
         for _try in range(2):
             try:
@@ -117,7 +117,7 @@ class Connection:
         return report
 
     def _report(self, packet: bytes) -> Report:
-        from ..bootstrap import wire
+        from ...bootstrap import wire
 
         who = self.process.who
         try:
@@ -200,7 +200,7 @@ class Control:
 
     def tell(self, notice: wire.Notice, to: Identity | None = None) -> None:
         """Send a notice to all that cooperate, or to one of them."""
-        from ..bootstrap import wire
+        from ...bootstrap import wire
 
         packet = wire.encode(notice)
         for connection in self.cooperative:

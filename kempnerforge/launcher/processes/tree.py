@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from ..bootstrap import proc, programs
+from ...bootstrap import proc, programs
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 _PASSES = 10

@@ -11,10 +11,10 @@ import select
 import signal
 from collections.abc import Iterator
 
-from ..bootstrap import contract, proc
-from . import tree
-from .policy.words import Armed, Gone, Identity
-from .process import Process
+from ...bootstrap import contract, proc
+from ..policy.words import Armed, Gone, Identity
+from ..processes import tree
+from ..processes.process import Process
 
 #: Read from the FIFO before the loop has its turn again (bytes): all that there is room for in it (pipe(7)), because
 #: whoever was armed before a notice was sent is to be known before it is delivered.

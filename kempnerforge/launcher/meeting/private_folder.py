@@ -11,9 +11,10 @@ import os
 import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..bootstrap import contract, proc
-from . import libc, trust
-from .writer import LAST_PATIENCE, MOMENT, Writer, wait_for
+from ...bootstrap import contract, proc
+from ..processes import libc
+from ..telling import trust
+from ..telling.writer import LAST_PATIENCE, MOMENT, Writer, wait_for
 
 #: Memory comes first: it never hangs, and is never on a network.
 _MEMORY = "/dev/shm"  # noqa: S108 - mkdir(2) of a new name with mode 0700 is safe there

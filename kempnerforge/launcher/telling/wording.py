@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..policy import facts
+from ..policy.words import never, signal_name
 from .output import Level
-from .policy import facts
-from .policy.words import never, signal_name
 
 _WAITS = {"finish": "to finish", "first poll": "for its first poll", "end": "for the child to end"}
 _STAGES = {"terminate": "stack dump and SIGTERM", "kill": "SIGKILL"}

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from .child import lead_a_group
+from ..processes.child import lead_a_group
 
 #: How long the end of kforge-run waits for what is not written yet (s).
 LAST_PATIENCE = 1.0

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..bootstrap import proc
-from . import child, job_record, tree
-from .policy.tables import NOT_FOUND
-from .policy.words import JobRead, Place, RequeueAnswered, Site
+from ...bootstrap import proc
+from ..policy.tables import NOT_FOUND
+from ..policy.words import JobRead, Place, RequeueAnswered, Site
+from ..processes import child, tree
+from . import job_record
 
 #: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down.
 _PATIENCE = 10.0
