@@ -292,6 +292,15 @@ def test_an_installation_below_tmp_is_copied_to_the_users_state_folder(
             victim.python, own / "bin/kforge-run", victim.python, "-c", show, shell="umask 000", variables=variables
         )
         assert (again, errors) == (output, "")
+        # Another checkout of the same version, at the same time.
+        starter = (Path(site) / "sitecustomize.py").read_bytes()
+        with (own / "kempnerforge/bootstrap/site/sitecustomize.py").open("a") as file:
+            file.write("# changed\n")
+        other, errors = victim.run(
+            victim.python, own / "bin/kforge-run", victim.python, "-c", show, variables=variables
+        )
+        assert other != output and errors == ""
+        assert (Path(site) / "sitecustomize.py").read_bytes() == starter
     finally:
         shutil.rmtree(home)
 

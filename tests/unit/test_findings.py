@@ -101,6 +101,10 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "torchrun": ("python train", "torchrun train", 7, "torchrun kills", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180"),
     "impatient": ("exec kforge-run python", f"export {PATIENCE}=60; exec kforge-run torchrun", 7, "60 s after", "=180"),
     "torch.distributed.run": ("python train", "python -m torch.distributed.run train", 7, "run kills", "TORCH"),
+    "python -u -m": ("python train", "python -u -m torch.distributed.run train", 7, "run kills", "TORCH"),
+    "uv run -m": ("python train", "uv run -m torch.distributed.run train", 7, "torch.distributed.run kills", "TORCH"),
+    "fabric": ("python train", "fabric run train", 7, "fabric kills", "TORCH"),
+    "composer": ("exec kforge-run python train", "composer train", 7, "composer does not run", "exec kforge-run"),
 }  # fmt: skip
 
 
@@ -159,6 +163,8 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
         "exec kforge-run bash -c 'python train.py > numbers.txt'",
         "exec kforge-run python train.py > >(tee -a log)",
         "exec kforge-run python train.py --strategy deepspeed --launcher torchrun",
+        "exec kforge-run deepspeed train.py",
+        "exec kforge-run composer train.py",
         "command -v kforge-run || exit 1\nexec kforge-run python train.py",
         "pip install kforge-run accelerate\ncd ~/deepspeed\nkforge-run --version\nexec kforge-run python train.py",
         "uv tool install kforge-run || exit\nexec kforge-run python train.py",
