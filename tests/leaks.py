@@ -37,7 +37,7 @@ def may_be_kforge_run(pid: int) -> None:
 
 
 def _notice_signals(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "os.kill" and isinstance(arguments[0], int):
+    if event in ("os.kill", "os.killpg") and isinstance(arguments[0], int):
         _numbers.add(arguments[0])
 
 

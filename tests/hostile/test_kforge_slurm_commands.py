@@ -15,7 +15,7 @@ from kempnerforge.commands import slurm_commands
 from kempnerforge.commands.diagnosis import cluster
 from kempnerforge.commands.trouble import Trouble
 from tests.hostile.kforge import BIN, assert_bounded, environment, kforge
-from tests.process.launch import PATIENCE
+from tests.process.launch import PATIENCE, reap_orphans
 
 #: A process of the test's is told by this variable.
 MARK = "KFORGE_TEST_MARK"
@@ -58,6 +58,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for pid in marked(str(tmp_path)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    reap_orphans()
 
 
 def test_an_answer_without_end_is_no_answer(site: Site) -> None:

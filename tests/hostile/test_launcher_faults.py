@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import leaks
 from tests.hostile.test_launcher_code import PAYLOAD
 from tests.hostile.users import User
 from tests.process.launch import KFORGE_RUN, Launch, program
@@ -100,7 +101,10 @@ def test_no_proc_and_something_left(launch: Launch) -> None:
     hide = 'mount -t tmpfs none /proc && exec "$@"'
     options = ("--term-grace", "1")
     command = ["unshare", "--mount", "sh", "-c", hide, "sh", *KFORGE_RUN, *options, "sh", "-c", "sleep 100 & exit 3"]
+    others = leaks.children()
     launch.start(command).ends(3)
+    assert len(leaks.children() - others) == 1  # without /proc kforge-run cannot find it, and it stays
+    leaks.end_all(others)
 
 
 @needs_root

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.hostile import frozen
 from tests.hostile.frozen import Frozen
-from tests.process.launch import KFORGE_RUN, Launch, Launched, program, wait_until
+from tests.process.launch import KFORGE_RUN, Launch, Launched, program, reap_orphans
 
 CHECKPOINTED = 85
 
@@ -26,22 +25,11 @@ def hung(tmp_path: Path) -> Iterator[Frozen]:
         yield made
 
 
-def left_behind(hung: Frozen, run: Launched, name: str) -> None:
+def left_behind(hung: Frozen, run: Launched) -> None:
     """Check that what hangs was left behind and ends when it can, so that the file system is free again."""
     assert run.process.poll() is not None
     hung.thaw()
-    wait_until(lambda: not any(name in _open_files(pid) for pid in _processes()))
-
-
-def _processes() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-
-
-def _open_files(pid: int) -> str:
-    try:
-        return " ".join(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return ""
+    reap_orphans()
 
 
 def test_tmpdir_hangs_from_the_start(launch: Launch, hung: Frozen) -> None:
@@ -79,7 +67,7 @@ def test_a_private_folder_that_is_no_memory_hangs(launch: Launch, hung: Frozen, 
     run.send(signal.SIGUSR1)
     run.says("stop", "SIGUSR1")
     run.ends(CHECKPOINTED)
-    left_behind(hung, run, str(hung.path))
+    left_behind(hung, run)
 
 
 @pytest.mark.parametrize("when", ["before the start", "before the notice"])
@@ -95,7 +83,7 @@ def test_the_journal_hangs(launch: Launch, hung: Frozen, when: str) -> None:
     run.says("stop", "SIGUSR1")
     run.ends(CHECKPOINTED)
     assert "no journal: " in run.log and "does not answer" in run.log
-    left_behind(hung, run, str(hung.path))
+    left_behind(hung, run)
 
 
 def test_the_log_hangs(launch: Launch, hung: Frozen) -> None:
@@ -109,4 +97,4 @@ def test_the_log_hangs(launch: Launch, hung: Frozen) -> None:
         hung.freeze()
         run.send(signal.SIGUSR1)
         assert run.wait() == 128 + signal.SIGKILL
-    left_behind(hung, run, str(hung.path))
+    left_behind(hung, run)

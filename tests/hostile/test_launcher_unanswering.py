@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.launch import ROOT, Launch, Launched, program, wait_until
+from tests.process.launch import ROOT, Launch, Launched, program, reap_orphans, wait_until
 
 SERVER = Path(__file__).parent / "programs/unanswering_folder.py"
 OPTIONS = ("--timeout", "4", "--term-grace", "1")
@@ -35,6 +35,7 @@ class Unanswering:
         self._server.kill()  # whoever hangs gets an error now
         self._server.communicate()
         subprocess.run(["umount", "--lazy", self.path], check=True)
+        reap_orphans()
 
 
 @pytest.fixture

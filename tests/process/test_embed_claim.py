@@ -178,7 +178,7 @@ def test_a_rank_that_is_killed_before_it_registers_is_started_again(launch: Laun
 @pytest.mark.usefixtures("_train")
 def test_news_of_somebody_elses_or_of_nobody_arm_nobody(launch: Launch) -> None:
     code = (
-        "for news in 'armed 1.2' \"armed $$.1\" 'armed x.y' armed rubbish; do echo \"$news\"; done"
+        'for news in "armed $PPID.1" "armed $$.1" \'armed x.y\' armed rubbish; do echo "$news"; done'
         f' >"${{KFORGE_CONTROL##*:}}/{contract.NEWS_FIFO}" && {sys.executable} train.py; exit $?'
     )
     interrupted(launch("bash", "-c", code, options=OPTIONS))
