@@ -28,7 +28,18 @@ THIRD_PARTY = {
 LAUNCHER = frozenset({f"launcher/{room}" for room in ("asking", "meeting", "policy", "processes", "telling")})
 #: kforge's commands bring several rooms together; the other files beside them are what all of these stand on.
 COMMANDS = frozenset(
-    {"__main__", "cli", "doctor", "drill", "job_state", "report", "sbatch_arguments", "submit", "template"}
+    [
+        "__main__",
+        "cli",
+        "completion",
+        "doctor",
+        "drill",
+        "job_state",
+        "report",
+        "sbatch_arguments",
+        "submit",
+        "template",
+    ]
 )
 #: Whom the files of each room may import, beside each other.
 ARROWS = {
