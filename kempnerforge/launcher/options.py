@@ -98,7 +98,7 @@ _EPILOG = (
     "--embed/--no-embed",
     default=True,
     show_default=True,
-    help="Inject the bootstrap into Python programs, so that a script needs no code of ours.",
+    help="Have Python programs listen for the notice, so that a script needs no code of ours.",
 )
 @click.option(
     "--journal",

@@ -135,13 +135,13 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     for pid in pythons:
         cause = _why_not_armed(pid)
         if cause:
-            return _means(f"{tree.program(pid)} (pid {pid}) is not armed: {cause}")
+            return _means(f"{tree.program(pid)} (pid {pid}) cannot be interrupted: {cause}")
     if pythons:
         # It is too old a Python, or has not come so far.
-        return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) is not armed") if last_look else None
+        return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) cannot be interrupted") if last_look else None
     if not last_look and (name in _SHELLS or len(below) > 1):
         return None
-    return _means(f"nothing is armed: no Python runs in {name} (pid {child})")
+    return _means(f"nothing can be interrupted: no Python runs in {name} (pid {child})")
 
 
 def _means(finding: str) -> str:

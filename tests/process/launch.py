@@ -209,7 +209,7 @@ class Launched:
         return list(self._armed)
 
     def _armed_pids(self) -> list[int]:
-        return [int(pid) for pid in re.findall(r" armed: .* \(pid (\d+)\)", self.log)]
+        return [int(pid) for pid in re.findall(r" \(pid (\d+)\) can be interrupted", self.log)]
 
     def close(self) -> None:
         for process in self._armed:

@@ -214,7 +214,7 @@ if __name__ == '__main__':
     run = launch(sys.executable, "program.py", method, options=("--verbose",))
     assert run.rest() == ["True False True"], run.log
     run.ends(0)
-    assert run.log.count(" cooperative: ") == 2
+    assert run.log.count(" has a ShutdownHandler") == 2
 
 
 @pytest.mark.parametrize("kind", HAS)

@@ -79,13 +79,13 @@ def each_is_told_once_and_saves(run: Launched, ranks: list[Rank], program: str) 
     )
     run.ends(CHECKPOINTED)
     pids = {rank.pid for rank in ranks}
-    assert pids_of(run, "armed") == pids
-    assert pids_of(run, "cooperative") == (pids if program == "cooperative.py" else set())
+    assert pids_of(run, "can be interrupted") == pids
+    assert pids_of(run, "has a ShutdownHandler") == (pids if program == "cooperative.py" else set())
 
 
-def pids_of(run: Launched, kind: str) -> set[int]:
-    """Return who is armed or cooperative, by the log, and check that nobody is so twice."""
-    pids = [int(pid) for pid in re.findall(rf"^kforge-run \S+ {kind}: .* \(pid (\d+)\)$", run.log, re.MULTILINE)]
+def pids_of(run: Launched, said: str) -> set[int]:
+    """Return of which processes the log says something, and check that it says so once of each."""
+    pids = [int(pid) for pid in re.findall(rf"^kforge-run \S+ .* \(pid (\d+)\) {said}$", run.log, re.MULTILINE)]
     assert len(pids) == len(set(pids))
     return set(pids)
 
@@ -132,9 +132,9 @@ def test_the_ranks_of_a_restarted_torchrun_are_told(launch: Launch, program: str
     assert sorted(run.rest()) == ["saved 0", "saved 1", "told 0", "told 1"], run.log
     run.ends(CHECKPOINTED)
     pids = {rank.pid for rank in ranks}
-    assert pids < pids_of(run, "armed")
+    assert pids < pids_of(run, "can be interrupted")
     if program == "cooperative.py":
-        assert pids <= pids_of(run, "cooperative")
+        assert pids <= pids_of(run, "has a ShutdownHandler")
     delivered = run.logs(r"delivered to (.*)")[1]
     assert set(map(int, re.findall(r"\(pid (\d+)", delivered))) == pids
 
@@ -192,7 +192,7 @@ def saves_once(run: Launched) -> None:
     run.wait()
     # A worker's thread that hands out descriptors complains if Ctrl-C comes while the main process takes one.
     run.ends(CHECKPOINTED, buggy="resource_sharer.py" in run.log)
-    assert len(pids_of(run, "armed")) == 1
+    assert len(pids_of(run, "can be interrupted")) == 1
 
 
 @needs("torch")
@@ -219,7 +219,7 @@ def test_training_goes_on_when_workers_of_a_dataloader_get_stray_signals(
 ) -> None:
     run = launch(*python("dataloader.py", "ctrl_c", method), options=OPTIONS, variables=short_tmpdir)
     line_of(run, "ready")
-    (main,) = pids_of(run, "armed")
+    (main,) = pids_of(run, "can be interrupted")
     for pid in descendants(main):
         # That one does not look after itself, and torch does without it.
         if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -339,7 +339,7 @@ def test_a_notice_that_comes_while_torch_is_imported_is_not_lost(
     run = launch(*python("notice_during_import.py", form), options=OPTIONS)
     run.says("importing")
     run.send(notice)
-    run.logs("delivered to .* armed")
+    run.logs(r"delivered to notice_during_import.py \(pid \d+\)")
     run.says("imported")
     assert run.rest() == [f"first poll True {notice.name}"], run.log
     run.ends(CHECKPOINTED)

@@ -313,7 +313,7 @@ def test_silent_on_every_python(launch: Launch, version: str) -> None:
     run.ends(0)
     without.ends(0)
     assert [line for line in run.log.splitlines() if not line.startswith("kforge-run ")] == []
-    assert (" armed: -c" in run.log) == can_be_armed
+    assert (") can be interrupted" in run.log) == can_be_armed
 
 
 def test_it_parses_as_python_2() -> None:
@@ -329,7 +329,7 @@ def test_a_python_that_does_not_read_pythonpath_is_warned_about(launch: Launch, 
     run = launch(sys.executable, option, "-c", "print('ready', flush=True); input()", stdin=-1)
     run.says("ready")
     letter = next(letter for letter in option if letter in "IES")
-    run.logs(rf"warning: -c \(pid \d+\) is not armed: started with -{letter}; a notice gets there as SIGUSR1")
+    run.logs(rf"warning: -c \(pid \d+\) cannot be interrupted: started with -{letter}; a notice gets there as SIGUSR1")
     end(run)
 
 
@@ -341,14 +341,14 @@ def end(run: Launched) -> None:
 
 def test_what_is_not_python_is_warned_about(launch: Launch) -> None:
     run = launch("cat", stdin=-1)
-    run.logs(r"warning: nothing is armed: no Python runs in cat \(pid \d+\); a notice gets there")
+    run.logs(r"warning: nothing can be interrupted: no Python runs in cat \(pid \d+\); a notice gets there")
     end(run)
 
 
 def test_a_cleaned_environment_is_warned_about(launch: Launch) -> None:
     run = launch("env", "-i", *code("print('ready', flush=True); input()"), stdin=-1)
     run.says("ready")
-    run.logs(r"warning: -c \(pid \d+\) is not armed: its environment was cleaned; ")
+    run.logs(r"warning: -c \(pid \d+\) cannot be interrupted: its environment was cleaned; ")
     end(run)
 
 
@@ -385,7 +385,7 @@ def test_with_nothing_armed_a_notice_is_warned_about_when_it_comes(launch: Launc
     run.says("ready")
     assert run.log == ""
     run.send(signal.SIGUSR1)
-    run.logs(r"warning: nothing is armed: no Python runs in \w+ \(pid \d+\); a notice gets there as SIGUSR1")
+    run.logs(r"warning: nothing can be interrupted: no Python runs in \w+ \(pid \d+\); a notice gets there as SIGUSR1")
     run.give(b"\n")
     run.ends(9)
 

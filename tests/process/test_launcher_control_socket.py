@@ -114,4 +114,4 @@ def test_of_long_texts_the_log_has_what_is_documented(launch: Launch) -> None:
     run = launch(sys.executable, str(folder / "train.py"), options=("-v",))
     run.ends(0)
     assert f": {'x' * 299}!\n" in run.log
-    assert "/train.py (pid" in next(line for line in run.own_lines if "cooperative: " in line)
+    assert "/train.py (pid" in next(line for line in run.own_lines if line.endswith("has a ShutdownHandler"))

@@ -144,7 +144,7 @@ def test_it_ends_with_a_kforge_run_that_is_killed(slurm: Sandbox) -> None:
 
 
 def test_while_it_listens_nobody_wakes_up(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run("sleep 600"), *PREEMPTIBLE).says("nothing is armed")
+    run = Run(slurm, kforge_run("sleep 600"), *PREEMPTIBLE).says("nothing can be interrupted")
     idle = (listens(run), launcher_of(run))
     time.sleep(1)  # what begins is over by then
     before = [switches(pid) for pid in idle]

@@ -8,7 +8,7 @@ from kempnerforge.commands.rehearsal import run_log
 from kempnerforge.commands.rehearsal.run_log import RunLog
 
 LOG = """\
-kforge-run 20:34:10 warning: no Python program was armed
+kforge-run 20:34:10 warning: nothing can be interrupted
 step 1
 kforge-run 20:34:12 notice: SIGUSR1 from python (pid 7)
 kforge-run 20:34:14 warning: still running: stack dump and SIGTERM
@@ -19,7 +19,7 @@ Current thread 0x00007f0af17686c0 (most recent call first):
 
 Thread 0x00007f0af2601b80 (most recent call first):
   File "/home/me/train.py", line 5 in all_reduce
-kforge-run[task 0.1] 20:34:14 warning: no Python program was armed
+kforge-run[task 0.1] 20:34:14 warning: nothing can be interrupted
   File "/home/me/train.py", line 6 in <module>
 Traceback (most recent call last):
   File "/home/me/train.py", line 6, in <module>

@@ -46,11 +46,6 @@ class ArmedProcess:
         self.has_noticed = False
 
     @property
-    def name(self) -> str:
-        """What it is called in the log, where somebody is told."""
-        return f"{self.process.program} (pid {self._pid}, armed)"
-
-    @property
     def _pid(self) -> int:
         return self.process.who.pid
 

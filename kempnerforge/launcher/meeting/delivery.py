@@ -37,7 +37,7 @@ def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: It
         return Delivered(_listed(told), started, ranks_told=ranks_told)
     acting = [one for one in armed if one.notify(signum)]
     if acting or child.status is not None:
-        told = [one.name for one in acting]
+        told = [one.process.name for one in acting]
         return Delivered(_listed(told), None, tuple(one.process.who for one in acting), bool(acting))
     is_agent = programs.runs_one_of(proc.command_line(child.pid), programs.RANK_AGENTS)
     wanted = signal.SIGTERM if is_agent else signum
@@ -49,7 +49,7 @@ def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: It
 def deliver_again(signum: int, child: Child, armed: Iterable[ArmedProcess], now: float) -> Delivered:
     """Signal every srun so young that it may have swallowed the first SIGUSR1, and every armed process that had it."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    told = [one.name for one in armed if one.notify_again(signum)]
+    told = [one.process.name for one in armed if one.notify_again(signum)]
     return Delivered(_listed(_signal_sruns(young) + told), max((process.started for process in young), default=None))
 
 

@@ -49,12 +49,14 @@ class Armed(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """A process has a handler of ours."""
+    """A process has a handler of ours, or is a kforge-run."""
 
     pid: int | None = None
     program: str = ""
     #: Its own limit (s), 0: none.
     timeout: float | None = None
+    #: It is an inner kforge-run.
+    is_launcher: bool = False
 
 
 class Polled(NamedTuple):
@@ -250,7 +252,7 @@ class ShutDown(NamedTuple):
     """A whole shutdown in one line."""
 
     outcome: str
-    #: Nothing that cooperates ran: it ended well after the notice, and that is all there is to know.
+    #: Nothing ran that has a handler of ours: it ended well after the notice, and that is all there is to know.
     assumed: bool
     signal: str
     #: What happened when (s after the notice).

@@ -45,7 +45,7 @@ class Savers:
         self._saving[event.who] = self._saving.get(event.who, 0) + 1
         if not event.is_launcher:
             self.cooperation = self.cooperation._replace(registered=True)
-        return [facts.Registered(pid, program, event.timeout)]
+        return [facts.Registered(pid, program, event.timeout, event.is_launcher)]
 
     def told(self, event: Delivered) -> None:
         """Count the armed processes that got the notice: what they do now may be the save."""

@@ -27,9 +27,10 @@ def line_of(fact: facts.Fact) -> Line | None:
         case facts.Remark(text, detail):
             return Line("detail" if detail else "info", text)
         case facts.Armed(pid, program):
-            return Line("detail", f"armed: {program} (pid {pid})")
-        case facts.Registered(pid, program):
-            return Line("detail", f"cooperative: {program} (pid {pid})")
+            return Line("detail", f"{program} (pid {pid}) can be interrupted")
+        case facts.Registered(pid, program, _, is_launcher):
+            does = "looks after what runs below it" if is_launcher else "has a ShutdownHandler"
+            return Line("detail", f"{program} (pid {pid}) {does}")
         case facts.Status(pid, text):
             return Line("info", f"pid {pid}: {text}")
         case facts.Polled(pid, _, first, after):
@@ -107,5 +108,5 @@ def _after(seconds: float | None) -> str:
 def _summary(fact: facts.ShutDown) -> str:
     parts = [fact.signal, *(f"{name} {seconds:+.1f} s" for name, seconds in fact.moments)]
     slack = "" if fact.to_spare is None else f", {fact.to_spare:.1f} s to spare"
-    assumed = " (assumed: nothing that cooperates ran)" if fact.assumed else ""
+    assumed = " (assumed: nothing ran that has a ShutdownHandler)" if fact.assumed else ""
     return f"{fact.outcome}{assumed}: {' → '.join(parts)}{slack}"
