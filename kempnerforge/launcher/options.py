@@ -149,7 +149,7 @@ def kforge_run(
         max_requeues=max_requeues,
         retry_failures=retry_failures,
         early_notice=early_notice,
-        embed=embed,
+        inject=embed,
         journal=journal or None,
         command_in_journal=command_in_journal,
         umask=click.get_current_context().obj,

@@ -18,7 +18,7 @@ class Settings(NamedTuple):
         max_requeues: stop requeueing after so many restarts of the job; None: no limit.
         retry_failures: requeue so many times after a failure without a notice.
         early_notice: have a step of our own listen for a preemption, where that is told to steps first.
-        embed: inject the bootstrap into Python programs.
+        inject: have the bootstrap in Python programs.
         journal: folder of the journals; None: the default one, inside Slurm only.
         command_in_journal: write the command's arguments into the journal, and not only its program.
         umask: of the training process; None: our own.
@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     max_requeues: int | None = None
     retry_failures: int = 0
     early_notice: bool = True
-    embed: bool = True
+    inject: bool = True
     journal: str | None = None
     command_in_journal: bool = True
     umask: int | None = None

@@ -211,7 +211,7 @@ def _spawn(
         OSError: no process could be started.
     """
     inject.protect_compiled_code()
-    meeting = _open_meeting(settings.embed, environment, poller, helpers, chronicle)
+    meeting = _open_meeting(settings.inject, environment, poller, helpers, chronicle)
     while True:
         try:
             started = child.spawn(
@@ -233,10 +233,10 @@ def _spawn(
 
 
 def _open_meeting(
-    embed: bool, environment: Mapping[str, str], poller: select.poll, helpers: set[int], chronicle: Chronicle
+    injects: bool, environment: Mapping[str, str], poller: select.poll, helpers: set[int], chronicle: Chronicle
 ) -> Meeting:
     """Make the private folder, with all that belongs into it, in the first place where that works."""
-    site = _find_site(environment, chronicle) if embed else None
+    site = _find_site(environment, chronicle) if injects else None
     failure = OSError("there is no place for it")
     for parent in parents(environment):
         try:

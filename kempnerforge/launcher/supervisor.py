@@ -131,7 +131,7 @@ class Supervisor:
         """Yield what has happened, in an order that keeps causes before effects."""
         # Who was there before a notice was sent is known before it is delivered: so the signals are read first.
         self._received += self._signals.read()
-        yield from self._reports()
+        yield from self._news()
         yield from self._armed_news()
         yield from self._signalled()
         if self._early_notice is not None:
@@ -147,19 +147,19 @@ class Supervisor:
             yield from self._ended(pid)
         yield from self._due_now(time.monotonic())
 
-    def _reports(self) -> Iterator[words.Event]:
+    def _news(self) -> Iterator[words.Event]:
         if self._control is None:
             return
-        for report in self._control.reports():
-            if isinstance(report, StatusText):
-                self._chronicle.tell(facts.Status(report.pid, report.text))
-            elif isinstance(report, Unusable):
-                ignored = f"control socket: {report.why} from pid {report.pid} ignored"
+        for news in self._control.news():
+            if isinstance(news, StatusText):
+                self._chronicle.tell(facts.Status(news.pid, news.text))
+            elif isinstance(news, Unusable):
+                ignored = f"control socket: {news.why} from pid {news.pid} ignored"
                 self._chronicle.tell(facts.Remark(ignored, detail=True))
             else:
-                if isinstance(report, words.Registered):
+                if isinstance(news, words.Registered):
                     self._advice.look_no_more()
-                yield report
+                yield news
 
     def _armed_news(self) -> Iterator[words.Event]:
         if self._armed is not None:
@@ -188,7 +188,7 @@ class Supervisor:
         """Reap one of our children that has ended."""
         if pid == self._child.pid:
             # What it said last counts for how it ended.
-            yield from self._reports()
+            yield from self._news()
             yield from self._armed_news()
             self._child.reap()
             if self._early_notice is not None:

@@ -31,10 +31,10 @@ else:
         """
         if name != "shutdown_handler":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import embedded
+        from . import injected
 
         handler = ShutdownHandler()
-        if not embedded.is_helper():
+        if not injected.is_helper():
             handler.register()
         globals()[name] = handler
         return handler

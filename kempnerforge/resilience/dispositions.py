@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from ..bootstrap import proc
-from . import embedded
+from . import injected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Displaced:
     def __init__(self, signum: int) -> None:
         self._signum = signum
         self._handler = signal.getsignal(signum)
-        self._is_armed = embedded.holds(signum)
+        self._is_armed = injected.holds(signum)
         self._c_action: Any = None
         if not callable(self._handler) and not self._is_armed and is_caught(signum):
             self._c_action = _c_action(signum)
@@ -57,7 +57,7 @@ class Displaced:
 
     def put_back(self) -> None:
         """Make the signal do what it did (main thread only)."""
-        if self._is_armed and embedded.rearm(self._signum):
+        if self._is_armed and injected.rearm(self._signum):
             return
         signal.signal(self._signum, signal.SIG_DFL if self._handler is None else self._handler)
         if self._c_action is not None:

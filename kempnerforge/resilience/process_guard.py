@@ -19,7 +19,7 @@ import threading
 import time
 
 from ..bootstrap import forks
-from . import embedded
+from . import injected
 from .descriptors import NONE, above_stdio, close
 from .dispositions import Displaced
 from .forced_exit import ForcedExit
@@ -53,7 +53,7 @@ def enter(shutdown: Shutdown) -> ProcessGuard:
         _fork_hooks_installed = True
     if _guard is None:
         _guard = ProcessGuard()
-    pending = embedded.take_pending()
+    pending = injected.take_pending()
     _guard.add(shutdown)
     if pending:
         _guard.take(pending)
@@ -402,4 +402,4 @@ def _after_fork_in_child() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     if mask is not None:
-        embedded.shield_worker()
+        injected.shield_worker()

@@ -17,7 +17,7 @@ import psutil
 
 from kempnerforge.launcher.processes import libc
 
-from . import embed, idle, latency, polling, startup, sweep
+from . import bootstrap, idle, latency, polling, startup, sweep
 from .installation import Installation, InstallError
 from .rows import Row, render
 
@@ -29,7 +29,7 @@ def main() -> int:
     parts: dict[str, Part] = {
         "startup": lambda installation, quick: startup.measure(installation, quick, options.torchrun),
         "latency": latency.measure,
-        "embed": embed.measure,
+        "bootstrap": bootstrap.measure,
         "idle": idle.measure,
         "memory": idle.measure_memory,
         "sweep": sweep.measure,

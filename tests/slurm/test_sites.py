@@ -70,7 +70,7 @@ def private_tmp() -> Iterator[Sandbox]:
 
 @tried("`job_container/tmpfs`, newer `namespace/tmpfs`: a /tmp per job")
 def test_a_job_with_a_tmp_of_its_own(private_tmp: Sandbox) -> None:
-    """The private folder and the embed are in what the batch process and the step see, and nobody else."""
+    """The private folder and the bootstrap are in what the batch process and the step see, and nobody else."""
     look = "sh -c 'ls -A /dev/shm; exec \"$@\"' sh"
     run = Run(private_tmp, kforge_run(f"{look} srun --label kforge-run {INTERRUPTED}", "-v"), "--time=10")
     run.says("0: step 3 ").signal("USR1").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS, task="0")

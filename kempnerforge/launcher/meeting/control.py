@@ -50,7 +50,7 @@ class Unusable(NamedTuple):
     why: str
 
 
-Report = Registered | Polled | Finished | ForcedExit | Gone | MoreTime | StatusText | Unusable
+News = Registered | Polled | Finished | ForcedExit | Gone | MoreTime | StatusText | Unusable
 
 
 class Connection:
@@ -66,7 +66,7 @@ class Connection:
         #: What its handler said of itself; None: none is registered, or it is finished.
         self._handler: wire.Registered | None = None
         #: What it has said already, of what counts once.
-        self._said: set[tuple[type[Report], bool]] = set()
+        self._said: set[tuple[type[News], bool]] = set()
         self._allowance = float(_BURST)
         self._refilled = time.monotonic()
 
@@ -105,18 +105,18 @@ class Connection:
                 break
         return b""
 
-    def understand(self, packet: bytes) -> Report | None:
+    def understand(self, packet: bytes) -> News | None:
         """Return what a packet says, None where it says nothing new."""
-        report = self._report(packet)
-        if isinstance(report, (MoreTime, StatusText)):
-            return report if self._may_repeat() else None
-        key = (type(report), isinstance(report, Polled) and report.stop)
+        news = self._news_in(packet)
+        if isinstance(news, (MoreTime, StatusText)):
+            return news if self._may_repeat() else None
+        key = (type(news), isinstance(news, Polled) and news.stop)
         if key in self._said:
             return None
         self._said.add(key)
-        return report
+        return news
 
-    def _report(self, packet: bytes) -> Report:
+    def _news_in(self, packet: bytes) -> News:
         from ...bootstrap import wire
 
         who = self.process.who
@@ -192,7 +192,7 @@ class Control:
     def cooperative(self) -> list[Connection]:
         return [connection for connection in self.connections if connection.cooperative]
 
-    def reports(self) -> Iterator[Report]:
+    def news(self) -> Iterator[News]:
         """Yield all that came in; nothing that was sent is left behind."""
         yield from self._accept_all()
         for connection in self.connections:
@@ -207,7 +207,7 @@ class Control:
             if to is None or connection.process.who == to:
                 connection.tell(packet)
 
-    def _accept_all(self) -> Iterator[Report]:
+    def _accept_all(self) -> Iterator[News]:
         while self._listening:
             if len(self._connections) >= self._most:
                 self._listen(False)
@@ -242,7 +242,7 @@ class Control:
             else:
                 self._poller.unregister(self._listener.fileno())
 
-    def _read(self, connection: Connection) -> Iterator[Report]:
+    def _read(self, connection: Connection) -> Iterator[News]:
         for _turn in range(_MOST_AT_A_TIME):
             packet = connection.receive()
             if packet is None:
@@ -252,9 +252,9 @@ class Control:
                 if connection.cooperative:
                     yield Gone(connection.process.who)
                 return
-            report = connection.understand(packet)
-            if report is not None:
-                yield report
+            news = connection.understand(packet)
+            if news is not None:
+                yield news
 
     def _drop(self, connection: Connection) -> None:
         self._poller.unregister(connection.fileno())

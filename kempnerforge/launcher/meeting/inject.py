@@ -1,4 +1,4 @@
-"""The embed: the bootstrap, and the variables that lead the child to it.
+"""The bootstrap, how it is injected, and the variables that lead the child to it.
 
 PYTHONPATH is handed on to everywhere: to other nodes, into other jobs, beyond our end. So it leads only to a place
 where nobody but root and the user can ever make anything. What the private folder holds is found by another variable,

@@ -1,4 +1,4 @@
-"""A rank that polls the embedded handler: two lines of kforge-run's. Its save takes longer than a notice's repeats."""
+"""A rank that polls the ready-made handler: two lines of ours. Its save takes longer than a notice's repeats."""
 
 from __future__ import annotations
 

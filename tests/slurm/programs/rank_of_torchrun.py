@@ -1,4 +1,4 @@
-"""A rank that polls the embedded handler, and begins each line with its number. `rank_of_torchrun.py STEPS`."""
+"""A rank that polls the ready-made handler, and begins each line with its number. `rank_of_torchrun.py STEPS`."""
 
 from __future__ import annotations
 

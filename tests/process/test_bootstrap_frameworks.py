@@ -1,4 +1,4 @@
-"""The embed below what people really train with: torchrun, accelerate, uv, DataLoaders, Lightning, Hugging Face."""
+"""The bootstrap below what people really train with: torchrun, accelerate, uv, DataLoaders, Lightning, Hugging Face."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def ranks_of(run: Launched, count: int, *, restarts: int = 0) -> list[Rank]:
     return found
 
 
-def signal_all(run: Launched, launcher: int, ranks: list[Rank], *, slurm_first: bool = False) -> None:
+def signal_all(run: Launched, agent: int, ranks: list[Rank], *, slurm_first: bool = False) -> None:
     """Send the notice, and at the same moment what Slurm may send to every process of a job."""
     if not slurm_first:
         run.send(signal.SIGUSR1)
-    os.kill(launcher, signal.SIGTERM)
-    os.kill(launcher, signal.SIGUSR1)
+    os.kill(agent, signal.SIGTERM)
+    os.kill(agent, signal.SIGUSR1)
     for rank in ranks:
         os.kill(rank.pid, signal.SIGTERM)
     if slurm_first:
@@ -114,7 +114,7 @@ def test_every_rank_of_torchrun_is_told_once_and_saves(
 
 
 @needs("torch")
-def test_torchrun_as_a_module_is_a_launcher_too(launch: Launch) -> None:
+def test_torchrun_as_a_module_is_an_agent_too(launch: Launch) -> None:
     module = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--log-dir=logs"]
     run = launch(*module, "--nproc-per-node=2", str(PROGRAMS / "ctrl_c.py"), options=OPTIONS)
     ranks = ranks_of(run, 2)

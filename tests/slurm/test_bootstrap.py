@@ -1,4 +1,4 @@
-"""The embed in real jobs, each through to the resumed and finished last attempt."""
+"""The bootstrap in real jobs, each through to the resumed and finished last attempt."""
 
 from __future__ import annotations
 
