@@ -35,7 +35,7 @@ RANKS_TOLD_FILE = "ranks told"
 #: The SIGTERM that comes now is the last word before SIGKILL.
 TERMINATE_FILE = "terminate"
 #: A FIFO on which processes tell news, a line each: a word and ``PID.START``, where the start is field 22 of
-#: /proc/PID/stat. Nobody below kforge-run writes anything else into the folder: its file system may hang.
+#: /proc/PID/stat. No process below kforge-run writes anything else into the folder: its file system may hang.
 NEWS_FIFO = "news"
 #: A process is armed.
 ARMED_NEWS = "armed"

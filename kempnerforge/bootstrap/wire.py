@@ -84,7 +84,7 @@ def encode(message: Message) -> bytes:
     """Return a message as a packet, cut to what is read of it.
 
     Raises:
-        ValueError: nobody would read it; the message says why.
+        ValueError: no receiver would read it; the message says why.
     """
     import json
 

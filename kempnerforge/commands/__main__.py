@@ -3,7 +3,7 @@
 import os
 import sys
 
-# As in kempnerforge/launcher/__main__.py: what is compiled is for nobody else to write, and no module comes from the
+# As in kempnerforge/launcher/__main__.py: no other user may write what is compiled, and no module comes from the
 # working directory.
 umask = os.umask(0o022)
 if not getattr(sys.flags, "safe_path", False):

@@ -67,7 +67,7 @@ def main(umask: int | None = None) -> NoReturn:
     if umask is not None:
         os.umask(umask)
     keep_standard_descriptors()
-    # Where one was closed Python has none, and what is printed is for nobody.
+    # Where one was closed Python has none, and what is printed is lost.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # Journals and scripts hold what the terminal's encoding may not have.

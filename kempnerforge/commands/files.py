@@ -187,7 +187,7 @@ def _move_beside_nothing(partial: str, place: _Place) -> None:
     try:
         os.link(
             partial, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder
-        )  # unlike a rename, it fails if somebody else was quicker
+        )  # unlike a rename, it fails if another process was quicker
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links

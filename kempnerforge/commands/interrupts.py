@@ -12,7 +12,7 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """Somebody wants it to end; `signum` is the first signal that said so."""
+    """The user wants it to end; `signum` is the first signal that said so."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -57,7 +57,7 @@ class Interrupts:
             raise Interrupted(self._first)
 
     def pause(self, seconds: float) -> None:
-        """Sleep for a moment, short enough that nobody has to wait for the end of it.
+        """Sleep for a moment, short enough that the user need not wait for its end.
 
         Raises:
             Interrupted: one has come.

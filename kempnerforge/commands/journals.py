@@ -105,7 +105,7 @@ class Attempt(NamedTuple):
     #: What Slurm calls an array's task, ARRAY_TASK; empty: it is none.
     array_task: str = ""
     node: str = ""
-    command: list[str] = []  # noqa: RUF012 - nobody changes it
+    command: list[str] = []  # noqa: RUF012 - it is never changed
     version: str = ""
     place: str = ""
     armed: bool = False
@@ -164,7 +164,7 @@ class Attempt(NamedTuple):
 
     @property
     def unsaved(self) -> bool:
-        """Whether it cooperates, was told to stop, and ended with its save not finished."""
+        """Whether it has a ShutdownHandler, was told to stop, and ended with its save not finished."""
         told = self.registered and self.notice is not None and self.reason != "interrupt"
         return told and self.last_finished is None and self.outcome in ("interrupted", "forced")
 
@@ -333,7 +333,7 @@ def latest(folder: str | Path, most: int, tell: Callable[[str], None] = _ignore)
         try:
             written = entry.stat().st_mtime_ns
         except OSError:
-            continue  # somebody tidies up, just now
+            continue  # it was tidied away, just now
         kind = (name.stem, name.task == "")
         newest[kind] = max(newest.get(kind, (0, "")), (written, entry.path))
     ours = (found for (stem, own), found in newest.items() if own or (stem, True) not in newest)
@@ -392,7 +392,7 @@ def _array_task(path: Path) -> str:
         with files.open_to_read(path) as file:
             told = _ARRAY_TASK.search(file.read(_HEAD) or b"")
     except (Trouble, OSError):
-        return ""  # it is somebody else's
+        return ""  # it is another user's
     return "" if told is None else told[1].decode()
 
 

@@ -1,4 +1,4 @@
-"""A program of somebody else's, listened to for a while: it may say too much, never end, or leave others behind."""
+"""A program that is not ours, listened to for a while: it may say too much, never end, or leave others behind."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class _Output:
         self._pipe = pipe
         self.descriptor = pipe.fileno()
         self.kept = bytearray()
-        #: Nobody writes into it any more.
+        #: Nothing writes into it any more.
         self.is_over = False
         self.is_too_long = False
         os.set_blocking(self.descriptor, False)
@@ -145,7 +145,7 @@ def _wait(process: subprocess.Popen[bytes], outputs: Sequence[_Output], until: f
 
 
 def _has_ended(pid: int) -> bool:
-    """Return whether our child has ended. It is not reaped: so long nobody else can get its number."""
+    """Return whether our child has ended. It is not reaped: so long no other process can get its number."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -153,7 +153,7 @@ def _end(process: subprocess.Popen[bytes], *, thorough: bool) -> None:
     """Kill what is left of its session, and reap it.
 
     Args:
-        thorough: somebody still holds our pipe, or it has not ended: look for groups besides its own, too.
+        thorough: a process still holds our pipe, or it has not ended: look for groups besides its own, too.
     """
     for _pass in range(_PASSES):
         _kill(-process.pid)

@@ -32,7 +32,7 @@ class Progress:
 
         Args:
             what: as long as it is the same, it is one wait.
-            limit: how long it may take (s); None: nobody knows.
+            limit: how long it may take (s); None: not known.
         """
         now = time.monotonic()
         new = what != self._what

@@ -96,7 +96,7 @@ class Told(NamedTuple):
     jobs: list[Story]
     #: Of some of the jobs, by their place in `jobs`.
     tasks: dict[int, list[Story]]
-    #: How many journals of tasks there are that nobody asked for.
+    #: How many journals of tasks there are that the user did not ask for.
     untold: int
 
 

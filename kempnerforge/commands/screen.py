@@ -16,7 +16,7 @@ from typing import Any
 
 from ..launcher.telling.output import one_line
 
-#: Stands for the escape character of a colour of ours. Nobody else can write it: they would have to guess it.
+#: Stands for the escape character of a colour of ours. No text from elsewhere holds it: that would have to guess it.
 _OURS = os.urandom(16).hex()
 _STYLES = {"bold": 1, "red": 31, "green": 32, "yellow": 33, "bright_black": 90}
 

@@ -21,7 +21,7 @@ _LONGEST_COMPLAINT = 2000
 #: What an array that has not started has for a task's number: NO_VAL in slurm.h.
 _NO_TASK = "4294967294"
 _NOT_CONFIGURED = "Could not establish a configuration source"
-#: How Slurm's commands say that nobody answers: what they were asked may be right.
+#: How Slurm's commands say that no controller answers: what they were asked may be right.
 _NO_CONTROLLER = (
     "Unable to contact slurm controller",
     "Socket timed out",

@@ -101,7 +101,7 @@ def load_checkpoint(run: Run, path: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train until the last step, or until somebody asks us to stop."""
+    """Train until the last step, or until a notice asks us to stop."""
     options = parse(arguments)
 
     # First of all, before anything slow: from here on a signal means "save", not "die".

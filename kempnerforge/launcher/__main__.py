@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 
-# As in bin/kforge-run: a notice that comes while we start waits for the loop, and what is compiled is for nobody else
-# to write.
+# As in bin/kforge-run: a notice that comes while we start waits for the loop, and no other user may write what is
+# compiled.
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
 umask = os.umask(0o022)
 

@@ -1,4 +1,4 @@
-"""What around a run would lose it, told as soon as it is known."""
+"""What around a run would lose it, said as soon as it is known."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Advice:
         return self._look_at
 
     def look_no_more(self) -> None:
-        """Leave it: somebody could, or nothing is left that should."""
+        """Leave it: a process could hear one, or nothing is left that should."""
         self._look_at = math.inf
 
-    def somebody_is_armed(self) -> None:
+    def process_is_armed(self) -> None:
         """Look no more, but at who has started it."""
         if self._look_at < math.inf:
             self._look_at = math.inf
@@ -107,7 +107,7 @@ class Advice:
             self._chronicle.tell(facts.Remark(_which_attempt(read.job)))
             self._chronicle.warn(surroundings.not_requeueable_warning(read.job.requeueable, self._requeue))
 
-    def nobody_listens(self, why: str) -> None:
+    def no_step_listens(self, why: str) -> None:
         """Warn that our own small step cannot be had."""
         self._chronicle.warn(f"a preemption is noticed only when its grace is over: no step can be started ({why})")
 

@@ -14,7 +14,7 @@ from .telling.output import complain, keep_standard_descriptors
 
 #: What may say something of how to run a command, beside its options: theirs, and click's question for completions.
 VARIABLES = frozenset(
-    {f"KFORGE_{field.upper()}" for field in (*Settings._fields, "quiet", "verbose")} | {"_KFORGE_RUN_COMPLETE"}
+    {f"KFORGE_{field.upper()}" for field in (*Settings._fields, "embed", "quiet", "verbose")} | {"_KFORGE_RUN_COMPLETE"}
 )
 
 

@@ -17,12 +17,12 @@ class Settings(NamedTuple):
         requeue: requeue the job when the run should go on.
         max_requeues: stop requeueing after so many restarts of the job; None: no limit.
         retry_failures: requeue so many times after a failure without a notice.
-        early_notice: have a step of our own listen for a preemption, where that is told to steps first.
+        early_notice: have a step of our own listen for a preemption, where Slurm tells steps first.
         inject: have the bootstrap in Python programs.
         journal: folder of the journals; None: the default one, inside Slurm only.
         command_in_journal: write the command's arguments into the journal, and not only its program.
         umask: of the training process; None: our own.
-        verbosity: how much is told on standard error.
+        verbosity: how much kforge-run says on standard error.
     """
 
     command: list[str]

@@ -82,7 +82,7 @@ class Launched(NamedTuple):
     in_our_group: bool
     #: None: not a batch process, so Slurm is not asked.
     controller: slurm.Controller | None
-    #: None: nobody should listen for us, or the tasks of the command, an srun, are told themselves.
+    #: None: a step of ours is not wanted, or the command is an srun, whose tasks Slurm tells itself.
     early_notice: EarlyNotice | None
     meeting: Meeting
     #: None: no kforge-run above this one can be reached.
@@ -261,7 +261,7 @@ def _find_site(environment: Mapping[str, str], chronicle: Chronicle) -> str | No
     try:
         return inject.find_site(environment)
     except OSError as error:
-        cure = "install kforge-run where nobody else can write"
+        cure = "install kforge-run where no other user can write"
         chronicle.warn(f"nothing is injected, a notice gets to programs as a signal: {error.strerror} ({cure})")
         return None
 

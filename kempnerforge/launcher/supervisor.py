@@ -165,7 +165,7 @@ class Supervisor:
         if self._armed is not None:
             for event in self._armed.news():
                 if isinstance(event, words.Armed):
-                    self._advice.somebody_is_armed()
+                    self._advice.process_is_armed()
                 yield event
 
     def _signalled(self) -> Iterator[words.Event]:
@@ -199,7 +199,7 @@ class Supervisor:
             pass
         elif self._early_notice is not None and self._early_notice.owns(pid):
             yield from self._early_notice.ended()
-            self._say_why_nobody_listens()
+            self._say_why_no_step_listens()
         elif self._controller is not None and pid in self._launched.helpers:
             yield from self._answers(self._controller.ended(pid))
         else:
@@ -258,12 +258,12 @@ class Supervisor:
         """Have our own small step listen for a preemption, unless there is nothing left to stop."""
         if self._early_notice is not None and self._child.status is None:
             self._early_notice.listen()
-            self._say_why_nobody_listens()
+            self._say_why_no_step_listens()
 
-    def _say_why_nobody_listens(self) -> None:
+    def _say_why_no_step_listens(self) -> None:
         # When the job is about to end, no step can be had, and none is needed.
         if self._early_notice is not None and self._early_notice.trouble is not None and self._policy.deadline is None:
-            self._advice.nobody_listens(self._early_notice.trouble)
+            self._advice.no_step_listens(self._early_notice.trouble)
 
     def _carry_out(self, actions: list[words.Action]) -> None:
         delivered = [event for action in actions if (event := self._perform(action)) is not None]

@@ -130,7 +130,7 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     if not name:
         return None  # it has ended, just now
     if any({signal.SIGUSR1, signal.SIGTERM} & proc.signal_set(process.pid, "SigCgt") for process in below):
-        return None  # somebody knows what to do
+        return None  # that one acts on a notice by itself
     pythons = [process.pid for process in below if "python" in proc.executable(process.pid)]
     for pid in pythons:
         cause = _why_not_armed(pid)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     # Not for a type checker: it would take any other name for one of ours, too.
     def __getattr__(name: str) -> ShutdownHandler:
-        """Make ``shutdown_handler`` when somebody asks for it: who only wants the class gets no handler registered.
+        """Make ``shutdown_handler`` when a program asks for it: who only wants the class gets no handler registered.
 
         Raises:
             AttributeError: there is nothing of this name.

@@ -1,4 +1,4 @@
-"""File descriptors of our own that nobody else stumbles over."""
+"""File descriptors of our own that no other code stumbles over."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Launcher:
         """Connect, and have a signal dump the stacks of all threads into the log.
 
         Raises:
-            OSError: nobody listens.
+            OSError: no kforge-run listens.
         """
         kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
         opened = socket.socket(socket.AF_UNIX, kind)
@@ -140,7 +140,7 @@ class Launcher:
     def notice(self) -> wire.Notice | None:
         """Return the notice that came before us, if there is a legible one."""
         try:
-            # O_NONBLOCK: never wait for a writer, whatever somebody put there.
+            # O_NONBLOCK: never wait for a writer, whatever is there.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(contract.NOTICE_FILE, flags, dir_fd=self._folder)
             with os.fdopen(fd, "rb") as file:
@@ -155,7 +155,7 @@ class Launcher:
 
 
 def _dump_stacks_on_signal(log: int) -> int | None:
-    """Choose a real-time signal that nobody uses; None: all are taken, or there is no log."""
+    """Choose a real-time signal that nothing uses; None: all are taken, or there is no log."""
     if log == NONE:
         return None
     for signum in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):

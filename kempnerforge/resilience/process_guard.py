@@ -61,7 +61,7 @@ def enter(shutdown: Shutdown) -> ProcessGuard:
 
 
 def hand_on(signum: int, under_launcher: bool) -> None:
-    """Send a signal that nobody has seen to whom it would have gone to without us."""
+    """Send a signal that no poll has seen to where it would have gone without us."""
     # kforge-run signals whoever is registered, and would have left a program alone that dies of it. It has the notice,
     # also where Slurm sent that to all processes, and ends what does not end by itself.
     if not (under_launcher and _displaced[signum].kills):
@@ -121,9 +121,9 @@ class ProcessGuard:
                 _displaced[signum].take(_on_signal)
 
     def remove(self, shutdown: Shutdown) -> list[int]:
-        """Look after this shutdown no more; with the last one, leave no trace. Return the signals that nobody has seen.
+        """Look after this shutdown no more; with the last one, leave no trace. Return the signals that no poll saw.
 
-        Off the main thread, where Python lets nobody touch signals, the traces stay until a signal comes or a handler
+        Off the main thread, where no signal can be touched, the traces stay until a signal comes or a handler
         is registered or unregistered in the main thread.
         """
         last = in_main_thread() and self._shutdowns == [shutdown]
@@ -162,13 +162,13 @@ class ProcessGuard:
 
     def _put_back_signals(self) -> None:
         for signum in SIGNALS:
-            # Anything else was put there by somebody who came after us, and is theirs.
+            # Anything else was put there after us, and is not ours.
             if signal.getsignal(signum) is _on_signal:
                 _displaced[signum].put_back()
 
     def _take_wakeup_fd(self) -> None:
         if self._watcher is None:
-            return  # nobody would read it
+            return  # the watcher reads it, and there is none
         there = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if there not in (-1, self._writer):
             _set_wakeup_fd(there)
@@ -294,7 +294,7 @@ class ProcessGuard:
             self._rearm()
 
     def _read_signals(self) -> bool:
-        """Note the signals that came; return False if the pipe is gone: somebody closes all descriptors."""
+        """Note the signals that came; return False if the pipe is gone: the program closes all descriptors."""
         try:
             came = os.read(self._reader, 4096)
         except BlockingIOError:
@@ -360,7 +360,7 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
         else:
             guard.note(signum)  # whoever has taken our place, and calls us from there, has it
         return
-    # Nobody is registered: the last one left off the main thread, or somebody who had taken our place has put us back
+    # No handler is registered: the last one left off the main thread, or one that had taken our place has put us back
     # since, or calls us. The signal belongs to whom we displaced.
     if guard is not None:
         guard.close()

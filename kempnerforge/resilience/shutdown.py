@@ -82,7 +82,7 @@ class Shutdown:
         self.launcher_limit = time.monotonic() + max(seconds or 0.0, 0.0) if limited else None
 
     def lose_launcher(self) -> None:
-        """The launcher was killed: nobody else will tell us when to stop, so save now."""
+        """The launcher was killed: nothing else will tell us when to stop, so save now."""
         self.link = None
         if not self.requested:
             self.note(signal.SIGTERM, "launcher_lost")

@@ -123,8 +123,8 @@ class ShutdownHandler:
         where it would have gone: to the handler that was there before, and where there was none it ends the process
         (under kforge-run it does not: that has the notice as well, and the last word).
 
-        Where somebody else has changed it since, it stays as they left it (a C handler put over ours is not seen,
-        though). Off the main thread Python lets nobody restore signals: then the next one does it, and goes where it
+        Where other code has changed it since, it stays as that left it (a C handler put over ours is not seen,
+        though). Off the main thread Python restores no signals: then the next one does it, and goes where it
         would have gone.
         """
         self._leave(finished=False)
@@ -205,7 +205,7 @@ def _connect(shutdown: Shutdown, guard: ProcessGuard) -> None:
         # Now, not earlier: a notice from now on comes as a message, and one from before is in the file.
         notice = launcher.notice()
     except OSError:
-        return  # nobody listens
+        return  # no kforge-run listens
     finally:
         launcher.close()
     with guard.lock:

@@ -57,7 +57,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "in a pipeline": ("train.py", "train.py | tee log", 7, "in a pipeline", "--output"),
     "in the background": ("train.py", "train.py & wait", 7, "in the background", "exec kforge-run"),
     "behind conda run": ("exec kforge-run", "exec conda run kforge-run", 7, "conda stands between", "exec"),
-    "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nobody requeues", "exec kforge-run srun -n4"),
+    "only tasks": ("exec kforge-run", "exec srun -n4 kforge-run", 7, "nothing requeues", "exec kforge-run srun -n4"),
     "not at all": ("exec kforge-run python", "python", 7, "does not run under", "exec kforge-run python"),
     "not at all, before it": ("module load", "exec python train.py\nmodule load", 6, "to this exec", "leave it out"),
     "an end before it": ("module load", "exit 0; module load", 6, "to this exit", "leave it out"),

@@ -17,7 +17,7 @@ _held = forks.HeldSignals()
 def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
     """Set the program's disposition as `signal.signal()` does. Ours stays in front of it, so that a notice counts once.
 
-    SIG_DFL means "as before": who restores what it found stays armed. Only when its own handler has been told, SIG_DFL
+    SIG_DFL means "as before": who restores what it found stays armed. Only when its own handler was called, SIG_DFL
     is meant: to die of the signal next.
     """
     is_default = isinstance(handler, int) and handler == _signal.SIG_DFL
@@ -52,7 +52,7 @@ def holds(signum: int) -> bool:
 
 
 def rearm(signum: int) -> bool:
-    """Take a signal back from a `ShutdownHandler`, also after that was told; return False if it is not ours."""
+    """Take a signal back from a `ShutdownHandler`, also after that has the notice; return False if it is not ours."""
     if signum not in process.own:
         return False
     notice.note_cooperation(signum)

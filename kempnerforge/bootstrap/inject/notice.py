@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, Iterator
 
-# As in contract.py, which is not there in a process of somebody else's.
+# As in contract.py, which is not there in a user's process.
 NOTICE_FILE = "notice"
 SEEN_NEWS = "seen"
 RANKS_TOLD_FILE = "ranks told"
@@ -64,7 +64,7 @@ class _State:
 
 #: An object, because setting a name of a class makes Python forget what it knows of all classes.
 _notice = _State()
-#: When the program's own handlers were last told (s, monotonic).
+#: When the program's own handlers were last called (s, monotonic).
 _told_at = {}  # type: dict[int, float]
 
 
@@ -129,7 +129,7 @@ def _is_in_fork_hook(frame: "FrameType | None") -> bool:
 
 
 def _repeats_at_once(signum: int) -> bool:
-    """Return whether the program's own handler has just been told; note that it is told now."""
+    """Return whether the program's own handler was called just before; note that it is called now."""
     now, last = monotonic(), _told_at.get(signum)
     if _is_there(NOTICE_FILE):
         _note_acted()
@@ -181,11 +181,11 @@ def _hand_on(frame: "FrameType | None") -> bool:
 def _programs_below(pid: int) -> "Iterator[int]":
     """Yield the pids of the nearest Python programs at or below a process: what is below those are their helpers.
 
-    One that is armed is told by kforge-run as well, and counts both once.
+    kforge-run signals one that is armed as well, and that counts both once.
     """
     arguments, executable = proc.command_line(pid), proc.executable(pid)
     if not executable:
-        return  # it has just ended, or is somebody else's
+        return  # it has just ended, or is another user's
     if "python" in executable and arguments:
         kind, program = programs.program_of(arguments)
         if kind != "-c" and process.role_of(arguments, kind, program) == "program":
@@ -336,11 +336,11 @@ def all_signals() -> "Any":
 
 
 def _is_there(name: str) -> bool:
-    """Return whether kforge-run has put a file into the private folder, and nobody else something in its place."""
+    """Return whether kforge-run has put a file into the private folder, and no other user something in its place."""
     try:
         folder = open_folder(process.folder)
     except OSError:
-        return False  # somebody has tidied it away
+        return False  # it was tidied away
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:

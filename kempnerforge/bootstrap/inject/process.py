@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec  # noqa: F401 - in comments below
     from typing import Any  # noqa: F401
 
-# As in contract.py, which cannot be imported in somebody else's process.
+# As in contract.py, which cannot be imported in a user's process.
 CLAIM_VARIABLE = "KFORGE_CLAIM"
 BOOTSTRAP_MODULE = "_kempnerforge_bootstrap"
 NEWS_FIFO = "news"
@@ -57,7 +57,7 @@ _TRACKER_CODE = "from multiprocessing.resource_tracker "
 
 #: The launcher's private folder.
 folder = sys.modules[BOOTSTRAP_MODULE].folder if BOOTSTRAP_MODULE in sys.modules else ""  # type: str
-#: `PID.START` of this process as /proc has it; empty: nobody needs it.
+#: `PID.START` of this process as /proc has it; empty: it is not needed.
 me = ""
 #: What the program believes its dispositions of our signals to be; empty: we hold none.
 own = {}  # type: dict[int, Any]
@@ -182,7 +182,7 @@ def call(function, *arguments):
 
 def _without_the_rest(function, arguments):
     # type: (str, tuple[Any, ...]) -> Any
-    """Do without the other modules: somebody has tidied the private folder away, or no descriptor is left."""
+    """Do without the other modules: the private folder was tidied away, or no descriptor is left."""
     if function == "dispositions.set_disposition":
         return real_signal(*arguments)
     if function == "dispositions.get_disposition":
@@ -198,7 +198,7 @@ _later = type(os.environ.get)  # type: Any
 
 def _find_spec(name, _path=None, _target=None):
     # type: (str, Any, Any) -> ModuleSpec | None
-    """Find kforge-run's own `kempnerforge` where nobody else has one."""
+    """Find kforge-run's own `kempnerforge` where the program has none."""
     if name != "kempnerforge":
         return None
     path = sys.modules[BOOTSTRAP_MODULE].path
@@ -208,7 +208,7 @@ def _find_spec(name, _path=None, _target=None):
 
 def _take_signals(function):
     # type: (str | None) -> None
-    """Have a function get SIGTERM and SIGUSR1 (None: for now nobody does).
+    """Have a function get SIGTERM and SIGUSR1 (None: for now none does).
 
     The program is shown the dispositions that it would have without us, and forked children are kept free of us.
     """

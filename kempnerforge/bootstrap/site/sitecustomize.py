@@ -60,7 +60,7 @@ def folder_of_launcher():
     try:
         os.kill(int(folder.rpartition("/")[2].split("-")[2]), 0)
     except OSError:
-        # A container with process ids of its own does not show it. Then it lives if somebody reads the news.
+        # A container with process ids of its own does not show it. Then it lives if it reads the news.
         private = open_folder(folder)
         try:
             os.close(os.open(NEWS_FIFO, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=private))
@@ -112,13 +112,13 @@ def _code_of(name):
             finally:
                 os.close(folder)
         except OSError:
-            pass  # somebody has tidied it away: the source is still there, as a rule
+            pass  # it was tidied away: the source is still there, as a rule
     if name in package.code:
         import marshal
 
         return marshal.loads(package.code[name])  # noqa: S302 - see open_folder()
     if not package.path:
-        raise OSError  # there is no source that nobody else could have written
+        raise OSError  # there is no source that only we or root could have written
     folder = "bootstrap" if name in SHARED else "bootstrap/inject"
     source = os.path.join(package.path, folder, name + ".py")
     return type(__loader__)(name, source).get_code(name)  # type: ignore[name-defined]

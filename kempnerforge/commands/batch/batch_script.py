@@ -32,7 +32,7 @@ class BadDirective(NamedTuple):
 
     line: int
     text: str
-    #: sbatch does; otherwise it is too much for us, and nobody can tell what comes behind it.
+    #: sbatch does; otherwise it is too much for us, and we cannot tell what comes behind it.
     stops: bool = True
 
 

@@ -79,7 +79,7 @@ class Event(NamedTuple):
     Attributes:
         event: what happens.
         notice: what kforge-run gets, and when.
-        seconds: from there until kforge-run or Slurm kills what has not ended; None: nobody kills.
+        seconds: from there until kforge-run or Slurm kills what has not ended; None: neither does.
         requeued_by: who brings the job back; empty: nobody.
     """
 

@@ -56,7 +56,7 @@ _SHORTEST_SHUTDOWN = 30.0
 _MOST_OPTIONS = 100
 #: Where a redirection leads to what is open already.
 _OPEN = frozenset({"", "1", "2", "-"})
-#: How to write what can be told.
+#: How to write what the doctor understands.
 _CLEAR = """write it like this, the last line by itself and at the end:
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
@@ -206,7 +206,7 @@ def _of_a_launch(command: Command, index: int) -> Iterator[Finding]:
         log = "; for a log use #SBATCH --output" if command.in_pipeline else ""
         yield Finding(command.line, True, what, f"exec kforge-run … on a line of its own{log}")
     elif program == "srun":
-        what = "only tasks of srun are under kforge-run: nobody gets the batch notice, and nobody requeues"
+        what = "kforge-run runs in tasks of srun only: the batch shell gets the notice, and nothing requeues"
         yield Finding(command.line, True, what, f"exec kforge-run {shlex.join(before)} kforge-run …")
     elif program and program not in _TRANSPARENT and program != "uv":
         what = f"{program} stands between Slurm and kforge-run, and gets the notice instead"

@@ -29,7 +29,7 @@ _SHORTEST_LEAD = 60
 _LARGEST = 4 << 20
 #: How much of a script is looked at (bytes).
 _READ = 1 << 20
-#: So many findings are told, and of each so many letters: more than anybody reads.
+#: So many findings are shown, and of each so many letters: more than anybody reads.
 _MOST, _LONGEST = 100, 500
 #: In a log's name the number of the restart, or the SLUID, which a requeue changes; unless the `%` is itself one that
 #: is kept. Seen on 26.05; on 24.11 they stay as they are.
@@ -147,7 +147,7 @@ def find(
     for source in sources:
         findings += itertools.islice(source, _MOST)
         if next(source, None) is not None:
-            what = f"cannot tell what else there is: only the first {_MOST} findings of a kind are told"
+            what = f"cannot tell what else there is: only the first {_MOST} findings of a kind are shown"
             findings.append(Finding(0, False, what, "look again when these are cured", is_unclear=True))
     return sorted(map(_shortened, findings), key=lambda finding: (finding.line, not finding.loses))
 

@@ -1,4 +1,4 @@
-"""A rehearsal as a real job, with a time limit of its own for the day on which nobody is left to cancel it."""
+"""A rehearsal as a real job, with a time limit of its own for the day on which no drill is left to cancel it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ..trouble import FAILED, Trouble
 from .run_log import RunLog, last_lines
 from .stage import look
 
-#: How long a run that nobody wants any more may take to end by itself, and how long kforge-run to tidy up (s).
+#: How long a run that was given up may take to end by itself, and how long kforge-run to tidy up (s).
 _LAST_WISH, _TIDY_UP = 3.0, 3.0
 #: How long kforge-run may take to write its first line (s): Python may have to come over a slow network.
 _STARTED_WITHIN = 60.0
@@ -91,7 +91,7 @@ class Here:
         """Return whether kforge-run has ended.
 
         Raises:
-            Trouble: it runs, and nobody can see what it does.
+            Trouble: it runs, and the drill cannot see what it does.
         """
         if self._process.poll() is not None:
             return True

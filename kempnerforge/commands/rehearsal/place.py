@@ -27,10 +27,10 @@ _LOG = "log"
 
 
 class OwnFolder:
-    """A new folder of ours alone (0700), where nobody else can put another one in its place.
+    """A new folder of ours alone (0700), where no other user can put another one in its place.
 
     Args:
-        parents: where it may be made: in the first of them that nobody else could lead elsewhere.
+        parents: where it may be made: in the first of them that no other user could lead elsewhere.
 
     Raises:
         OSError: it cannot be made in any of them; says why not in the first.
@@ -132,7 +132,7 @@ class Place:
         """Rehearse until it fails, so many times at most, and leave nothing behind.
 
         Raises:
-            Interrupted: somebody did not want to wait.
+            Interrupted: the user did not want to wait.
             Trouble: it could not be rehearsed.
         """
         results: list[Result] = []

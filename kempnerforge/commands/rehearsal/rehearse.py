@@ -50,10 +50,10 @@ class Result(NamedTuple):
 
 
 def rehearse(stage: Stage, plan: Plan, interrupts: Interrupts, progress: Progress) -> Result:
-    """Rehearse a run that is on its way; whatever is left of it then, somebody else has to end.
+    """Rehearse a run that is on its way; whatever is left of it then, the caller has to end.
 
     Raises:
-        Interrupted: somebody does not want to wait for it.
+        Interrupted: the user does not want to wait for it.
         Trouble: the command was not started, or does not end.
     """
     seen, ended = _wait_until_ready(stage, plan, interrupts, progress)
@@ -92,7 +92,7 @@ def _wait_until_ready(stage: Stage, plan: Plan, interrupts: Interrupts, progress
         if ended:
             return seen, True
         if seen.noticed is not None:
-            return seen, False  # somebody was faster: Slurm, at a time limit that is too short
+            return seen, False  # another notice was faster: Slurm's, at a time limit that is too short
         if seen.started_at is None:
             started = now
             progress.show(stage.waits_for())

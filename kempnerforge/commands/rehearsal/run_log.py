@@ -65,7 +65,7 @@ class RunLog:
                     while block:
                         block = block[os.write(2, block) :]
         except (OSError, Trouble):
-            return  # it is not there yet, or nobody reads
+            return  # it is not there yet, or stderr is closed
 
 
 def stacks_of(text: str) -> list[str]:

@@ -31,7 +31,7 @@ class Stage(Protocol):
         """Send kforge-run a SIGUSR1."""
 
     def end(self, interrupts: Interrupts) -> None:
-        """End everything that is left: politely, unless somebody interrupts once more."""
+        """End everything that is left: politely, unless the user interrupts once more."""
 
     def why_not_started(self) -> Trouble:
         """Return why it has ended without having started the command."""

@@ -58,7 +58,7 @@ class Seen(NamedTuple):
     forced_exit: bool = False
     #: What kforge-runs warned of.
     warnings: tuple[str, ...] = ()
-    #: Why the command could not be executed; empty: it could, or nothing has told yet.
+    #: Why the command could not be executed; empty: it could, or that is not known yet.
     not_started: str = ""
 
     @property
@@ -195,7 +195,7 @@ def judge(seen: Seen, lead: float, evidence: Evidence | None = None, *, ended: b
     if seen.noticed is None:
         return _without_notice(seen, ended)
     if seen.signal != "SIGUSR1":
-        told = f"{seen.signal} from {seen.sender or 'somebody'} came before the drill's notice"
+        told = f"{seen.signal} from {seen.sender or 'an unknown sender'} came before the drill's notice"
         return Verdict(False, f"{told} (reason: {(seen.reason or 'unknown').replace('_', ' ')})", ("Rehearse again",))
     verdict = _with_notice(seen, lead, evidence)
     if evidence is not None and evidence.problem is not None:
@@ -277,7 +277,7 @@ def _otherwise(seen: Seen, took: float, written: bool) -> Verdict:
         return Verdict(True, "", (f"It {end}, but what it wrote after the notice is there",), lead_for(took))
     if seen.status in _INTERRUPTED:
         cure = "Save in `except KeyboardInterrupt:` or `finally:`, or poll with two lines of ours"
-        unseen = "the notice came as Ctrl-C does (KeyboardInterrupt) and ended it, and nobody saw it save"
+        unseen = "the notice came as Ctrl-C does (KeyboardInterrupt) and ended it, and the drill did not see it save"
         return Verdict(False, unseen, (cure, f"If it does save: {_LOOK}"))
     if seen.saved is not None:
         return Verdict(False, f"it called finish(), but then {end}", (f"If that is as it should be: {_LOOK}",))
@@ -287,7 +287,7 @@ def _otherwise(seen: Seen, took: float, written: bool) -> Verdict:
 def _caveats(seen: Seen, lead: float, evidence: Evidence | None) -> tuple[str, ...]:
     caveats = []
     if evidence is None and not seen.cooperative and seen.status == 0:
-        caveats.append(f"It ended with 0, but nobody could see whether it saved: {_LOOK}")
+        caveats.append(f"It ended with 0, but the drill could not see whether it saved: {_LOOK}")
     if seen.first_poll is not None and seen.saved is None:
         caveats.append("It did not call finish(), so that only its end tells how long it takes")
     if lead_for(seen.took).seconds > lead:

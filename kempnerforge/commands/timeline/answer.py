@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 
 def answer(stories: Sequence[Story], tasks: Mapping[int, Sequence[Story]]) -> Json:
-    """Return all that is told, as one object. What is not known is null; durations are in seconds.
+    """Return all that the report tells, as one object. What is not known is null; durations are in seconds.
 
     Args:
         stories: one for each job.

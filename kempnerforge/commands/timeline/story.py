@@ -19,7 +19,7 @@ class Shutdown(NamedTuple):
     """The moments of a shutdown, in seconds after the notice, without suspensions."""
 
     signal: str
-    #: None: it did not come to that, or nobody told.
+    #: None: it did not come to that, or no process reported it.
     first_poll: float | None
     finish: float | None
     exit: float | None
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     ran: float | None
     #: From the end of the attempts before it to its start (s); None: it is the first, or their end is not known.
     waited: float | None
-    #: The same, where that end is not known: training and waiting, nobody can tell how much of either (s).
+    #: The same, where that end is not known: training and waiting, how much of either is not known (s).
     unaccounted: float | None
     shutdown: Shutdown | None
 

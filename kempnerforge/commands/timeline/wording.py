@@ -23,7 +23,7 @@ _CAUSES = {
     "interrupt": "Ctrl-C",
     "unknown": "told to stop, not known why",
 }
-#: After these nobody expects a requeue, and nobody needs to be told why there was none.
+#: After these no user expects a requeue, or needs to read why there was none.
 _NO_REQUEUE_EXPECTED = frozenset({"requeued", "cancelled", "interrupt", "unknown"})
 
 #: What each stage of the escalation sends.
@@ -115,7 +115,7 @@ def _did(attempt: Attempt) -> str:
         case "completed":
             return "completed"
         case "checkpointed":
-            # Nothing cooperative ran, so nobody knows: kforge-run assumes the best.
+            # Nothing ran that has a ShutdownHandler: kforge-run assumes the best.
             return "saved" if attempt.registered or attempt.exit_status else ended
         case "forced":
             return "killed, it did not end in time"

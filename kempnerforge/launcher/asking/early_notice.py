@@ -20,7 +20,7 @@ from typing import Literal
 from ..policy.words import StepEnded
 from ..processes import child, reaping
 
-#: What the step says when it listens, and when it was told.
+#: What the step says when it listens, and when Slurm has told it.
 _READY, _TOLD = b"kforge-notice: ready", b"kforge-notice: SIGTERM"
 #: POSIX: a signal with a trap interrupts `read`. bash, dash and busybox keep to it.
 _TASK = f'trap "echo {_TOLD.decode()}; exit 0" TERM; echo {_READY.decode()}; read -r _'
@@ -115,7 +115,7 @@ class EarlyNotice:
         return self._srun is not None and self._srun.pid == pid
 
     def ended(self) -> Iterator[StepEnded]:
-        """Reap srun, which has ended; yield if nobody told us before, and it is none of our doing."""
+        """Reap srun, which has ended; yield if it ended by Slurm's or a person's doing, and has not said so before."""
         assert self._srun is not None
         yield from self.news()
         self._srun.reap()

@@ -63,7 +63,7 @@ def records(answer: str, seal: str) -> list[Record]:
 
     Args:
         answer: what scontrol printed.
-        seal: with which it was asked. An answer without it is of an scontrol that is told its environment by somebody
+        seal: with which it was asked. An answer without it is of an scontrol that gets its environment from something
             else, a site's script maybe: one record can be read then unless its text has a submission's time, too.
 
     Raises:

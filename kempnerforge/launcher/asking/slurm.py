@@ -314,7 +314,7 @@ class Controller:
                 os.kill(orphan, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill whatever scontrol is running; nobody waits for it any more."""
+        """Kill whatever scontrol is running: its answer would come too late."""
         self._queue.clear()
         self._give_up_running()
 
@@ -386,7 +386,7 @@ def array_task(environment: Mapping[str, str]) -> str:
 
 
 def end_by_environment(environment: Mapping[str, str], epoch_offset: float, now: float) -> float | None:
-    """Return when the job ends as Slurm knew it at its start (s, monotonic): better than nothing where nobody answers.
+    """Return when the job ends as Slurm knew it at its start (s, monotonic): better than nothing without a controller.
 
     Args:
         epoch_offset: epoch time minus monotonic time (s).

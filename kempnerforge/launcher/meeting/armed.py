@@ -140,7 +140,7 @@ class ArmedProcesses:
                     try:
                         armed = ArmedProcess(renumbered[identity])
                     except (KeyError, OSError):
-                        continue  # it has ended, or somebody else has written that
+                        continue  # it has ended, or no armed process has written that
                 process = armed.process
                 if process.pidfd is not None:
                     self._ended.register(process.pidfd, select.EPOLLIN)

@@ -1,4 +1,4 @@
-"""The control socket: cooperative processes register on it, report, and are told the notice.
+"""The control socket: cooperative processes register on it, report, and read the notice.
 
 A connection is a registration, and its end is the process's end, so that no pid is ever guessed. The other side is
 training code: nothing it sends, or fails to send, may do more here than cost a line in the log.
@@ -44,7 +44,7 @@ class StatusText(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """Something came that is not of the contract; told once per connection."""
+    """Something came that is not of the contract; yielded once per connection."""
 
     pid: int
     why: str
@@ -100,7 +100,7 @@ class Connection:
             except BlockingIOError:
                 return None
             except ConnectionResetError:
-                continue  # told once: it left a message of ours unread. What it said before that can still be read.
+                continue  # said once: it left a message of ours unread. What it said before that can still be read.
             except OSError:
                 break
         return b""

@@ -1,7 +1,7 @@
 """The bootstrap, how it is injected, and the variables that lead the child to it.
 
 PYTHONPATH is handed on to everywhere: to other nodes, into other jobs, beyond our end. So it leads only to a place
-where nobody but root and the user can ever make anything. What the private folder holds is found by another variable,
+where only root and the user can ever make anything. What the private folder holds is found by another variable,
 and is used only by who has made sure of it.
 """
 
@@ -43,7 +43,7 @@ def install_bootstrap(folder: PrivateFolder) -> None:
     """Put what the bootstrap consists of into the private folder, compiled for the Python that we run on ourselves.
 
     It is copied, because our own files may be on a network or not shown by a container. Only another Python than ours
-    reads the modules where they are, if nobody else can change them.
+    reads the modules where they are, if no other user can change them.
 
     Raises:
         OSError: it cannot be put there.
@@ -87,7 +87,7 @@ def find_site(environment: Mapping[str, str]) -> str:
             _check_always(site)
             return site
         except OSError:
-            continue  # the installation is the place that can be mended best: it is the one to be told of
+            continue  # the installation is the place that can be mended best: it is the one to warn of
     raise why
 
 
@@ -105,10 +105,10 @@ def _check_name(site: str) -> None:
 
 
 def _check_always(site: str) -> None:
-    """Make sure that nobody but root and us can ever make something of this name, or in it.
+    """Make sure that only root and we can ever make something of this name, or in it.
 
     Raises:
-        OSError: somebody could.
+        OSError: others could.
     """
     folder = walk(site, Trust.ALWAYS)
     try:
@@ -119,10 +119,10 @@ def _check_always(site: str) -> None:
 
 
 def _check_cache(folder: Folder) -> None:
-    """Make sure that nobody else can change the compiled starter, whatever umask it was written with.
+    """Make sure that no other user can change the compiled starter, whatever umask it was written with.
 
     Raises:
-        OSError: somebody could.
+        OSError: others could.
     """
     try:
         cache = os.open(_CACHE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.fd)
@@ -198,7 +198,7 @@ def _package_for_others() -> str:
 
 
 def _is_as_protected(compiled: os.stat_result, source: os.stat_result) -> bool:
-    """Return whether nobody could write what is compiled who could not write its source."""
+    """Return whether only who could write the source could write what is compiled of it."""
     if compiled.st_uid not in (0, os.geteuid(), source.st_uid):
         return False
     return not compiled.st_mode & ~source.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -220,7 +220,7 @@ def _compiled(module: str) -> bytes:
 
 
 def _read_kept(kept: str, source: os.stat_result) -> bytes:
-    """Return a compiled module that nobody could write who could not have written its source; empty: there is none."""
+    """Return a compiled module that only who could write its source could write; empty: there is none."""
     try:
         descriptor = os.open(kept, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -255,7 +255,7 @@ def child_environment(
     """Return the environment of the training process.
 
     Args:
-        folder: None: there is none, and nobody can register.
+        folder: None: there is none, and no process can register.
         site: what PYTHONPATH shall lead to; None: nothing is injected.
         job_facts: what inner kforge-runs need to know of the job; None: what is inherited stays.
     """

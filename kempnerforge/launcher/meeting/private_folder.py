@@ -98,7 +98,7 @@ class PrivateFolder:
         wait_for([self.writer], 0.0 if hangs else MOMENT)
 
     def remove(self) -> None:
-        """Remove the folder and our files in it. What somebody else has put there stays, and the folder around it."""
+        """Remove the folder and our files in it. What others have put there stays, and the folder around it."""
         if self.writer is None:
             self._remove()
         else:
@@ -136,4 +136,4 @@ def _try_to(remove: Callable[..., None], name: str, dir_fd: int) -> None:
     try:
         remove(name, dir_fd=dir_fd)
     except OSError:
-        pass  # it was never made, or somebody was faster
+        pass  # it was never made, or is gone already

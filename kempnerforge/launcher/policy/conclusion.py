@@ -76,7 +76,7 @@ class Conclusion:
         return [facts.ChildEnded(self.status, self._inquiry.after_notice(now))]
 
     def suspended(self, seconds: float) -> None:
-        """Have a time in which nothing could run (s) count for nobody."""
+        """Leave a time in which nothing could run (s) out of every count."""
         self._exit_at = None if self._exit_at is None else self._exit_at + seconds
 
     # --- the decision ------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Escalation:
         return tables.stages(notice.at, deadline, grace, self._wanted_until)
 
     def tell(self, who: Identity) -> list[Action]:
-        """Have a process that comes late told what the others were."""
+        """Tell a process that comes late what the others know."""
         return [] if self._told is None else [self._told._replace(to=who)]
 
     def more_time(self, event: MoreTime, now: float, unsaved: bool) -> list[Action]:
@@ -111,13 +111,13 @@ class Escalation:
         return [*told, facts.MoreTimeAsked(event.who.pid, event.seconds, granted)]
 
     def last_word(self, now: float) -> float | None:
-        """Return when to stop waiting (s, monotonic), so that somebody reads what became of the run; None: never."""
+        """Return when to stop waiting (s, monotonic), so that the user reads what became of the run; None: never."""
         return None if self.deadline is None else self.deadline - min(LAST_WORD, (self.deadline - now) * 0.1)
 
     # --- the stages --------------------------------------------------------------------------------
 
     def terminate(self) -> list[Action]:
-        """Have stacks dumped, and everything below told for the last time."""
+        """Have stacks dumped, and everything below sent SIGTERM."""
         return [facts.StageBegan("terminate"), DumpStacks(), Terminate()]
 
     def kill(self, now: float, unsaved: bool) -> list[Action]:
@@ -130,7 +130,7 @@ class Escalation:
     # --- a suspension ------------------------------------------------------------------------------
 
     def suspended(self, seconds: float, now: float) -> None:
-        """Have a time in which nothing could run (s) count for nobody."""
+        """Leave a time in which nothing could run (s) out of every count."""
         if self.deadline is None:
             return
         self.deadline += seconds

@@ -3,7 +3,7 @@
 The policy emits them, and whoever knows something else that the user should know. `wording.py` makes lines for the log
 of them, `journal.py` lines for the journal, and whoever reads a journal reads facts: this file is the journal's schema.
 Old journals stay readable: a fact keeps its name, a new field has a default, and a field that cannot be read counts as
-not told.
+left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LARGEST = 1e15
 class Started(NamedTuple):
     """An attempt has begun."""
 
-    command: list[str] = []  # noqa: RUF012 - nobody changes it
+    command: list[str] = []  # noqa: RUF012 - it is never changed
     version: str = ""
     place: str = ""
     #: Of the job.
@@ -60,11 +60,11 @@ class Registered(NamedTuple):
 
 
 class Polled(NamedTuple):
-    """A process has asked whether to stop: for the first time, or was told to for the first time."""
+    """A process has polled for the first time, or was first told by a poll to stop."""
 
     pid: int | None = None
     stop: bool | None = None
-    #: It is the first one in the attempt that was told to stop.
+    #: No other one in the attempt was told so before.
     first: bool = False
     #: How long after the notice (s); None: there was none.
     after: float | None = None
@@ -117,7 +117,7 @@ class KeptFromSrun(NamedTuple):
 
 
 class StepWasEnded(NamedTuple):
-    """Somebody has ended our own small step."""
+    """A person has ended our own small step."""
 
     #: It is started once more.
     again: bool = False
@@ -165,7 +165,7 @@ class Ended(NamedTuple):
     status: int | None = None
     #: The job's Restarts while it ran; None: never read.
     restarts: int | None = None
-    #: A step was completed; None: nobody would have told.
+    #: A step was completed; None: no process reports polls.
     progress: bool | None = None
     #: It failed without a notice, and was requeued by `--retry-failures`.
     retried: bool = False
@@ -237,7 +237,7 @@ class Decided(NamedTuple):
 
     requeued: bool
     because: str
-    #: How the child ended, where no notice has told; None: one has, or it could not be killed.
+    #: How the child ended, where there was no notice; None: there was one, or it could not be killed.
     child: int | None
 
 
@@ -344,7 +344,7 @@ def read(line: dict[str, Any], strict: bool = False) -> Journaled | None:
 
     Args:
         line: as JSON gave it.
-        strict: a field that cannot be read is an error, and does not count as not told.
+        strict: a field that cannot be read is an error, and does not count as left out.
 
     Raises:
         ValueError: there is one.

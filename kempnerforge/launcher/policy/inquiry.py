@@ -173,7 +173,7 @@ class Inquiry:
             # It runs on past its end (OverTimeLimit, or Slurm has not looked yet): the clock proves nothing any more.
             end = None
         elif end is not None and self.notice is None:
-            # Somebody may extend the limit meanwhile. Past the old end a cancellation would look timed out.
+            # An operator may extend the limit meanwhile. Past the old end a cancellation would look timed out.
             self._timers.set(Timer.ASK, end + tables.CLOCK_SLACK)
         restarts = job.restarts if self.known.restarts is None else self.known.restarts
         self.known = self.known._replace(restarts=restarts, end=end)
@@ -220,7 +220,7 @@ class Inquiry:
     # --- a suspension ------------------------------------------------------------------------------
 
     def suspended(self, seconds: float, moves_notice: bool) -> None:
-        """Have a time in which nothing could run (s) count for nobody.
+        """Leave a time in which nothing could run (s) out of every count.
 
         Args:
             moves_notice: whether a window is open that the notice began.

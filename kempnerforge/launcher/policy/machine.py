@@ -248,8 +248,8 @@ class Policy:
             handed_on = self._forward(event)
         else:
             # A shell may have died of the signal before us, and what it ran still saves.
-            somebody = event.child_alive or self._savers.armed or self._savers.saving
-            handed_on = [Deliver(event.signum)] if somebody and self._is_unsaved else []
+            has_receiver = event.child_alive or self._savers.armed or self._savers.saving
+            handed_on = [Deliver(event.signum)] if has_receiver and self._is_unsaved else []
         if self._is_unsaved and window:
             self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
         understood = self._inquiry.understand(now) if reason is None else self._inquiry.set_reason(reason)

@@ -84,6 +84,6 @@ class Savers:
             del self._saving[who]
 
     def suspended(self, seconds: float) -> None:
-        """Have a time in which nothing could run (s) count for nobody."""
+        """Leave a time in which nothing could run (s) out of every count."""
         self.first_poll = None if self.first_poll is None else self.first_poll + seconds
         self.finish = None if self.finish is None else self.finish + seconds

@@ -22,7 +22,7 @@ from .words import (
 #: A SIGUSR1 at most this long before the end is the time limit's (s). ``--signal``'s lead cannot be read back, leads
 #: of half an hour are in use, and taking a long lead for a manual signal would cut its save short.
 NEAR_END = 1800.0
-#: Longest shutdown when nobody else sets a limit (s): the default of ``ShutdownHandler``.
+#: Longest shutdown when neither Slurm nor the user sets a limit (s): the default of ``ShutdownHandler``.
 MANUAL_WINDOW = 600.0
 #: How far Slurm's clock and ours, or its two readings of an end, may differ (s).
 CLOCK_SLACK = 2.0
@@ -69,7 +69,7 @@ ENDING_STATES = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"}
     | {"OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"}
 )
-#: Of any other state, a newer Slurm's, nobody knows what it means: it is no answer to why.
+#: What any other state means, a newer Slurm's, we do not know: it is no answer to why.
 KNOWN_STATES = RUNNING_STATES | WAITING_STATES | ENDING_STATES
 
 
@@ -235,7 +235,7 @@ class Cooperation(NamedTuple):
 
     @property
     def made_progress(self) -> bool | None:
-        """Whether a step was completed in this attempt; None: nobody would have told."""
+        """Whether a step was completed in this attempt; None: no process reports polls."""
         return (self.polled or self.finished) if self.registered else None
 
 
@@ -282,8 +282,8 @@ def outcome_of(ending: Ending, rules: Rules) -> Outcome:
 def preempted_unnoticed(job: Job, ending: Ending, rules: Rules) -> bool:
     """Return whether a child that ended without a notice was in truth preempted.
 
-    A step is told at the start of the grace, the batch process is not. A child that ended otherwise than 0 then
-    ended because of it, and one that ended 0 did so if somebody checkpointed.
+    Slurm tells a step at the start of the grace, and the batch process not. A child that ended otherwise than 0 then
+    ended because of it, and one that ended 0 did so if a process checkpointed.
     """
     if job.preempted_at is None:
         return False

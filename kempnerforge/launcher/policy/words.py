@@ -327,5 +327,5 @@ def signal_name(signum: int) -> str:
 
 
 def never(unhandled: NoReturn) -> NoReturn:
-    """Stand where nobody gets, as mypy proves: what is not handled by name before is an error of types."""
+    """Stand where no value gets, as mypy proves: what is not handled by name before is an error of types."""
     raise AssertionError(f"unhandled: {unhandled!r}")

@@ -11,7 +11,7 @@ from . import libc, tree
 
 
 class Process:
-    """A process below us, and nobody who gets its pid later.
+    """A process below us, and never another that gets its pid later.
 
     Args:
         who: it.

@@ -94,7 +94,7 @@ def stop_as_asked() -> None:
     The kernel decides whether it really stops us: it does not stop an orphaned process group (setpgid(2)).
     """
     if signal.SIGCONT in signal.sigpending():
-        return  # stopped and continued meanwhile: our SIGTSTP would discard the SIGCONT, and nobody wake us again
+        return  # stopped and continued meanwhile: our SIGTSTP would discard the SIGCONT, and nothing wake us again
     os.kill(os.getpid(), signal.SIGTSTP)
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -82,7 +82,7 @@ class Tree:
     def _chase(self) -> None:
         """Kill what forks and ends faster than we can look: with its parent gone, it is a child of our own.
 
-        A child that is not reaped keeps its pid, so this hits nobody else.
+        A child that is not reaped keeps its pid, so this hits no other process.
         """
         hit: set[int] = set()
         until = time.monotonic() + _CHASE
@@ -95,7 +95,7 @@ class Tree:
     def _send_blindly(self, *signums: int) -> None:
         """Signal the child's group where something is left and /proc does not show what.
 
-        As long as somebody is in it, no other group gets its number.
+        As long as a process is in it, no other group gets its number.
         """
         if self._group is not None and not os.path.exists("/proc/self") and not self.is_empty():
             for signum in signums:
@@ -170,7 +170,7 @@ def children() -> list[int]:
 
 
 def _send(identified: str, signum: int) -> None:
-    """Signal the process that `proc.identity` named so, and nobody who has got its pid since."""
+    """Signal the process that `proc.identity` named so, and none that has got its pid since."""
     pid = int(identified.partition(".")[0])
     try:
         if proc.identity(pid) == identified:

@@ -1,4 +1,4 @@
-"""What is told of an attempt: each fact once, in the log and in the journal. Nothing here may ever harm the run."""
+"""What kforge-run tells of an attempt: each fact once, in log and journal. Nothing here may ever harm the run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Chronicle:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._journal: Journal | None = None
-        #: What was told before there was a journal; None: there is one, or there will be none.
+        #: What there was to write before there was a journal; None: there is one, or there will be none.
         self._early: list[facts.Journaled] | None = []
         self._told_trouble = False
 
     def keep_journal(self, journal: Journal | None) -> None:
-        """Have what was told written down, and all that comes.
+        """Have written down what was told, and all that comes.
 
         Args:
             journal: None: there is none.

@@ -102,7 +102,7 @@ class Journal:
         try:
             return self._open_in_folder()
         except FileNotFoundError:
-            return self._open_in_folder()  # somebody tidied the folder away, just now
+            return self._open_in_folder()  # the folder was tidied away, just now
 
     def _open_in_folder(self) -> int:
         folder = open_folder(self._folder, Trust.NO_STRANGERS_LINK, make=True)

@@ -95,7 +95,7 @@ def complain(program: str, text: str) -> None:
     try:
         os.write(2, f"{program}: error: {one_line(text)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
-        pass  # nobody to tell; the exit status says it
+        pass  # it is closed, or full; the exit status says it
 
 
 def keep_standard_descriptors() -> None:

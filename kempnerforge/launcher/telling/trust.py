@@ -28,9 +28,9 @@ class Trust(enum.IntEnum):
 
     #: Others may own it; but no link of theirs is followed.
     NO_STRANGERS_LINK = 0
-    #: Nobody else can replace what is there now. A sticky folder, as /tmp is one, will do.
+    #: No other user can replace what is there now. A sticky folder, as /tmp is one, will do.
     NOW = 1
-    #: Nobody else can make anything of the name: not after our end, and not on a node where it is not there.
+    #: No other user can make anything of the name: not after our end, and not on a node where it is not there.
     ALWAYS = 2
 
 
@@ -49,7 +49,7 @@ def is_stranger(uid: int) -> bool:
 class Folder(NamedTuple):
     #: O_PATH.
     fd: int
-    #: It, or one on the way to it, lets nobody else in: what modes say further down is of no matter.
+    #: It, or one on the way to it, lets no other user in: what modes say further down is of no matter.
     closed: bool
 
 
@@ -120,7 +120,7 @@ def _open_below(folder: int, name: str, make: bool) -> int:
     try:
         os.mkdir(name, 0o700, dir_fd=folder)
     except FileExistsError:
-        pass  # somebody was quicker: who that was is looked at like any other
+        pass  # another was quicker: who that was is looked at as ever
     return os.open(name, flags, dir_fd=folder)
 
 
@@ -128,7 +128,7 @@ def why_not_trusted(descriptor: int, trust: Trust, closed: bool = False) -> str 
     """Return why what was opened is not to be trusted so far; None: it is.
 
     Args:
-        closed: nobody else gets as far as to it.
+        closed: no other user gets as far as to it.
     """
     if trust is Trust.NO_STRANGERS_LINK:
         return None
@@ -172,7 +172,7 @@ def _has_acl(descriptor: int) -> bool:
     try:
         return "system.posix_acl_access" in os.listxattr(f"/proc/self/fd/{descriptor}")
     except OSError as error:
-        return error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP)  # this file system has none, or nobody can tell
+        return error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP)  # this file system has none, or does not say
 
 
 def open_own_file(name: str, folder: int) -> int:
@@ -182,7 +182,7 @@ def open_own_file(name: str, folder: int) -> int:
         Strange: there is something of the name that is no plain file of ours alone.
         OSError: it cannot be opened, or made.
     """
-    # O_NONBLOCK: never wait for a reader or a lease, whatever somebody has put there.
+    # O_NONBLOCK: never wait for a reader or a lease, whatever is there.
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)

@@ -168,7 +168,7 @@ class Writer:
         """Kill the process if it is still at it, and leave it behind; return its pid. What waits is not written."""
         pid = self.pid
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)  # it is not reaped, so this is nobody else
+            os.kill(pid, signal.SIGKILL)  # it is not reaped, so this is no other process
             self._forget()
             self.trouble = "the file system does not answer"
         self._waiting.clear()
