@@ -24,11 +24,12 @@ from .sbatch_arguments import Given, SbatchOptionsCommand
 from .screen import echo, echo_json, paint
 from .trouble import FOUND, UNCLEAR, Trouble
 
-#: The lead of the three lines (s).
+#: The lead of the three lines (s), as in the README.
 _USUAL_LEAD = 120
 #: How many journals are looked through for earlier attempts of a job of the same name: a folder may hold thousands.
+#: A guess.
 _JOURNALS = 100
-#: Of each its end: dozens of attempts (bytes).
+#: Of each its end: dozens of attempts (bytes). A guess.
 _OF_EACH = 1 << 17
 #: Larger than any script that sbatch takes (bytes).
 _MOST = 16 << 20

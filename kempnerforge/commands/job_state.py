@@ -11,7 +11,7 @@ from .diagnosis import cluster
 from .journals import Journal
 from .trouble import Trouble
 
-#: For all questions together (s): the report is worth reading without an answer.
+#: For all questions together (s): the report is worth reading without an answer. A guess.
 _PATIENCE = 5.0
 #: What is said of a job that Slurm could not start, and holds.
 LAUNCH_FAILED = "launch failed, held: scontrol release JOB"

@@ -33,14 +33,15 @@ _SHORTEST_LINE = 36
 #: Of a longer journal only its end is read: this holds ten thousand attempts (bytes).
 MOST = 32 << 20
 #: Of more attempts the latest are kept, of longer texts their beginning (letters), of all commands so many words.
+#: Guesses.
 _MOST_ATTEMPTS, _LONGEST_TEXT, _MOST_WORDS = 20_000, 1000, 500_000
-#: Suspensions after the notice, one by one; more are added up.
+#: Suspensions after the notice, one by one, as many as a person may want to see; more are added up.
 _MOST_PAUSES = 100
-#: So many files of a folder are looked at, and so many of an array's tasks looked for.
+#: So many files of a folder are looked at, and so many of an array's tasks looked for. Guesses.
 _MOST_FILES, _MOST_TASKS = 250_000, 10_000
-#: What a process says of its own state is kept as far as a person may want to read it.
+#: What a process says of its own state is kept as far as a person may want to read it: a guess.
 _MOST_STATUSES = 20
-#: So many warnings of an attempt are kept: the same ones come again in each.
+#: So many warnings of an attempt are kept: the same ones come again in each. A guess.
 _MOST_WARNINGS = 20
 #: Year 9000 begins: a date shows no more than four digits, and what is drawn needs some room (s, epoch).
 _LAST_MOMENT = 221_845_392_000.0

@@ -16,11 +16,11 @@ from ..launcher.processes.process import open_pidfd
 #: What is kept of each output (bytes): scontrol says a kilobyte of each of a cluster's partitions.
 _MOST = 16 << 20
 _BLOCK = 1 << 16
-#: How often it is asked whether it has ended where no descriptor tells (s): before Linux 5.3.
+#: How often it is asked whether it has ended where no descriptor tells (s, a guess): before Linux 5.3.
 _TICK = 0.05
-#: How long SIGKILL may take (s): a process that waits for a file server dies when that answers.
+#: How long SIGKILL may take (s): a process that waits for a file server dies when that answers. A guess.
 _DEATH = 2.0
-#: Passes over a session, to catch what is forked while it is killed.
+#: Passes over a session, to catch what is forked while it is killed: a guess.
 _PASSES = 10
 
 

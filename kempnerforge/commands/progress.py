@@ -9,9 +9,9 @@ import time
 
 from ..launcher.telling.output import one_line
 
-#: How often a line is written where nobody may be looking (s).
+#: How often a line is written where nobody may be looking (s): a guess.
 _EVERY = 30.0
-#: How often the line on a terminal changes (s).
+#: How often the line on a terminal changes (s): a guess.
 _REFRESH = 0.25
 
 

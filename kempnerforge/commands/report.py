@@ -20,9 +20,9 @@ from .timeline import answer, page, story, text, wording
 from .timeline.story import Story
 from .trouble import Trouble
 
-#: Lines longer than this are hard to read, however wide the terminal is (columns).
+#: Lines longer than this are hard to read, however wide the terminal is (columns): a guess.
 _WIDEST = 120
-#: Of so many tasks the journals are read for what the job's own does not know.
+#: Of so many tasks the journals are read for what the job's own does not know: a guess, as are the next ones.
 _MOST_TASKS = 512
 #: Of all journals together so much is read, of each its share (bytes); and no more journals than these.
 _MOST_IN_ALL, _LEAST = 2 * journals.MOST, 1 << 16

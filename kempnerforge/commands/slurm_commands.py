@@ -12,11 +12,12 @@ from ..launcher.asking import job_record
 from . import listening
 from .trouble import BAD_INPUT, FAILED, Trouble
 
-#: What a controller is given to answer (s). Slurm's commands try for minutes when it is down.
+#: What a controller is given to answer (s). Slurm's commands try for minutes when it is down. A guess.
 PATIENCE = 20.0
-#: What sbatch is given to take a job (s): it may wait for a busy controller, and must not be killed half-way.
+#: What sbatch is given to take a job (s): it may wait for a busy controller, and must not be killed half-way. A
+#: guess.
 SUBMIT_PATIENCE = 120.0
-#: How much of a complaint is passed on (letters).
+#: How much of a complaint is passed on (letters): a guess.
 _LONGEST_COMPLAINT = 2000
 #: What an array that has not started has for a task's number: NO_VAL in slurm.h.
 _NO_TASK = "4294967294"

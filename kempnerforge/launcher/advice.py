@@ -12,7 +12,7 @@ from .policy import facts, tables, words
 from .telling.chronicle import Chronicle
 
 #: When to look whether a notice could interrupt anything (s): a Python tells at once, but a script may have to fetch
-#: its data first.
+#: its data first. Guesses.
 _LOOK_AFTER = 1.5
 _LOOK_AGAIN = 30.0
 

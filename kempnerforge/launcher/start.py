@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .meeting.outer import Outer
 
 _NO_FOLDER = "no private folder: processes cannot register, signals are passed on"
-#: How long the facts may keep an srun from starting (s): its environment is fixed then.
+#: How long the facts may keep an srun from starting (s): its environment is fixed then. A guess.
 _FACTS_FIRST = 2.0
 
 

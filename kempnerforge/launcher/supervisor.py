@@ -25,11 +25,11 @@ from .start import AlreadyDone, Launched, start
 if TYPE_CHECKING:
     from ..bootstrap import wire
 
-#: After a SIGKILL, how often to look for what was forked meanwhile (s).
+#: After a SIGKILL, how often to look for what was forked meanwhile (s): a guess.
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
-#: json and the messages are loaded when the start is over, and not while a notice waits to be delivered (s).
+#: json and the messages are loaded when the start is over, and not while a notice waits to be delivered (s). A guess.
 _WARM_UP_AFTER = 0.1
 
 

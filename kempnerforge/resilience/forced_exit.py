@@ -19,9 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-#: The C timer comes this much after the watcher (s), or this part of the time left, whichever is less.
+#: The C timer comes this much after the watcher (s), or this part of the time left, whichever is less. Guesses.
 _BACKSTOP_GAP, _BACKSTOP_SHARE = 0.5, 0.05
-#: How long the log may take to accept the stacks (s). A pipe that nobody reads accepts nothing.
+#: How long the log may take to accept the stacks (s). A pipe that nobody reads accepts nothing. A guess.
 _PATIENCE = 0.5
 
 

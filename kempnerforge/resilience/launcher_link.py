@@ -18,7 +18,7 @@ from ..bootstrap import contract, wire
 from .descriptors import NONE, above_stdio
 from .dispositions import is_caught
 
-#: How long register() waits for a launcher whose backlog is full (s).
+#: How long register() waits for a launcher whose backlog is full (s): a guess.
 _CONNECT_TIMEOUT = 1
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 #: How long the watcher sleeps at most during a shutdown (s), and how late it has to wake up to have been stopped.
+#: Guesses.
 _SLICE = 0.5
 _STOPPED = 0.5
 

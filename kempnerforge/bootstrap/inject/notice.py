@@ -24,17 +24,18 @@ TERMINATE_FILE = "terminate"
 #: What Python calls before and after a fork.
 _FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
 
-#: Slurm and kforge-run often send the same signal. Closer together than this (s) it is one notice.
+#: Slurm and kforge-run often send the same signal. Closer together than this (s, a guess) it is one notice.
 _SAME_NOTICE = 1.0
-#: How long kforge-run may take to give a notice that Slurm gave first (s).
+#: How long kforge-run may take to give a notice that Slurm gave first (s): a guess.
 _KFORGE_RUN_FOLLOWS = 2.0
-#: How often a notice that waits is looked at again (s).
+#: How often a notice that waits is looked at again (s): a guess.
 _REMIND_EVERY = 0.05
-#: When an import has just ended, the next one may come within so long (s).
+#: When an import has just ended, the next one may come within so long (s): a guess.
 _IMPORTS_FOLLOW = 1.0
-#: How long a program that has imported ShutdownHandler may take to register one (s).
+#: How long a program that has imported ShutdownHandler may take to register one (s): a guess.
 _REGISTERS_WITHIN = 30.0
-#: How long a rank agent waits for kforge-run's notice to follow a SIGTERM (s): Slurm may be the first.
+#: How long a rank agent waits for kforge-run's notice to follow a SIGTERM (s), as Slurm may be the first; and how
+#: often it looks. Guesses.
 _NOTICE_FOLLOWS = 0.5
 _LOOK_EVERY = 0.01
 

@@ -50,9 +50,9 @@ _CLEANING = frozenset({"-e", "--cleanenv", "-C", "--containall"})
 #: How a KFORGE_* variable says no.
 _NO = frozenset({"0", "false", "no", "off", "f", "n"})
 _NOTICES = frozenset({"USR1", "SIGUSR1", "10", "TERM", "SIGTERM", "15"})
-#: A shorter ``--timeout`` is hardly meant (s).
+#: A shorter ``--timeout`` is hardly meant (s): a guess.
 _SHORTEST_SHUTDOWN = 30.0
-#: So many words behind a program are looked at for its options.
+#: So many words behind a program are looked at for its options: a guess.
 _MOST_OPTIONS = 100
 #: Where a redirection leads to what is open already.
 _OPEN = frozenset({"", "1", "2", "-"})

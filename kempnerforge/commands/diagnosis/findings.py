@@ -24,12 +24,13 @@ from .shell_commands import Script
 #: What escalation takes off the end of a lead, when time is plenty (s).
 _ESCALATION = FORCED_EXIT_GAP + Settings([]).term_grace + REQUEUE_GAP
 #: A shorter lead leaves too little for a step and a save, unless past attempts show that it does not (s).
+#: A guess.
 _SHORTEST_LEAD = 60
 #: The largest script that sbatch takes: SchedulerParameters=max_script_size (bytes).
 _LARGEST = 4 << 20
-#: How much of a script is looked at (bytes).
+#: How much of a script is looked at (bytes): a guess.
 _READ = 1 << 20
-#: So many findings are shown, and of each so many letters: more than anybody reads.
+#: So many findings are shown, and of each so many letters: more than anybody reads. Guesses.
 _MOST, _LONGEST = 100, 500
 #: In a log's name the number of the restart, or the SLUID, which a requeue changes; unless the `%` is itself one that
 #: is kept. Seen on 26.05; on 24.11 they stay as they are.

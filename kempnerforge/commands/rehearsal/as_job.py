@@ -20,11 +20,12 @@ from .run_log import RunLog, last_lines
 from .stage import look
 from .verdict import AFTER_START
 
-#: How often Slurm is asked about the job (s).
+#: How often Slurm is asked about the job (s): a guess.
 _ASK_EVERY = 2.0
 #: How long what the job has written may take to be seen from here (s): NFS looks for new files once a minute or less.
 _SEEN_WITHIN = 60.0
-#: How long Slurm may take to end a job that was cancelled (s): KillWait, and its own tidying up.
+#: How long Slurm may take to end a job that was cancelled (s): KillWait, and its own tidying up. A
+#: guess.
 _CANCELLED_WITHIN = 90.0
 #: What a job's time limit has beside what the rehearsal may take (s): Python's start, and a minute that Slurm's own
 #: notice may come early.

@@ -18,9 +18,10 @@ from ..trouble import FAILED, Trouble
 from .run_log import RunLog, last_lines
 from .stage import look
 
-#: How long a run that was given up may take to end by itself, and how long kforge-run to tidy up (s).
+#: How long a run that was given up may take to end by itself, and how long kforge-run to tidy up (s): guesses.
 _LAST_WISH, _TIDY_UP = 3.0, 3.0
 #: How long kforge-run may take to write its first line (s): Python may have to come over a slow network.
+#: A guess.
 _STARTED_WITHIN = 60.0
 #: The package, for a Python that is told where to find it.
 _PACKAGE = str(Path(__file__).parents[3])

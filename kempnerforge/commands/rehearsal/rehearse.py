@@ -13,11 +13,11 @@ from .checkpoints import Written
 from .stage import Stage, look
 from .verdict import Evidence, Seen, Verdict, judge, notice_due
 
-#: How long kforge-run may take beyond the lead (s): it gives up on whoever outlives SIGKILL.
+#: How long kforge-run may take beyond the lead (s): it gives up on whoever outlives SIGKILL. A guess.
 _OVERTIME = 60.0
-#: A program that polls has usually registered by then (s).
+#: A program that polls has usually registered by then (s): a guess.
 _SETTLED = 1.0
-#: How many lines of a run are kept.
+#: How many lines of a run are kept: a guess.
 _LAST_LINES = 15
 
 

@@ -18,7 +18,7 @@ _FRAME = re.compile(r"(?:\s*\d+: )?  File \".*\", line (?:\d+|\?\?\?) in ")
 _HANDLER = re.compile(r"(?:\s*\d+: )?kempnerforge: ")
 #: The thread that watches over a shutdown is not what it hangs in.
 _WATCHER = "/kempnerforge/resilience/"
-#: Blocks of this size are copied, and so much at a time: a run may write faster than anybody reads (bytes).
+#: Blocks of this size are copied, and so much at a time: a run may write faster than anybody reads (bytes). Guesses.
 _BLOCK, _MOST_AT_A_TIME = 1 << 16, 1 << 20
 
 

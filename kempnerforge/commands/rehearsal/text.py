@@ -14,9 +14,9 @@ from .checkpoints import Written
 from .rehearse import Plan, Result
 from .verdict import SLOWER_DAY, Lead, Seen
 
-_WIDTH = 80
+_WIDTH = 80  # columns, as a terminal has at first
 _LABEL = 13  # columns, with the space behind it
-#: Lines of stacks that are shown; all are in the log.
+#: Lines of stacks that are shown, a guess; all are in the log.
 _MOST_STACK_LINES = 30
 
 

@@ -14,9 +14,9 @@ from ...launcher.policy.words import CHECKPOINTED_STATUS
 from ...launcher.telling.wording import describe
 from ..journals import Attempt
 
-#: How much slower a save may be on a day when the file system is busy.
+#: How much slower a save may be on a day when the file system is busy: a guess.
 SLOWER_DAY = 1.5
-#: The notice of a program that never says that it is ready comes so long after its start (s).
+#: The notice of a program that never says that it is ready comes so long after its start (s): a guess.
 AFTER_START = 30.0
 #: How Python ends at a KeyboardInterrupt that nothing catches, and a shell around it.
 _INTERRUPTED = frozenset({-SIGINT, 128 + SIGINT})

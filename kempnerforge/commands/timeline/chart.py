@@ -13,7 +13,7 @@ from ...launcher.telling.output import one_line
 from . import ticks, wording
 from .story import Row, Shutdown, Standing
 
-#: Of each row, and of the axis above them (px). What is beside a chart is made as high.
+#: Of each row, and of the axis above them (px): what looks well. What is beside a chart is made as high.
 PITCH, HEAD = 28, 40
 #: Of the strip that shows the whole of a long run (px), and into how many parts it is divided.
 STRIP, _PARTS = 72, 400

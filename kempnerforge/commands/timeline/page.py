@@ -11,13 +11,13 @@ from ...launcher.telling.output import one_line
 from . import chart, text, wording
 from .story import Extreme, Row, Shutdown, Story
 
-#: Of more attempts than these the chart shows the last ones, and the whole run as a strip.
+#: Of more attempts than these the chart shows the last ones, and the whole run as a strip. What is legible: a guess.
 MOST_BARS = 60
 _LAST_BARS = 40
-#: All are folded away, so many in one table; and so many a page has at most, the first and the last of them.
+#: All are folded away, so many in one table; and so many a page has at most, the first and the last of them. Guesses.
 _FOLD = 500
 _FIRST_ROWS, _LAST_ROWS = 1000, 9000
-#: Of a command, so many letters (a command line may have a megabyte).
+#: Of a command, so many letters (a command line may have a megabyte): a guess.
 _LONGEST_COMMAND = 2000
 
 #: Nothing may be loaded and no script run, whatever a job calls itself.

@@ -12,6 +12,7 @@ from ..journals import Attempt, Journal, Stage
 Standing = Literal["over", "requeued", "waiting", "running", "ending", "lost", "open"]
 
 #: What is done before the notice has come to kforge-run belongs to it all the same: Slurm signals every process (s).
+#: A guess.
 _MOMENT_BEFORE = 2.0
 
 

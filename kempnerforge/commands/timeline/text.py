@@ -12,9 +12,9 @@ from .story import Row, Shutdown, Story
 #: Puts a text into a colour, or leaves it as it is.
 Paint = Callable[[str, str], str]
 
-#: Of more attempts than all these together only the first and the last are shown.
+#: Of more attempts than all these together only the first and the last are shown. Guesses.
 _FIRST, _LAST = 5, 25
-#: Between two columns, and what the last one has at least (columns).
+#: Between two columns, and what the last one has at least, and names and labels have at most (columns): guesses.
 _GAP = "  "
 _LEAST = 16
 _LONGEST_NAME = 20

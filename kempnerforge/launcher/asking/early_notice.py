@@ -30,11 +30,12 @@ _STEERING = ("SLURM", "_SLURM_", "SRUN_", "SBATCH_", "SALLOC_", "SPANK_", "PMI",
 _NEEDED = frozenset(
     {"SLURM_JOB_ID", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_SOCKET"}
 )
-#: How long srun may wait for the step to be created (s). It takes nothing, so as a rule there is nothing to wait for.
+#: How long srun may wait for the step to be created (s). It takes nothing, so as a rule there is nothing to wait
+#: for. A guess.
 _CREATED_WITHIN = 60
 #: More than the step ever says; of an srun that complains at length, its last words count (bytes).
 _LONGEST = 4096
-#: How long our end waits for the step's, which was asked to end when the training process did (s).
+#: How long our end waits for the step's, which was asked to end when the training process did (s): a guess.
 _PATIENCE = 0.4
 
 _State = Literal["off", "starting", "listening", "told", "ending"]

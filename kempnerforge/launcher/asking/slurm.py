@@ -20,11 +20,11 @@ from ..policy.words import JobRead, Place, RequeueAnswered, Site
 from ..processes import child, tree
 from . import job_record
 
-#: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down.
+#: After this long an scontrol is killed (s). It retries by itself for minutes when the controller is down. A guess.
 _PATIENCE = 10.0
-#: More than any record of one job, or of an array's tasks, takes (bytes).
+#: More than any record of one job, or of an array's tasks, takes (bytes): a guess, with a lot of room.
 _LONGEST_ANSWER = 1 << 24
-#: Blocks read before the loop has its turn again: it must not hang on one that writes for ever.
+#: Blocks read before the loop has its turn again: it must not hang on one that writes for ever. A guess.
 _MOST_AT_A_TIME = 64
 #: Variables that change what scontrol asks, and whom (scontrol(1)).
 _MISLEADING = ("SLURM_CLUSTERS", "SCONTROL_")
@@ -47,7 +47,7 @@ _PLACES: Mapping[str, Place] = {"batch": "batch", "extern": "outside"}
 _SPOOLED_SCRIPT = re.compile(r"/job[0-9]+/slurm_script$")
 
 
-#: How Slurm prints a number that has no limit.
+#: How Slurm prints a number that has no limit: INFINITE in slurm.h.
 UNLIMITED = 2**32 - 1
 
 

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from ...bootstrap import wire
 
 #: Connections kept at a time, in all and from one process: more than any node has ranks, and a process that opens one
-#: after another cannot keep others from registering.
+#: after another cannot keep others from registering. Guesses.
 _MOST_CONNECTIONS = 4096
 _MOST_PER_PROCESS = 64
-#: Descriptors kept free for everything else.
+#: Descriptors kept free for everything else: a guess.
 _SPARE_DESCRIPTORS = 64
 #: struct ucred: pid, uid, gid (unix(7)).
 _UCRED = struct.Struct("iII")
-#: Messages read from one connection before the others have their turn.
+#: Messages read from one connection before the others have their turn: a guess.
 _MOST_AT_A_TIME = 256
-#: Messages that a process may repeat (status, more time): so many at once, and one more every so often (s).
+#: Messages that a process may repeat (status, more time): so many at once, and one more every so often (s). Guesses.
 _BURST = 20
 _REFILL_EVERY = 0.5
 

@@ -22,7 +22,7 @@ from ..processes.child import Child
 from ..processes.process import Process, identify
 from .armed import ArmedProcess
 
-#: Receivers that are named in the log; a node may have more ranks than a line has room.
+#: Receivers that are named in the log; a node may have more ranks than a line has room. A guess.
 _MOST_NAMED = 8
 
 

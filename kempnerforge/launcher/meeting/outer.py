@@ -12,8 +12,8 @@ import struct
 
 from ...bootstrap import contract, wire
 
-#: How long a full backlog may hold up our start: a struct timeval of one second. A timeout of Python's own would make
-#: the socket non-blocking, and connect(2) fail at once.
+#: How long a full backlog may hold up our start: a struct timeval of one second, a guess. A timeout of Python's own
+#: would make the socket non-blocking, and connect(2) fail at once.
 _PATIENCE = struct.pack("@ll", 1, 0)
 
 

@@ -25,12 +25,12 @@ from .words import (
     signal_name,
 )
 
-#: How long to wait for Slurm where no deadline presses (s): to look at the job, and to requeue it.
+#: How long to wait for Slurm where no deadline presses (s): to look at the job, and to requeue it: a guess.
 LOOK_WINDOW = 5.0
 REQUEUE_WINDOW = 60.0
-#: The least that is left for the last questions when a deadline has passed (s).
+#: The least that is left for the last questions when a deadline has passed (s): a guess.
 LAST_WINDOW = 2.0
-#: The wait before the second try to requeue (s); doubles each time.
+#: The wait before the second try to requeue (s), a guess; doubles each time.
 RETRY_AFTER = 0.5
 
 #: What is done, and the phase that comes of it.

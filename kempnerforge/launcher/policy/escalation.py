@@ -7,11 +7,11 @@ from .inquiry import Inquiry
 from .timers import Timer, Timers
 from .words import Action, DumpStacks, Identity, Kill, MoreTime, Reason, Rules, Site, Tell, Terminate
 
-#: How long the stages wait after a suspension for Slurm to tell the new end (s).
+#: How long the stages wait after a suspension for Slurm to tell the new end (s): a guess.
 HOLD_AFTER_STOP = 2.0
-#: From giving up on Slurm to the deadline, when time is plenty (s).
+#: From giving up on Slurm to the deadline, when time is plenty (s): a guess.
 LAST_WORD = 1.0
-#: How long a process that got SIGKILL may take to go (s): one in uninterruptible sleep may never.
+#: How long a process that got SIGKILL may take to go (s): one in uninterruptible sleep may never. A guess.
 KILL_WINDOW = 10.0
 
 

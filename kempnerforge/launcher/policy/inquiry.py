@@ -9,13 +9,13 @@ from . import facts, tables
 from .timers import Timer, Timers
 from .words import Action, AskSlurm, Job, JobRead, Listen, Reason, Rules, Signalled, Site, signal_name
 
-#: How often Slurm is asked again when it did not answer (s).
+#: How often Slurm is asked again when it did not answer (s): a guess.
 ASK_AGAIN = 1.0
-#: How often our own small step is started once more.
+#: How often our own small step is started once more: who ends that, too, does not want it.
 LISTEN_AGAIN = 1
-#: How often Slurm is asked again for the job's facts while nothing presses (s).
+#: How often Slurm is asked again for the job's facts while nothing presses (s): a guess.
 FACTS_AGAIN = 30.0
-#: SIGTERMs closer together than this come from one event, and are told once (s).
+#: SIGTERMs closer together than this come from one event, which has one line in the log (s): a guess.
 SAME_EVENT = 1.0
 
 

@@ -61,14 +61,15 @@ from .words import (
     signal_name,
 )
 
-#: How often the notice is repeated to such an srun (s).
+#: How often the notice is repeated to such an srun (s): a guess.
 SRUN_REPEAT = 1.0
 #: When the notice is repeated to armed processes (s). Python may enter a system call just when the first has come, and
-#: sees it only when that ends or the next signal comes.
+#: sees it only when that ends or the next signal comes. The time is a guess.
 ARMED_REPEAT = 0.1
-#: A child that died of a signal that is a notice may have got it a moment before us (s): Slurm signals every process.
+#: A child that died of a signal that is a notice may have got it a moment before us (s, a guess): Slurm signals every
+#: process.
 NOTICE_FOLLOWS = 1.0
-#: Time between two lines that tell how much time is left (s).
+#: Time between two lines that tell how much time is left (s): a guess.
 PROGRESS_EVERY = 10.0
 
 #: srun aborts the whole step on these (slurm-facts, "Who receives what").

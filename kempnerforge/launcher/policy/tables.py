@@ -24,29 +24,32 @@ from .words import (
 NEAR_END = 1800.0
 #: Longest shutdown when neither Slurm nor the user sets a limit (s): the default of ``ShutdownHandler``.
 MANUAL_WINDOW = 600.0
-#: How far Slurm's clock and ours, or its two readings of an end, may differ (s).
+#: How far Slurm's clock and ours, or its two readings of an end, may differ (s): a guess.
 CLOCK_SLACK = 2.0
-#: How long after the end of a batch script its requeue is Slurm's own (s).
+#: How long after the end of a batch script its requeue is Slurm's own (s): a guess.
 RESTARTS_WITHIN = 15.0
 
-#: From the child's own forced exit to the stack dump and SIGTERM (s), when time is plenty.
+#: From the child's own forced exit to the stack dump and SIGTERM (s), when time is plenty: a guess.
 FORCED_EXIT_GAP = 2.0
-#: From SIGKILL to the deadline: reap, read the job once more, requeue (s), when time is plenty.
+#: From SIGKILL to the deadline: reap, read the job once more, requeue (s), when time is plenty: a guess.
 REQUEUE_GAP = 5.0
-#: The same where time is short (s): how long a busy machine needs for it does not shrink with the window.
+#: The same where time is short (s): how long a busy machine needs for it does not shrink
+#: with the window, and 0.8 s were too little.
 LEAST_REQUEUE_GAP = 1.5
-#: What a lead should have beside the time to stop: all that escalation and a requeue with a few tries may need (s).
+#: What a lead should have beside the time to stop: all that escalation and a requeue with a few tries may
+#: need (s): a guess.
 LEAD_RESERVE = 60.0
-#: The largest part of a shutdown's window that escalation may take from the save.
+#: The largest part of a shutdown's window that escalation may take from the save: a guess.
 ESCALATION_SHARE = 1 / 3
 
 #: Slurm looks for jobs out of time twice a minute or so: later than this, it was not the time limit (s).
 LATE_KILL = 90.0
 
-#: An srun younger than this may swallow a SIGUSR1 (slurm-facts: 22.05, in its first moments) (s).
+#: An srun younger than this may swallow a SIGUSR1 (s): seen 10 ms after its start (slurm-facts), and a guess
+#: for busy machines.
 SRUN_SETTLES = 10.0
 
-#: Attempts in a row known to have made no progress after which a run is not requeued any more.
+#: Attempts in a row known to have made no progress after which a run is not requeued any more: a guess.
 NO_PROGRESS_LIMIT = 3
 
 #: Exit statuses of ours that are also those of shells, env(1) and timeout(1): kforge-run itself failed, the command

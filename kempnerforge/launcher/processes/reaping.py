@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-#: How long a child that was killed may take to go (s).
+#: How long a child that was killed may take to go (s): a guess.
 _PATIENCE = 0.5
 
 

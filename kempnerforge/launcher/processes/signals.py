@@ -22,7 +22,7 @@ _NOT_CAUGHT = {
 }
 #: ``si_code`` of a signal that the kernel sent, as the terminal does (sigaction(2)).
 _SI_KERNEL = 0x80
-#: The first fields of struct signalfd_siginfo: signal, errno, code, pid.
+#: The first fields of struct signalfd_siginfo (signal, errno, code, pid), and its size (signalfd(2)).
 _SIGINFO = struct.Struct("=IiiI")
 _SIGINFO_SIZE = 128
 

@@ -11,7 +11,7 @@ import time
 
 from .signals import stop_as_asked
 
-#: During a shutdown we wake so often (s): what a stop adds is seen only where it is more than that.
+#: During a shutdown we wake so often (s): what a stop adds is seen only where it is more than that. A guess.
 HEARTBEAT = 0.25
 
 

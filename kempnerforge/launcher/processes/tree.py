@@ -16,12 +16,13 @@ from typing import NamedTuple
 from ...bootstrap import proc, programs
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
+#: A guess.
 _PASSES = 10
 #: The inode of the PID namespace that the machine started with: PROC_PID_INIT_INO in linux/proc_ns.h.
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 #: What the letters of those states mean that can outlive SIGKILL for a while (proc_pid_stat(5)).
 _STATES = {"D": "in uninterruptible sleep", "R": "running", "S": "sleeping", "T": "stopped", "t": "traced"}
-#: How long to go after what forks faster than that, before the loop has its turn again (s).
+#: How long to go after what forks faster than that, before the loop has its turn again (s): a guess.
 _CHASE = 0.02
 
 

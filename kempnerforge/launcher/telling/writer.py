@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 
 from ..processes.child import lead_a_group
 
-#: How long the end of kforge-run waits for what is not written yet (s).
+#: How long the end of kforge-run waits for what is not written yet (s): a guess.
 LAST_PATIENCE = 1.0
-#: How long what comes next waits for what should be written before it (s).
+#: How long what comes next waits for what should be written before it (s): a guess.
 MOMENT = 0.02
-#: What more there is to write while nothing can be written is dropped.
+#: What more there is to write while nothing can be written is dropped: a guess.
 _MOST_WAITING = 10_000
+#: Read at a time (bytes): what a pipe holds (pipe(7)).
 _BLOCK = 1 << 16
 #: kforge-run has no more descriptors than this, as a rule: one or two for each of 4,096 connections.
 _MOST_DESCRIPTORS = 10_000
