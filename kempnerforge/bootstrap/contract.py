@@ -21,7 +21,7 @@ JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
 #: ``PID.START|RANK``: the armed process of a rank, and its rank variables. Below it, others with the same are helpers.
 CLAIM_VARIABLE = "KFORGE_CLAIM"
 
-#: The mode of the private folder.
+#: Of the private folder: no other user may enter it, connect in it or read it.
 PRIVATE_MODE = 0o700
 
 # --- files in the private folder -----------------------------------------------------------------

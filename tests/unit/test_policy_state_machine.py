@@ -689,6 +689,16 @@ def test_of_several_that_save_the_last_is_waited_for() -> None:
     assert "checkpointed: SIGUSR1 → finish +3.0 s → exit +0.0 s" in story.said
 
 
+def test_the_log_says_what_each_process_below_can_do() -> None:
+    inner = Registered("kforge-run", process(6), 0, is_launcher=True)
+    story = Story().happens(Armed("a.py", process(4)), Registered("b.py", process(5), 600), inner)
+    assert story.said.splitlines() == [
+        "a.py (pid 4) can be interrupted",
+        "b.py (pid 5) has a ShutdownHandler",
+        "kforge-run (pid 6) looks after what runs below it",
+    ]
+
+
 def test_our_step_ended_where_no_grace_is_known() -> None:
     policy = Policy(Rules("batch"))
     assert policy.handle(StepEnded(), START) == [AskSlurm()]
