@@ -27,8 +27,11 @@ import pytest
 from kempnerforge.launcher import policy
 
 POLICY = Path(__file__).parents[1] / "kempnerforge/launcher/policy"
-FILES = ("machine.py", "tables.py", "timers.py")
-TESTS = [f"tests/unit/test_{name}.py" for name in ("decision_tables", "policy_state_machine", "policy_world")]
+FILES = (
+    *("machine.py", "inquiry.py", "escalation.py", "savers.py", "conclusion.py"),
+    *("tables.py", "timers.py", "facts.py"),
+)
+TESTS = [f"tests/unit/test_{name}.py" for name in ("facts", "decision_tables", "policy_state_machine", "policy_world")]
 #: A mutant that keeps the tests busy for so long is dead, too (s): it never ends.
 PATIENCE = 600
 _EDGES = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
