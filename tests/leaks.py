@@ -14,17 +14,18 @@ import contextlib
 import ctypes
 import gc
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 _PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None)
 #: Where kforge-run puts its private folder, besides TMPDIR.
 _PRIVATE_PARENTS = ("/dev/shm", "/tmp", "/var/tmp")
 #: Of the processes that may have been a kforge-run.
@@ -45,51 +46,54 @@ sys.addaudithook(_notice_signals)
 
 
 @pytest.fixture(scope="session")
-def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make this worker's own folder. Its path is short: the address of a socket is limited to 107 bytes (unix(7))."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """Make this worker's own TMPDIR and XDG_STATE_HOME.
+
+    Their paths are short: the address of a socket is limited to 107 bytes (unix(7)).
+    """
     tmp_path_factory.getbasetemp()  # is where TMPDIR is now, and outlasts a test
     with tempfile.TemporaryDirectory(prefix="k") as folder:
         os.chmod(folder, 0o755)  # the hostile tests are other users
-        yield Path(folder)
+        tmp, state = Path(folder, "tmp"), Path(folder, "state")
+        tmp.mkdir()
+        state.mkdir()
+        yield tmp, state
 
 
 @pytest.fixture(autouse=True)
-def _leaves_nothing(request: pytest.FixtureRequest, _own_folder: Path) -> Iterator[None]:
+def _leaves_nothing(request: pytest.FixtureRequest, _own_folders: tuple[Path, Path]) -> Iterator[None]:
     """Check it, and clean up for the next test. As the first fixture of a test it comes after all others' ends."""
     if request.node.get_closest_marker("slurm"):
         yield
         return
-    others, files, private = children(), _open_files(), _private_folders()
+    tmp, state = _own_folders
+    others, files, began = children(), _open_files(), time.time()
     _numbers.clear()
-    folders = [_own_folder / "tmp", _own_folder / "state"]
-    for folder in folders:
-        folder.mkdir()
-    adopt_orphans(True)
+    _adopt_orphans(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(folders[0]))
-        patch.setattr(tempfile, "tempdir", str(folders[0]))
-        patch.setenv("XDG_STATE_HOME", str(folders[1]))
+        patch.setenv("TMPDIR", str(tmp))
+        patch.setattr(tempfile, "tempdir", str(tmp))
+        patch.setenv("XDG_STATE_HOME", str(state))
         yield
     left = [f"process {_describe(pid)}" for pid in children() - others]
+    started = set(_numbers)
     end_all(others)
-    adopt_orphans(False)
-    if _open_files() != files:
+    _adopt_orphans(False)
+    if (now := _open_files()) != files:
         gc.collect()  # what nothing but a cycle holds is not lost
-    now = _open_files()
+        now = _open_files()
     left += [f"descriptor {fd}: {files.get(fd)} -> {now.get(fd)}" for fd, _ in set(files.items()) ^ set(now.items())]
-    left += [f"file or folder {path}" for folder in folders for path in folder.iterdir()]
-    for path in _private_folders() - private:
-        if int(path.name.split("-")[2]) in _numbers:
-            left.append(f"private folder {path}")
-            shutil.rmtree(path)
-    for folder in folders:
-        shutil.rmtree(folder)
+    private = (path for pid in started for path in private_folders_of(pid) if path.stat().st_ctime >= began)
+    for kind, paths in (("private folder", private), ("file or folder", (*tmp.iterdir(), *state.iterdir()))):
+        for path in paths:
+            left.append(f"{kind} {path}")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert not left, left
 
 
-def adopt_orphans(wanted: bool) -> None:
+def _adopt_orphans(wanted: bool) -> None:
     """Have what gets away from its parent show up among our children, and not init's (PR_SET_CHILD_SUBREAPER)."""
-    assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) == 0
+    assert _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) == 0
 
 
 def end_all(others: set[int]) -> None:
@@ -120,18 +124,9 @@ def _open_files() -> dict[int, str]:
     return found
 
 
-def _private_folders() -> set[Path]:
-    return {
-        Path(parent, name)
-        for parent in _PRIVATE_PARENTS
-        for name in os.listdir(parent)
-        if re.fullmatch(r"\.kforge-\d+-\d+-.*", name)
-    }
-
-
-def private_folders_of(pid: int) -> set[Path]:
+def private_folders_of(pid: int) -> list[Path]:
     """Return where processes of this number have, or have left, what only their own may look into."""
-    return {path for path in _private_folders() if int(path.name.split("-")[2]) == pid}
+    return [path for parent in _PRIVATE_PARENTS for path in Path(parent).glob(f".kforge-*-{pid}-*-*")]
 
 
 def _describe(pid: int) -> str:

@@ -125,10 +125,6 @@ class Attempt(NamedTuple):
     exit_time: float | None = None
     #: The child's exit status, or minus the signal it died of.
     exit_status: int | None = None
-    #: When kforge-run asked for the requeue, why, and by which id.
-    requeue_time: float | None = None
-    requeue_because: str = ""
-    requeue_job: str = ""
     #: When kforge-run ended; None: it still runs, or was killed.
     end_time: float | None = None
     outcome: str | None = None
@@ -538,7 +534,7 @@ def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any
             origin = {"version": version, "place": place, "name": name, "array_task": array_task, "node": node}
             return {"started": time, "command": command, **{field: _short(text) for field, text in origin.items()}}
         case facts.NotStarted(why):
-            return {"not_started": _short(why)}
+            return {"not_started": _short(why), "end_time": time, "outcome": "failed"}
         case facts.Armed():
             return {"armed": True}
         case facts.Registered():
@@ -555,8 +551,8 @@ def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any
             return {"finished": time if attempt.finished is None else attempt.finished, "last_finished": time}
         case facts.ChildEnded(status):
             return {"exit_time": time, "exit_status": status}
-        case facts.RequeueAsked(because, job):
-            return {"requeue_time": time, "requeue_because": _short(because), "requeue_job": _short(job)}
+        case facts.RequeueAsked():
+            return {}  # how it ended tells whether it was requeued
         case facts.Continued(stopped_for):
             return _continued(attempt, time, max(stopped_for, 0.0))
         case facts.ForcedExit():

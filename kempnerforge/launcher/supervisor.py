@@ -15,7 +15,7 @@ from .advice import Advice
 from .asking import slurm
 from .meeting import delivery
 from .meeting.control import Connection, StatusText, Unusable
-from .policy import facts, words
+from .policy import facts, tables, words
 from .processes import reaping, tree
 from .processes.signals import CapturedSignals
 from .processes.stops import HEARTBEAT, Stops
@@ -358,7 +358,7 @@ class Supervisor:
                 elif not any(writer.ended(pid) for writer in self._writers):
                     os.waitpid(pid, 0)
         self._tree.kill()
-        return self._child.status if self._child.status >= 0 else 128 - self._child.status
+        return tables.shell_status(self._child.status)
 
     # --- the end ---------------------------------------------------------------------------------
 

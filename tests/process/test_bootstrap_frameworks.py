@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.launch import Launch, Launched, descendants, run_below
+from tests.process.launch import Launch, Launched, descendants, reap_orphans, run_below
 
 BIN = Path(sys.prefix) / "bin"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -262,6 +262,7 @@ def test_whoever_starts_a_worker_can_terminate_it_at_once(
     assert said == expected != [], run.log
     run.ends(0)
     without_us.ends(0)
+    reap_orphans()  # multiprocessing's helpers may outlive their program where nobody sweeps
 
 
 @pytest.mark.parametrize("closing", ["close", "keep"])

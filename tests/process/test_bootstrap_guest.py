@@ -111,7 +111,7 @@ def test_spawned_and_forked_processes_pickle_and_import_as_without_us(
         "            print(pool.map(work, [1, 2]))\n"
     )
     compare(launch, sys.executable, "train.py", variables=short_tmpdir)
-    reap_orphans()
+    reap_orphans()  # multiprocessing's helpers may outlive their program where nobody sweeps
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kempnerforge.commands.diagnosis import findings
 from kempnerforge.commands.diagnosis.findings import Subject
+from tests.process.launch import PATIENCE, reap_orphans
 
 HEAD = "#!/bin/bash\n#SBATCH --time=24:00:00 --signal=B:USR1@120 --requeue --open-mode=append\n"
 LAUNCH = "exec kforge-run python train.py"
@@ -132,9 +133,10 @@ class Bash(NamedTuple):
             stderr=subprocess.DEVNULL,
         ) as process:
             try:
-                process.wait(20)
+                process.wait(PATIENCE)
             finally:
                 process.kill()
+        reap_orphans()  # what it has started in the background
         told = self.folder / "kforge-run.pid"
         became = told.exists() and told.read_text() == f"{process.pid}\n"
         told.unlink(missing_ok=True)

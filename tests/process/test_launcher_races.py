@@ -51,7 +51,7 @@ sys.meta_path.insert(0, Stall())
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["cli", "signals"])
+@pytest.mark.parametrize("module", ["cli", "processes.signals"])
 @pytest.mark.parametrize("kforge_run", [KFORGE_RUN, (str(ROOT / "bin/kforge-run"),)], ids=["module", "script"])
 def test_a_signal_during_the_imports_waits_for_the_child(
     launch: Launch, kforge_run: tuple[str, ...], module: str, signum: int

@@ -69,9 +69,6 @@ def test_an_attempt_as_it_should_be(tmp_path: Path) -> None:
         last_finished=START + 3480.1,
         exit_time=START + 3480.2,
         exit_status=0,
-        requeue_time=START + 3480.2,
-        requeue_because="checkpointed after time_limit",
-        requeue_job="4242",
         end_time=START + 3480.3,
         outcome="checkpointed",
         because="requeued",
@@ -141,7 +138,7 @@ def test_what_the_policy_records_is_understood(file: Path) -> None:
     assert (attempt.armed, attempt.registered, attempt.first_ready_poll) == (True, True, START + 4)
     assert (attempt.first_poll, attempt.finished, attempt.exit_time) == (START + 1901, START + 1909, START + 1910)
     assert (attempt.reason, attempt.outcome, attempt.restarts, attempt.number) == ("time_limit", "checkpointed", 2, 3)
-    assert (attempt.requeued, attempt.requeue_job, attempt.end_time) == (True, "4242_7", START + 1912)
+    assert (attempt.requeued, attempt.end_time) == (True, START + 1912)
     # What counts is the time in which it could run.
     assert attempt.suspended == 33 and attempt.pauses == ((START + 1905, 3.0),)
     assert attempt.after_notice(START + 1910) == attempt.shutdown == 7

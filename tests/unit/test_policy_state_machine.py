@@ -21,6 +21,7 @@ from kempnerforge.launcher.policy.words import (
     DumpStacks,
     Exit,
     Finished,
+    ForcedExit,
     Forward,
     Gone,
     HistoryRead,
@@ -40,6 +41,7 @@ from kempnerforge.launcher.policy.words import (
     SiteRead,
     StepEnded,
     Tell,
+    TellOuter,
     Terminate,
     TimePassed,
     TreeEmpty,
@@ -739,3 +741,33 @@ def test_a_state_that_is_not_known_is_asked_about_again() -> None:
 def test_a_state_that_is_not_known_is_no_notice() -> None:
     story = Story().happens(JobRead(RUNNING), ChildExited(0, True), JobRead(NEWFANGLED))
     assert story.status == 0 and "reason" not in story.said
+
+
+# --- who else is told ----------------------------------------------------------------------------
+
+
+def test_who_registers_after_the_notice_is_told_what_the_others_were() -> None:
+    near = RUNNING._replace(end=START + 120)
+    story = Story().happens(JobRead(near), Registered("train.py", process(5), 600), signalled(SIGUSR1), JobRead(near))
+    late = process(6)
+    told = [action for action in story.done(Tell) if isinstance(action, Tell)]
+    story.happens(Registered("late.py", late, 600), at=1)
+    assert story.done(Tell) == [*told, told[-1]._replace(to=late)]
+    assert told[-1].to is None and told[-1].reason == "time_limit"
+
+
+def test_who_registers_without_a_notice_is_told_nothing() -> None:
+    story = Story().happens(Registered("train.py", process(5), 600))
+    story.happens(signalled(SIGINT, child_has_it=True), Registered("late.py", process(6), 600))
+    assert not story.done(Tell)
+
+
+@pytest.mark.parametrize(("has_outer", "status"), [(True, 85), (True, 1), (False, 85)])
+def test_the_kforge_run_above_hears_of_a_checkpoint_and_of_nothing_else(has_outer: bool, status: int) -> None:
+    story = Story(Rules("step", has_outer=has_outer)).happens(signalled(SIGTERM), ChildExited(status, True))
+    assert len(story.done(TellOuter)) == (has_outer and status == 85)
+
+
+def test_a_forced_exit_is_told() -> None:
+    story = Story().happens(signalled(SIGTERM), ForcedExit(process(5)))
+    assert "pid 5 has not saved in its time, and ends itself" in story.said

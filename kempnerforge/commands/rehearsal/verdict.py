@@ -19,7 +19,7 @@ SLOWER_DAY = 1.5
 #: The notice of a program that never says that it is ready comes so long after its start (s): a guess.
 AFTER_START = 30.0
 #: How Python ends at a KeyboardInterrupt that nothing catches, and a shell around it.
-_INTERRUPTED = frozenset({-SIGINT, 128 + SIGINT})
+_INTERRUPTED = frozenset({-SIGINT, tables.DIED_OF + SIGINT})
 
 
 class Seen(NamedTuple):

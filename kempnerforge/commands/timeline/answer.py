@@ -82,6 +82,7 @@ def _attempt(row: Row) -> Json:
         "outcome": attempt.outcome,
         "requeued": attempt.requeued,
         "because": attempt.because or None,
+        "not_started": attempt.not_started or None,
         "exit_status": attempt.exit_status,
         "status": attempt.status,
         "restarts": attempt.restarts,

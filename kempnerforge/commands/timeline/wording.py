@@ -123,6 +123,8 @@ def _did(attempt: Attempt) -> str:
             return f"{ended}, its save not finished"
         case "interrupted" if not attempt.registered:
             return f"{ended}, not known whether it saved"
+        case "failed" if attempt.not_started:
+            return f"not started: {one_line(attempt.not_started)}"
         case "failed":
             return ended if attempt.exit_status is not None and attempt.exit_status < 0 else f"failed, {ended}"
         case _:
