@@ -4,7 +4,7 @@
 
 Each mutant negates a condition, drops an operand of `and` or `or`, moves a comparison's edge, or deletes an assignment
 to an attribute or a call. The tests run in a process of its own, with the changed module in the place of the real one.
-What is listed at the end is alive.
+What is listed is alive.
 """
 
 from __future__ import annotations
@@ -54,7 +54,17 @@ def mutants(path: Path) -> Iterator[Mutant]:
         for what, change in _changes(node):
             changed = copy.deepcopy(tree)
             change(list(ast.walk(changed))[index])
-            yield Mutant(path.name, getattr(node, "lineno", 0), what, ast.unparse(ast.fix_missing_locations(changed)))
+            yield Mutant(
+                path.name,
+                getattr(node, "lineno", 0) or _first_line(node),
+                what,
+                ast.unparse(ast.fix_missing_locations(changed)),
+            )
+
+
+def _first_line(node: ast.AST) -> int:
+    """Return where something begins that has no line of its own: an arm of a `match`, a part of a comprehension."""
+    return next(child.lineno for child in ast.walk(node) if isinstance(child, (ast.expr, ast.stmt)))
 
 
 def _changes(node: ast.AST):  # type: ignore[no-untyped-def]
@@ -129,6 +139,8 @@ def survivors(found: Sequence[Mutant], jobs: int) -> list[Mutant]:
         mutant = running.pop(pid)
         if status == 0:
             alive.append(mutant)
+            if mutant.line:
+                print(f"{mutant.file}:{mutant.line}: {mutant.what}", flush=True)
     return alive
 
 
@@ -144,8 +156,6 @@ def main() -> None:
         assert survivors([unchanged], 1), f"the tests fail on {file} as it is"
         found = list(mutants(POLICY / file))[:: options.every]
         alive = survivors(found, options.jobs)
-        for mutant in sorted(alive):
-            print(f"{mutant.file}:{mutant.line}: {mutant.what}")
         print(f"{file}: {len(alive)} of {len(found)} mutants are alive", flush=True)
     print(f"{time.monotonic() - began:.0f} s")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGWINCH
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.launcher.policy import facts, words
+from kempnerforge.launcher.policy import facts, tables, words
 from kempnerforge.launcher.policy.machine import Policy
 from kempnerforge.launcher.policy.words import (
     Armed,
@@ -19,6 +20,7 @@ from kempnerforge.launcher.policy.words import (
     Deliver,
     Delivered,
     DumpStacks,
+    EarlierAttempt,
     Exit,
     Finished,
     ForcedExit,
@@ -31,6 +33,7 @@ from kempnerforge.launcher.policy.words import (
     Kill,
     Listen,
     MoreTime,
+    Place,
     Polled,
     Registered,
     Requeue,
@@ -48,6 +51,7 @@ from kempnerforge.launcher.policy.words import (
 )
 from kempnerforge.launcher.telling.wording import line_of
 
+A = TypeVar("A")
 START = 1000.0
 RUNNING = Job("RUNNING", 0, START + 3600, None, False, False, True, "7")
 TIMED_OUT = Job("COMPLETING", 0, START, None, True, False, True, "7")
@@ -87,7 +91,7 @@ class Story:
         self.now = until
         return self
 
-    def done(self, kind: type) -> list[words.Action]:
+    def done(self, kind: type[A]) -> list[A]:
         return [action for action in self.actions if isinstance(action, kind)]
 
     @property
@@ -446,7 +450,8 @@ def test_a_storm_of_sigcont_postpones_nothing() -> None:
     story = Story(Rules("outside", timeout=6)).happens(signalled(SIGUSR1))
     for _ in range(20):
         story.happens(Continued(0)).passes(0.3)
-    assert story.done(Terminate) and story.done(Kill)
+    assert story.done(Terminate)
+    assert story.done(Kill)
 
 
 def test_a_storm_of_sigterm_moves_no_deadline_away() -> None:
@@ -750,7 +755,7 @@ def test_who_registers_after_the_notice_is_told_what_the_others_were() -> None:
     near = RUNNING._replace(end=START + 120)
     story = Story().happens(JobRead(near), Registered("train.py", process(5), 600), signalled(SIGUSR1), JobRead(near))
     late = process(6)
-    told = [action for action in story.done(Tell) if isinstance(action, Tell)]
+    told = story.done(Tell)
     story.happens(Registered("late.py", late, 600), at=1)
     assert story.done(Tell) == [*told, told[-1]._replace(to=late)]
     assert told[-1].to is None and told[-1].reason == "time_limit"
@@ -771,3 +776,136 @@ def test_the_kforge_run_above_hears_of_a_checkpoint_and_of_nothing_else(has_oute
 def test_a_forced_exit_is_told() -> None:
     story = Story().happens(signalled(SIGTERM), ForcedExit(process(5)))
     assert "pid 5 has not saved in its time, and ends itself" in story.said
+
+
+# --- what only a mutant would do -----------------------------------------------------------------
+
+
+def test_a_history_without_retries_left_is_minded() -> None:
+    story = Story(Rules("batch", retry_failures=1)).happens(JobRead(RUNNING._replace(restarts=1)))
+    story.happens(HistoryRead((EarlierAttempt(0, True, True),)), ChildExited(1, True))
+    story.happens(JobRead(RUNNING._replace(restarts=1)))
+    assert not story.done(Requeue)
+
+
+def test_the_notice_is_told_before_what_comes_of_it() -> None:
+    story = Story(Rules("step")).happens(signalled(SIGTERM))
+    told = [type(action) for action in story.actions if isinstance(action, facts.Fact)]
+    assert told == [facts.NoticeCame, facts.ReasonFound, facts.TimeLeft]
+
+
+def test_what_outlives_the_child_is_told_and_has_a_limit_without_a_notice() -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), ChildExited(-9, False))
+    assert facts.StillSaving((5,)) in story.actions
+    assert story.policy.due == START + tables.MANUAL_WINDOW
+    assert not story.passes(tables.MANUAL_WINDOW - 1).done(Kill)
+    assert story.passes(1).done(Kill)
+
+
+def test_a_child_that_goes_after_sigkill_is_not_outlived() -> None:
+    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), signalled(SIGTERM))
+    story.happens(JobRead(TIMED_OUT)).passes(28)
+    assert len(story.done(Kill)) == 1
+    story.happens(ChildExited(-9, False))
+    assert len(story.done(Kill)) == 2, "what is left is swept at once"
+
+
+def test_an_armed_process_that_nobody_told_does_not_outlive_the_child() -> None:
+    story = Story().happens(JobRead(RUNNING), Armed("train.py", process(5)), signalled(SIGTERM))
+    story.happens(Delivered("the child", None), ChildExited(-15, False))
+    assert story.done(Terminate)
+
+
+def test_nothing_outlives_a_child_that_died_of_a_notice_alone() -> None:
+    assert Story().happens(JobRead(RUNNING), ChildExited(-15, False)).done(Terminate)
+
+
+def test_a_sigterm_behind_a_ctrl_c_is_a_notice_of_its_own() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGINT, child_has_it=True))
+    assert story.policy.deadline is None
+    story.happens(signalled(SIGTERM), at=1)
+    assert story.done(Deliver) == [Deliver(SIGTERM)]
+    told = [action.signal for action in story.actions if isinstance(action, facts.NoticeCame)]
+    assert told == ["SIGINT", "SIGTERM"]
+    assert story.policy.deadline is not None
+
+
+def test_a_second_ctrl_c_is_passed_on_and_no_notice() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGINT), signalled(SIGINT), at=1)
+    assert story.done(Forward) == [Forward(SIGINT)] * 2
+    assert len(story.done(facts.NoticeCame)) == 1
+
+
+@pytest.mark.parametrize(
+    ("signum", "child_has_it", "timeout", "opens"),
+    [
+        (SIGINT, True, None, False),
+        (SIGINT, True, 30.0, True),
+        (SIGINT, False, None, True),
+        (SIGTERM, True, None, True),
+    ],
+)
+def test_what_opens_the_window(signum: int, child_has_it: bool, timeout: float | None, opens: bool) -> None:
+    story = Story(Rules("outside", timeout=timeout)).happens(signalled(signum, child_has_it=child_has_it))
+    assert (story.policy.deadline is not None) == opens
+    assert bool(story.passes(11).done(facts.Waiting)) == opens
+
+
+def test_what_is_left_is_told_every_ten_seconds() -> None:
+    story = Story(Rules("outside")).happens(signalled(SIGTERM)).passes(31)
+    assert [action.seconds for action in story.done(facts.Waiting)] == [590.0, 580.0, 570.0]
+
+
+def test_a_notice_in_the_sweep_is_not_handed_on_and_waited_for() -> None:
+    story = Story(Rules("outside")).happens(Armed("train.py", process(5)), ChildExited(0, False))
+    story.happens(signalled(SIGUSR1, alive=False)).passes(10.5)
+    assert not story.done(Deliver) and not story.done(facts.Waiting)
+
+
+def test_where_nothing_lives_a_notice_is_not_handed_on() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1, alive=False))
+    assert not story.done(Deliver)
+
+
+def test_a_child_that_has_ended_gets_no_signal() -> None:
+    assert not Story().happens(signalled(SIGWINCH, alive=False), signalled(SIGINT, alive=False)).done(Forward)
+
+
+def test_while_slurm_does_not_answer_the_reason_told_is_unknown() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(None, "down"))
+    assert [action.reason for action in story.done(Tell)] == [None, "unknown"]
+
+
+def test_a_suspension_is_told_and_counts_in_no_moment() -> None:
+    story = Story(Rules("step")).happens(Registered("train.py", process(5), 600), signalled(SIGUSR1))
+    story.happens(Polled(process(5), True), at=1).happens(Finished(process(5)), at=3)
+    story.happens(Continued(100.0), at=104).happens(ChildExited(0, True), at=105)
+    assert facts.Continued(100.0) in story.actions
+    (shut_down,) = story.done(facts.ShutDown)
+    assert dict(shut_down.moments) == {"first poll": 1.0, "finish": 3.0, "exit": 5.0}
+
+
+def test_a_suspension_after_the_childs_end_counts_in_no_moment() -> None:
+    story = Story(Rules("step", term_grace=200)).happens(signalled(SIGUSR1)).happens(ChildExited(0, False), at=2)
+    story.happens(Continued(100.0), at=103).happens(TreeEmpty(), at=104)
+    (end,) = story.done(facts.Ended)
+    assert end.shutdown == 2.0
+
+
+@pytest.mark.parametrize("place", ["batch", "step"])
+def test_after_a_suspension_only_a_batch_process_asks_slurm(place: Place) -> None:
+    story = Story(Rules(place)).happens(Continued(5.0))
+    assert bool(story.done(AskSlurm)) == (place == "batch")
+
+
+def test_after_a_suspension_in_the_sweep_slurm_is_asked_and_later_not_once_more() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(0, False), Continued(5.0))
+    assert len(story.done(AskSlurm)) == 1
+    story.happens(TreeEmpty(), at=10).happens(Continued(5.0), at=20)
+    assert len(story.done(AskSlurm)) == 2, "the answer is on its way"
+
+
+def test_an_srun_whose_tasks_have_registered_is_not_told_again() -> None:
+    story = Story(Rules("batch", child_is_srun=True)).happens(Registered("train.py", process(5), 600))
+    story.happens(signalled(SIGUSR1), Delivered("srun", START)).passes(3)
+    assert story.done(Deliver) == [Deliver(SIGUSR1)]

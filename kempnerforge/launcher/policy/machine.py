@@ -95,7 +95,6 @@ class Policy:
         self._escalation = Escalation(rules, site, self._inquiry, self._timers)
         self._conclusion = Conclusion(rules, site, self._inquiry, self._escalation, self._savers, self._timers)
         self._was_delivered = False
-        self._died_of_a_notice = False
 
     # --- what the loop sees ----------------------------------------------------------------------
 
@@ -177,7 +176,6 @@ class Policy:
         actions = self._conclusion.child_ended(now)
         if event.tree_empty:
             return actions + self._start_to_decide(now)
-        self._died_of_a_notice = event.status in tables.DIED_OF_A_NOTICE
         if not self._may_save or Timer.ABANDON in self._timers:
             return actions + self._sweep(now)
         # Not the child, but what is below it holds the run: the stages go on as they were.
@@ -187,7 +185,7 @@ class Policy:
             self._timers.set(Timer.KILL, now + NOTICE_FOLLOWS + self._rules.term_grace)
             return actions
         actions.append(facts.StillSaving(tuple(who.pid for who in self._savers.saving)))
-        if Timer.TERMINATE not in self._timers and Timer.KILL not in self._timers:
+        if Timer.KILL not in self._timers:
             self._timers.set(Timer.KILL, now + tables.MANUAL_WINDOW)
             actions.append(Terminate())
         return actions
@@ -195,7 +193,7 @@ class Policy:
     @property
     def _may_save(self) -> bool:
         """Whether what is below the child may hold the run, or will when the notice comes that the child died of."""
-        notice_follows = self._died_of_a_notice and self._inquiry.notice is None
+        notice_follows = self._conclusion.status in tables.DIED_OF_A_NOTICE and self._inquiry.notice is None
         return bool(self._savers.saving) or (self._savers.armed and notice_follows)
 
     def _sweep_if_nothing_saves(self, now: float) -> list[Action]:
@@ -358,10 +356,9 @@ class Policy:
             case Timer.ASK:
                 return self._inquiry.ask_at_once(now)
             case Timer.REPEAT_TO_SRUN:
-                missed = self._is_unsaved and not self._savers.cooperation.registered and self._noticed_at is not None
-                return [Deliver(SIGUSR1, again=True)] if missed else []
+                return [] if self._savers.cooperation.registered else [Deliver(SIGUSR1, again=True)]
             case Timer.REPEAT_TO_ARMED:
-                notice = self._inquiry.notice if self._is_unsaved else None
+                notice = self._inquiry.notice
                 return [] if notice is None else [Deliver(notice.signum, again=True)]
             case Timer.CONCLUDE:
                 # While a requeue is under way its answer decides; scontrol's own patience is limited.
@@ -373,7 +370,7 @@ class Policy:
 
     def _tell_progress(self, now: float) -> list[Action]:
         deadline = self._escalation.deadline
-        if not self._is_unsaved or deadline is None:
+        if deadline is None:
             return []
         self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
         return [facts.Waiting(_awaited(self._savers.cooperation), max(deadline - now, 0))]
