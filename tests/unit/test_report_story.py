@@ -326,3 +326,12 @@ def test_the_rooms_know_nothing_of_the_world() -> None:
             "__future__", "collections", "datetime", "html", "math", "pathlib", "shlex", "time", "typing",
             "unicodedata",
         }  # fmt: skip
+
+
+def test_why_an_attempt_was_not_started(tmp_path: Path) -> None:
+    job = Writer()
+    job.key = "1-1"
+    job.record(0, "not started", why="train: No such file or directory (hint: is it in PATH?)")
+    row = last(job, tmp_path)
+    assert wording.why(row) == "not started: train: No such file or directory (hint: is it in PATH?)"
+    assert row.standing == "over"
