@@ -909,3 +909,81 @@ def test_an_srun_whose_tasks_have_registered_is_not_told_again() -> None:
     story = Story(Rules("batch", child_is_srun=True)).happens(Registered("train.py", process(5), 600))
     story.happens(signalled(SIGUSR1), Delivered("srun", START)).passes(3)
     assert story.done(Deliver) == [Deliver(SIGUSR1)]
+
+
+@pytest.mark.parametrize("count", [10, 30])
+def test_a_storm_of_sigterm_asks_slurm_once_a_second(count: int) -> None:
+    story = Story().happens(JobRead(RUNNING))
+    for tenth in range(count):
+        story.happens(signalled(SIGTERM), at=tenth / 10).passes(0)
+    assert len(story.done(AskSlurm)) == count / 10
+    story.passes(1)
+    assert len(story.done(AskSlurm)) == count / 10 + 1, "the last one is not forgotten"
+
+
+def test_what_was_to_be_asked_later_is_asked_now_and_not_again() -> None:
+    story = Story().happens(JobRead(RUNNING._replace(end=START + 100))).happens(signalled(SIGUSR1), at=10)
+    story.happens(JobRead(RUNNING._replace(end=None))).passes(200)
+    assert len(story.done(AskSlurm)) == 1
+
+
+def test_a_grace_that_is_read_later_is_minded() -> None:
+    policy = Policy(Rules("batch"))
+    policy.handle(SiteRead(SITE), START)
+    assert policy.handle(StepEnded(), START) == [AskSlurm()]
+    policy.handle(JobRead(None, "no answer"), START + 19)
+    assert policy.due == START + 20
+
+
+def test_in_the_end_slurm_is_asked_again_every_second() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT), ChildExited(85, True))
+    asked = len(story.done(AskSlurm))
+    for second in range(3):
+        story.happens(JobRead(None, "down"), at=second).passes(1)
+    assert len(story.done(AskSlurm)) == asked + 3
+
+
+def test_a_suspension_moves_the_end_of_a_step_too() -> None:
+    story = Story(Rules("step"), end=START + 100).happens(Continued(50.0), at=100).happens(signalled(SIGTERM))
+    assert story.said.splitlines()[-2:] == ["reason: unknown", "50 s left to save and end"]
+
+
+def test_kill_wait_counts_from_the_first_sigterm_that_is_not_explained() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM)).happens(signalled(SIGTERM), at=10)
+    assert story.policy.deadline == START + 30
+    explained = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(RUNNING))
+    assert explained.happens(signalled(SIGTERM), at=10).policy.deadline == START + 40
+    first_usr1 = Story().happens(signalled(SIGUSR1)).happens(signalled(SIGTERM), at=10)
+    assert first_usr1.policy.deadline == START + 40
+
+
+def test_a_state_that_is_not_known_may_still_tell_of_a_requeue() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(NEWFANGLED._replace(restarts=1)))
+    assert "reason: requeued" in story.said
+
+
+def test_a_state_that_is_known_and_explains_nothing_is_not_asked_about_again() -> None:
+    story = Story().happens(signalled(SIGTERM), JobRead(CANCELLED))
+    assert "reason: unknown" in story.said
+    assert len(story.passes(5).done(AskSlurm)) == 1
+
+
+def test_while_a_requeue_is_under_way_nothing_else_is_asked() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT), ChildExited(85, True))
+    story.happens(JobRead(TIMED_OUT))
+    asked = len(story.done(AskSlurm))
+    story.happens(JobRead(None, "down")).passes(2)
+    assert story.done(Requeue) and len(story.done(AskSlurm)) == asked
+
+
+def test_a_question_at_the_end_that_is_not_answered_is_asked_again() -> None:
+    story = Story().happens(JobRead(RUNNING._replace(end=START + 100))).passes(103)
+    story.happens(JobRead(None, "down")).passes(29)
+    assert len(story.done(AskSlurm)) == 1
+    assert len(story.passes(1).done(AskSlurm)) == 2
+
+
+@pytest.mark.parametrize(("signum", "asks"), [(SIGTERM, 1), (SIGUSR1, 2)])
+def test_the_end_of_our_step_is_asked_about_unless_slurm_has_told_us_too(signum: int, asks: int) -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(signum)).happens(StepEnded(), at=5)
+    assert len(story.done(AskSlurm)) == asks

@@ -150,8 +150,8 @@ class Inquiry:
         return [AskSlurm()]
 
     def ask_again(self, read: JobRead, until: Timer, now: float) -> list[Action]:
-        """Have the job read once more, after an answer that tells nothing, if there is time for that."""
-        if until in self._timers and self._timers[until] > now + ASK_AGAIN:
+        """Have the job read once more after an answer that tells nothing, while its answer is waited for."""
+        if until in self._timers:
             self._timers.set(Timer.ASK, now + ASK_AGAIN)
         return self._say_no_answer(read)
 
@@ -198,10 +198,7 @@ class Inquiry:
 
     def is_preemption(self, read: JobRead) -> bool:
         """Return whether Slurm says that the grace of a preemption runs, and that this was why our step has ended."""
-        if self._step_ended_at is None or read.job is None or not tables.in_grace(read.job):
-            return False
-        self._step_ended_at = None
-        return True
+        return self._step_ended_at is not None and read.job is not None and tables.in_grace(read.job)
 
     def explain_step(self, read: JobRead, now: float) -> list[Action]:
         """Take an answer of Slurm's, which is not that the job is preempted, for why our own small step has ended."""
