@@ -258,6 +258,7 @@ def test_the_answer_for_scripts(tmp_path: Path) -> None:
         "outcome": "forced",
         "requeued": True,
         "because": "requeued",
+        "not_started": None,
         "exit_status": -9,
         "status": 0,
         "restarts": 2,
