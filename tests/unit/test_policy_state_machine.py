@@ -738,6 +738,7 @@ def test_a_state_that_is_not_known_takes_nothing_back_of_what_is_known() -> None
 
 def test_a_state_that_is_not_known_is_asked_about_again() -> None:
     story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(NEWFANGLED))
+    assert "reason: unknown" in story.said
     asked = len(story.done(AskSlurm))
     assert len(story.passes(2).done(AskSlurm)) > asked
     assert "reason: cancelled" in story.happens(JobRead(CANCELLED)).said
@@ -987,3 +988,21 @@ def test_a_question_at_the_end_that_is_not_answered_is_asked_again() -> None:
 def test_the_end_of_our_step_is_asked_about_unless_slurm_has_told_us_too(signum: int, asks: int) -> None:
     story = Story().happens(JobRead(RUNNING), signalled(signum)).happens(StepEnded(), at=5)
     assert len(story.done(AskSlurm)) == asks
+
+
+def test_an_answer_about_our_step_that_cannot_be_read_is_the_last() -> None:
+    story = Story().happens(JobRead(RUNNING), StepEnded(), JobRead(None, "rubbish", answered=True))
+    assert len(story.passes(29).done(AskSlurm)) == 1
+
+
+def test_kill_wait_counts_only_from_a_sigterm_that_slurm_has_sent_us() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1))
+    assert story.policy.deadline == START + 3600
+    by_step = Story().happens(JobRead(RUNNING), StepEnded(), JobRead(PREEMPTED._replace(end=START + 100)))
+    assert by_step.policy.deadline == START + 100
+
+
+def test_a_suspension_behind_a_ctrl_c_counts_in_no_moment() -> None:
+    story = Story(Rules("outside")).happens(signalled(SIGINT, child_has_it=True)).happens(Continued(50.0), at=51)
+    (end,) = story.happens(ChildExited(-2, True), at=53).done(facts.Ended)
+    assert end.shutdown == 3.0

@@ -216,15 +216,11 @@ class Inquiry:
 
     # --- a suspension ------------------------------------------------------------------------------
 
-    def suspended(self, seconds: float, moves_notice: bool) -> None:
-        """Leave a time in which nothing could run (s) out of every count.
-
-        Args:
-            moves_notice: whether a window is open that the notice began.
-        """
+    def suspended(self, seconds: float) -> None:
+        """Leave a time in which nothing could run (s) out of every count."""
         if self.known.end is not None:
             self.known = self.known._replace(end=self.known.end + seconds)
-        if self.notice is not None and moves_notice:
+        if self.notice is not None:
             first, last = self.notice.first_term, self.notice.last_term
             self.notice = self.notice._replace(
                 at=self.notice.at + seconds,

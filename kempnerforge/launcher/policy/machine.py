@@ -325,12 +325,9 @@ class Policy:
         stopped = event.stopped_for
         if stopped > 0:
             actions.append(facts.Continued(stopped))
-            window_is_open = self._escalation.deadline is not None
-            self._inquiry.suspended(stopped, window_is_open)
-            if window_is_open:
-                for part in (self._savers, self._conclusion):
-                    part.suspended(stopped)
-                self._escalation.suspended(stopped, now)
+            for part in (self._inquiry, self._savers, self._conclusion):
+                part.suspended(stopped)
+            self._escalation.suspended(stopped, now)
         # A stop that went unnoticed did not outlast anything due, but Slurm may have moved the end.
         if self._rules.place == "batch" and (self._is_unsaved or self._phase == "sweep"):
             actions += self._inquiry.ask(now)
