@@ -1006,3 +1006,9 @@ def test_a_suspension_behind_a_ctrl_c_counts_in_no_moment() -> None:
     story = Story(Rules("outside")).happens(signalled(SIGINT, child_has_it=True)).happens(Continued(50.0), at=51)
     (end,) = story.happens(ChildExited(-2, True), at=53).done(facts.Ended)
     assert end.shutdown == 3.0
+
+
+def test_a_second_question_is_asked_though_the_first_is_answered_meanwhile() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1)).happens(signalled(SIGTERM), at=0.5)
+    story.happens(JobRead(RUNNING), at=0.6)
+    assert len(story.passes(1).done(AskSlurm)) == 2
