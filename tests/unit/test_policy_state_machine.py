@@ -1012,3 +1012,10 @@ def test_a_second_question_is_asked_though_the_first_is_answered_meanwhile() -> 
     story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1)).happens(signalled(SIGTERM), at=0.5)
     story.happens(JobRead(RUNNING), at=0.6)
     assert len(story.passes(1).done(AskSlurm)) == 2
+
+
+def test_a_reason_that_is_known_stays_when_slurm_does_not_answer_in_the_end() -> None:
+    near = RUNNING._replace(end=START + 120)
+    story = Story().happens(JobRead(near), signalled(SIGUSR1), JobRead(near), ChildExited(85, True)).passes(200)
+    (end,) = story.done(facts.Ended)
+    assert (end.reason, end.because) == ("time_limit", "Slurm did not answer")
