@@ -1019,3 +1019,58 @@ def test_a_reason_that_is_known_stays_when_slurm_does_not_answer_in_the_end() ->
     story = Story().happens(JobRead(near), signalled(SIGUSR1), JobRead(near), ChildExited(85, True)).passes(200)
     (end,) = story.done(facts.Ended)
     assert (end.reason, end.because) == ("time_limit", "Slurm did not answer")
+
+
+def test_kill_wait_is_the_sites() -> None:
+    story = Story().happens(SiteRead(Site(kill_wait=77)), signalled(SIGTERM))
+    assert story.policy.deadline == START + 77
+
+
+def test_a_suspension_moves_the_deadline_where_slurm_is_not_asked() -> None:
+    story = Story(Rules("outside")).happens(signalled(SIGTERM)).happens(Continued(100.0), at=101)
+    assert story.policy.deadline == START + 700
+
+
+def test_a_deadline_does_not_recede() -> None:
+    step = Story(Rules("step")).happens(signalled(SIGTERM)).happens(signalled(SIGTERM), at=45)
+    assert step.policy.deadline == START + 50
+    near = RUNNING._replace(end=START + 100)
+    batch = Story().happens(JobRead(near), signalled(SIGUSR1), JobRead(near), JobRead(RUNNING))
+    assert batch.policy.deadline == START + 100
+    guessed = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(RUNNING))
+    assert guessed.policy.deadline == START + 600, "what was a guess may"
+
+
+def test_a_suspension_moves_what_a_save_has_asked_for() -> None:
+    story = Story(Rules("outside", timeout=100)).happens(signalled(SIGTERM), MoreTime(process(5), 90))
+    assert story.done(Tell)[-1].forced_exit == START + 90
+    story.happens(Continued(100.0), at=101).happens(MoreTime(process(5), 1))
+    assert story.done(Tell)[-1].forced_exit == START + 190
+
+
+def test_the_time_left_is_told_when_it_or_the_reason_changes() -> None:
+    near = RUNNING._replace(end=START + 100)
+    story = Story().happens(JobRead(near), signalled(SIGUSR1))
+    assert not story.done(facts.TimeLeft), "before it is known what is to be done with it"
+    story.happens(JobRead(near), JobRead(near._replace(end=START + 99.5)))
+    assert story.done(facts.TimeLeft) == [facts.TimeLeft(100.0, True)]
+    assert len(story.done(Tell)) == 3
+    story.happens(JobRead(near._replace(end=START + 98.5)))
+    assert story.done(facts.TimeLeft)[1:] == [facts.TimeLeft(98.5, True)]
+    story.happens(JobRead(near._replace(end=START + 98.5, preempted_at=START)))
+    assert story.done(facts.TimeLeft)[2:] == [facts.TimeLeft(98.5, True)]
+
+
+def test_of_a_step_nothing_is_requeued() -> None:
+    story = Story(Rules("step"), end=START + 100).happens(signalled(SIGUSR1))
+    assert story.done(facts.TimeLeft) == [facts.TimeLeft(100.0, False)]
+
+
+def test_what_is_stopped_by_hand_is_not_requeued_either() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), JobRead(RUNNING))
+    assert story.done(facts.TimeLeft) == [facts.TimeLeft(600.0, False)]
+
+
+def test_an_end_that_has_passed_is_no_deadline() -> None:
+    story = Story().happens(JobRead(RUNNING._replace(end=START + 100))).happens(signalled(SIGUSR1), at=101)
+    assert story.policy.deadline == START + 701

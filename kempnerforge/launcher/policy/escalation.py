@@ -86,7 +86,7 @@ class Escalation:
         deadline = tables.deadline(notice, inquiry.reason, inquiry.still_runs, end, rules, self._site)
         if self._known_deadline is not None:
             deadline = min(deadline, self._known_deadline)
-        if rules.place != "batch" or (inquiry.still_runs and inquiry.reason not in (None, "unknown")):
+        if rules.place != "batch" or inquiry.still_runs:
             self._known_deadline = deadline
         return deadline
 
