@@ -673,15 +673,22 @@ def test_a_status_that_the_site_requeues_is_not_given() -> None:
         (Rules("batch"), 0, 5),
         (Rules("batch"), 3, 5),
         (Rules("batch", retry_failures=1), 3, 60),
+        (Rules("batch", retry_failures=1), 0, 5),
         (Rules("batch"), 85, 60),
     ],
-    ids=["completed", "failed", "failed, and to be tried again", "checkpointed"],
+    ids=["completed", "failed", "failed, and to be tried again", "completed, and never to be", "checkpointed"],
 )
 def test_slurm_is_waited_for_as_long_as_its_answer_is_worth(rules: Rules, status: int, patience: float) -> None:
     story = Story(rules).happens(ChildExited(status, True)).passes(patience - 1)
     assert not story.done(Exit)
     story.passes(1)
     assert story.done(Exit)
+
+
+def test_slurm_is_waited_for_longer_where_a_process_has_saved() -> None:
+    story = Story().happens(Registered("train.py", process(5), 600), Finished(process(5)), ChildExited(0, True))
+    assert not story.passes(59).done(Exit)
+    assert story.passes(1).done(Exit)
 
 
 def test_of_several_that_save_the_last_is_waited_for() -> None:
