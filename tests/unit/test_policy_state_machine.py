@@ -1081,3 +1081,34 @@ def test_what_is_stopped_by_hand_is_not_requeued_either() -> None:
 def test_an_end_that_has_passed_is_no_deadline() -> None:
     story = Story().happens(JobRead(RUNNING._replace(end=START + 100))).happens(signalled(SIGUSR1), at=101)
     assert story.policy.deadline == START + 701
+
+
+def test_an_armed_process_that_has_gone_is_not_waited_for() -> None:
+    story = Story().happens(Armed("train.py", process(5)), Gone(process(5)), ChildExited(-15, False))
+    assert story.done(Terminate)
+
+
+def test_a_preemption_that_is_seen_in_the_end_does_not_change_the_reason() -> None:
+    near = RUNNING._replace(end=START + 120)
+    story = Story().happens(JobRead(near), signalled(SIGUSR1), JobRead(near), ChildExited(85, True))
+    story.happens(JobRead(near._replace(preempted_at=START)))
+    assert story.done(facts.ReasonFound) == [facts.ReasonFound("time_limit")]
+    assert story.done(facts.RequeueAsked) == [facts.RequeueAsked("checkpointed after time_limit", "7")]
+
+
+@pytest.mark.parametrize(
+    "reading", [TIMED_OUT._replace(state="PENDING"), TIMED_OUT], ids=["waits", "never read before"]
+)
+def test_what_shows_that_a_requeue_took_effect(reading: Job) -> None:
+    before = [JobRead(RUNNING)] if reading.state == "PENDING" else []
+    story = Story().happens(*before, signalled(SIGTERM), JobRead(TIMED_OUT), ChildExited(85, True))
+    story.happens(JobRead(TIMED_OUT), RequeueAnswered(True, False, ""), JobRead(reading))
+    assert story.status == 0
+
+
+def test_a_requeue_that_fails_when_time_is_up_is_not_tried_again() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT))
+    story.happens(ChildExited(85, True), JobRead(TIMED_OUT), at=28)
+    story.happens(RequeueAnswered(False, False, "busy"), at=29.5)
+    (end,) = story.done(facts.Ended)
+    assert end.because == "the requeue failed: busy"

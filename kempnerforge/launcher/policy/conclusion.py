@@ -198,8 +198,7 @@ class Conclusion:
         ]
         if self._outcome == "checkpointed" and self._rules.has_outer:
             actions.append(TellOuter())
-        wanted_but_failed = not requeued and self._tries > 0
-        if not requeued and (wanted_but_failed or self._worth_a_hint):
+        if not requeued and (self._tries > 0 or self._worth_a_hint):
             job_id = self._rules.job_id if inquiry.job is None else inquiry.job.requeue_id
             actions.append(facts.NotRequeued(because, job_id))
         elif notice is not None or requeued or (self._rules.place == "batch" and self._outcome == "failed"):
