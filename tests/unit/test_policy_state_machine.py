@@ -1112,3 +1112,9 @@ def test_a_requeue_that_fails_when_time_is_up_is_not_tried_again() -> None:
     story.happens(RequeueAnswered(False, False, "busy"), at=29.5)
     (end,) = story.done(facts.Ended)
     assert end.because == "the requeue failed: busy"
+
+
+def test_a_step_gives_no_hint_to_requeue() -> None:
+    story = Story(Rules("step")).happens(signalled(SIGTERM), ChildExited(1, True))
+    assert not story.done(facts.NotRequeued)
+    assert story.done(facts.Decided) == [facts.Decided(False, "a step is not requeued, its job is", None)]
