@@ -70,12 +70,10 @@ def line_of(fact: facts.Fact) -> Line | None:
             return Line("info", f"waiting {_WAITS[until]}: {seconds:.0f} s left")
         case facts.StageBegan(stage):
             return Line("warning", f"still running: {_STAGES[stage]}")
-        case facts.ChildEnded(status, after):
-            return (
-                None
-                if after is None or status is None
-                else Line("info", f"the child {describe(status)}{_after(after)}")
-            )
+        case facts.ChildEnded(int(status), float(after)):
+            return Line("info", f"the child {describe(status)}{_after(after)}")
+        case facts.ChildEnded():
+            return None  # without a notice the decision tells it
         case facts.StillSaving(pids):
             return Line("info", f"what it ran still saves: pid {', '.join(map(str, pids))}")
         case facts.Sweeping():
