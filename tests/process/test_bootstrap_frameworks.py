@@ -340,7 +340,7 @@ def test_a_notice_that_comes_while_torch_is_imported_is_not_lost(
     run = launch(*python("notice_during_import.py", form), options=OPTIONS)
     run.says("importing")
     run.send(notice)
-    run.logs(r"delivered to notice_during_import.py \(pid \d+\)")
+    run.logs(r"delivered to \S*notice_during_import\.py \(pid \d+\)")
     run.says("imported")
     assert run.rest() == [f"first poll True {notice.name}"], run.log
     run.ends(CHECKPOINTED)
