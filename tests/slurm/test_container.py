@@ -127,7 +127,7 @@ def test_a_program_that_knows_of_no_signal(slurm: Sandbox, image: Path, option: 
     # It is not for us to leave out the entry that is there.
     command = ["sh", "-c", f'export PYTHONPATH=$PYTHONPATH:{CHECKOUT}; exec "$@"', "sh", *program]
     run = survives(slurm, image, *command, option=option, shown=CHECKOUT)
-    assert re.search(r"delivered to save_when_interrupted.py \(pid \d+\)", run.output)
+    assert re.search(r"delivered to \S*save_when_interrupted\.py \(pid \d+\)", run.output)
 
 
 @tried("Apptainer with `--cleanenv`: a program with a handler of its own")
