@@ -1118,3 +1118,41 @@ def test_a_step_gives_no_hint_to_requeue() -> None:
     story = Story(Rules("step")).happens(signalled(SIGTERM), ChildExited(1, True))
     assert not story.done(facts.NotRequeued)
     assert story.done(facts.Decided) == [facts.Decided(False, "a step is not requeued, its job is", None)]
+
+
+def test_an_accepted_requeue_after_which_nothing_has_changed_has_failed() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT), ChildExited(85, True))
+    story.happens(JobRead(TIMED_OUT), RequeueAnswered(True, False, ""), JobRead(TIMED_OUT))
+    assert story.done(facts.RequeueFailed) and not story.done(Exit)
+
+
+def ended(story: Story) -> tuple[bool, bool, list[facts.Decided]]:
+    """Return whether the attempt was requeued, and as a retry, and how the decision was told."""
+    (end,) = story.done(facts.Ended)
+    return end.requeued, end.retried, story.done(facts.Decided)
+
+
+def test_a_retry_is_told_as_one() -> None:
+    story = Story(Rules("batch", retry_failures=1)).happens(JobRead(RUNNING), ChildExited(1, True), JobRead(RUNNING))
+    story.happens(RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert ended(story) == (True, True, [facts.Decided(True, "requeued", 1)])
+
+
+def test_a_requeue_after_a_checkpoint_is_no_retry() -> None:
+    story = Story().happens(JobRead(RUNNING), signalled(SIGTERM), JobRead(TIMED_OUT), ChildExited(85, True))
+    story.happens(JobRead(TIMED_OUT), RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert ended(story) == (True, False, [facts.Decided(True, "requeued", None)])
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "decided"),
+    [
+        ("batch", 1, [facts.Decided(False, "it failed", 1)]),
+        ("batch", 0, []),
+        ("step", 1, []),
+        ("outside", 1, []),
+    ],
+)
+def test_without_a_notice_only_a_failed_job_is_told_of(place: Place, status: int, decided: list[facts.Decided]) -> None:
+    story = Story(Rules(place)).happens(JobRead(RUNNING), ChildExited(status, True), JobRead(RUNNING))
+    assert ended(story) == (False, False, decided)
