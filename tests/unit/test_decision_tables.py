@@ -53,6 +53,7 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         (COMPLETING._replace(preempted_at=NOW - 20), BEFORE._replace(grace_time=None), SIGTERM, "cancelled"),
         (COMPLETING._replace(preempted_at=NOW - 20), BEFORE._replace(grace_time=0), SIGTERM, "cancelled"),
         (COMPLETING._replace(preempted_at=NOW), BEFORE._replace(grace_time=0), SIGTERM, "preempted"),
+        (COMPLETING._replace(preempted_at=NOW - 5, end=None), BEFORE, SIGTERM, "cancelled"),
         # the first reading came too late to tell a requeue from a cancellation
         (COMPLETING, Known(), SIGTERM, "unknown"),
         (COMPLETING._replace(timed_out=True), Known(), SIGTERM, "time_limit"),
@@ -73,6 +74,7 @@ def test_reason_from_the_jobs_record(job: Job, known: Known, signum: int, reason
         (SIGUSR1, "outside", None, "manual"),
         (SIGINT, "outside", None, "interrupt"),
         (SIGUSR1, "step", NOW + 100, "time_limit"),
+        (SIGUSR1, "step", NOW + tables.NEAR_END, "time_limit"),
         (SIGUSR1, "step", NOW + 9000, "manual"),
         (SIGTERM, "step", NOW + 9000, "unknown"),
         (SIGTERM, "step", NOW + 1, "time_limit"),
@@ -174,6 +176,9 @@ CASE = Ending(0, False, NOBODY, SIGUSR1, True, "time_limit")
         (CASE._replace(status=143, cooperation=SAVED), STEP, "checkpointed", False),
         (CASE._replace(status=-SIGKILL, killed=True), BATCH, "forced", True),
         (CASE._replace(status=None, killed=True), BATCH, "forced", True),
+        (CASE._replace(status=None), BATCH, "forced", True),
+        (CASE._replace(reason="interrupt", signum=SIGINT), STEP, "checkpointed", False),
+        (CASE._replace(reason=None, signum=None, status=-SIGTERM, cooperation=SAVED), BATCH, "failed", False),
         (CASE._replace(reason="preempted", signum=SIGTERM), BATCH, "checkpointed", True),
         (CASE._replace(reason="manual"), BATCH, "checkpointed", True),
         (CASE._replace(reason="manual", signum=SIGTERM), BATCH, "completed", False),
@@ -345,6 +350,7 @@ def completed(restarts: int | None, at: float) -> EarlierAttempt:
         ((completed(1, NOW - 10),), True),
         # Slurm tells whole seconds, by another clock.
         ((completed(1, NOW + 1.5),), True),
+        ((completed(1, NOW + tables.CLOCK_SLACK),), True),
         # A person has requeued it since.
         ((completed(1, NOW - tables.RESTARTS_WITHIN - 1),), False),
         # It did not come to an end.
@@ -365,3 +371,34 @@ def test_a_run_that_is_done(history: tuple[EarlierAttempt, ...], done: bool) -> 
     assert tables.is_done(history, job) is done
     assert tables.may_be_done(history) or not done
     assert not tables.is_done(history, job._replace(submitted=None))
+
+
+@pytest.mark.parametrize(
+    ("history", "worth"),
+    [((), False), ((completed(1, NOW),), True), ((completed(1, NOW), EarlierAttempt(2, True, False)), False)],
+)
+def test_only_where_the_last_attempt_has_completed_slurm_is_asked_first(
+    history: tuple[EarlierAttempt, ...], worth: bool
+) -> None:
+    assert tables.may_be_done(history) is worth
+
+
+@pytest.mark.parametrize(
+    ("job", "runs"),
+    [
+        (RUNNING, False),
+        (RUNNING._replace(preempted_at=NOW), True),
+        (COMPLETING._replace(preempted_at=NOW), False),
+        (RUNNING._replace(preempted_at=NOW, submitted=NOW - 1), True),
+        # Of the attempt before.
+        (RUNNING._replace(preempted_at=NOW, submitted=NOW), False),
+    ],
+)
+def test_whether_a_grace_runs(job: Job, runs: bool) -> None:
+    assert tables.in_grace(job) is runs
+
+
+@pytest.mark.parametrize(("restarts", "requeue"), [(1, True), (2, False), (3, False)])
+def test_no_more_requeues_than_are_allowed(restarts: int, requeue: bool) -> None:
+    job, rules = RUNNING._replace(restarts=restarts), BATCH._replace(max_requeues=2)
+    assert tables.decide("checkpointed", CASE._replace(status=85), rules, (), job).requeue is requeue
