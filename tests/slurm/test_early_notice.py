@@ -58,7 +58,8 @@ def test_a_save_that_takes_longer_than_killwait_survives_a_preemption(slurm: San
 
 
 def test_without_it_the_same_save_is_cut_short(slurm: Sandbox) -> None:
-    run = Run(slurm, kforge_run(training(STEPS, save_seconds=SLOW), "--no-early-notice"), *PREEMPTIBLE)
+    # It trains until it is cancelled, however long a busy Slurm takes for the preemption.
+    run = Run(slurm, kforge_run(training(10 * STEPS, save_seconds=SLOW), "--no-early-notice"), *PREEMPTIBLE)
     run.says("step 3 ")
     slurm.preempt(run.job)
     run.says("reason: requeued")

@@ -263,6 +263,8 @@ def test_kforge_run_itself_killed(slurm: Sandbox) -> None:
         assert "checkpoint saved" not in run.ends("FAILED", restarts=0).output
         return
     run.says("checkpoint saved")
+    # No kforge-run is left to wait for what it ran: that ends by itself, a moment before or after the job.
+    slurm.wait_for("the program to end", lambda: not slurm.processes_of_job(run.job), job=run.job)
     run.ends("FAILED", restarts=0).lost_nothing()
 
 
