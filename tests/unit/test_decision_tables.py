@@ -27,6 +27,8 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         (RUNNING._replace(end=NOW + 120), BEFORE, SIGUSR1, "time_limit"),
         (RUNNING._replace(end=NOW + 120), BEFORE, SIGTERM, "manual"),
         (RUNNING, BEFORE, SIGUSR1, "manual"),
+        (RUNNING._replace(end=NOW + tables.NEAR_END), BEFORE, SIGUSR1, "time_limit"),
+        (COMPLETING._replace(preempted_at=NOW - 1), BEFORE._replace(grace_time=None), SIGTERM, "preempted"),
         (RUNNING, BEFORE, SIGTERM, "manual"),
         (RUNNING._replace(end=None), BEFORE, SIGUSR1, "manual"),
         (RUNNING, BEFORE, SIGINT, "interrupt"),
@@ -402,3 +404,21 @@ def test_whether_a_grace_runs(job: Job, runs: bool) -> None:
 def test_no_more_requeues_than_are_allowed(restarts: int, requeue: bool) -> None:
     job, rules = RUNNING._replace(restarts=restarts), BATCH._replace(max_requeues=2)
     assert tables.decide("checkpointed", CASE._replace(status=85), rules, (), job).requeue is requeue
+
+
+RETRIED = EarlierAttempt(0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("history", "retried"),
+    [
+        ((RETRIED,), 1),
+        ((RETRIED, EarlierAttempt(1, True, True)), 2),
+        # Of which attempt it is, and of which job, is not known: nor of what came before it.
+        ((RETRIED, EarlierAttempt(None, True, False)), 0),
+        # An older job of the same number, which came further.
+        ((RETRIED, EarlierAttempt(5, True, False), EarlierAttempt(0, True, False)), 0),
+    ],
+)
+def test_retries_of_this_job_count(history: tuple[EarlierAttempt, ...], retried: int) -> None:
+    assert tables.past_of(history, 2).failures_retried == retried
