@@ -35,7 +35,7 @@ TESTS = [f"tests/unit/test_{name}.py" for name in ("facts", "decision_tables", "
 #: A mutant that keeps the tests busy for so long is dead, too (s): it never ends.
 PATIENCE = 600
 #: That a story fails is enough: how short it could be is not asked.
-settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
+settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None, deadline=None)
 _EDGES = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 
 

@@ -7,7 +7,7 @@ import typing
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kempnerforge.launcher.policy import facts
@@ -82,6 +82,7 @@ def test_names_that_journals_have_stay() -> None:
     assert set(OLD) <= set(facts.EVENTS.values())
 
 
+@settings(deadline=None)
 @given(st.one_of(*map(drawn, JOURNALED)))
 def test_what_is_written_is_read(fact: facts.Journaled) -> None:
     line = json.loads(encode(fact, 1_795_600_000.0, {"job": "7", "attempt": "1-1"}))
