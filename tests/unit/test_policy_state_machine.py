@@ -789,11 +789,12 @@ def test_a_forced_exit_is_told() -> None:
 # --- what only a mutant would do -----------------------------------------------------------------
 
 
-def test_a_history_without_retries_left_is_minded() -> None:
+@pytest.mark.parametrize("retried", [True, False])
+def test_the_history_tells_whether_a_retry_is_left(retried: bool) -> None:
     story = Story(Rules("batch", retry_failures=1)).happens(JobRead(RUNNING._replace(restarts=1)))
-    story.happens(HistoryRead((EarlierAttempt(0, True, True),)), ChildExited(1, True))
+    story.happens(HistoryRead((EarlierAttempt(0, True, retried),)), ChildExited(1, True))
     story.happens(JobRead(RUNNING._replace(restarts=1)))
-    assert not story.done(Requeue)
+    assert bool(story.done(Requeue)) is not retried
 
 
 def test_the_notice_is_told_before_what_comes_of_it() -> None:
