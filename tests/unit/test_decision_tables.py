@@ -422,3 +422,11 @@ RETRIED = EarlierAttempt(0, True, True)
 )
 def test_retries_of_this_job_count(history: tuple[EarlierAttempt, ...], retried: int) -> None:
     assert tables.past_of(history, 2).failures_retried == retried
+
+
+@pytest.mark.parametrize(
+    ("cooperation", "progress"),
+    [(NOBODY, None), (Cooperation(registered=True), False), (NEVER_SAW_IT, True), (ONLY_FINISHED, True)],
+)
+def test_whether_a_step_was_completed(cooperation: Cooperation, progress: bool | None) -> None:
+    assert cooperation.made_progress is progress

@@ -1157,3 +1157,9 @@ def test_a_requeue_after_a_checkpoint_is_no_retry() -> None:
 def test_without_a_notice_only_a_failed_job_is_told_of(place: Place, status: int, decided: list[facts.Decided]) -> None:
     story = Story(Rules(place)).happens(JobRead(RUNNING), ChildExited(status, True), JobRead(RUNNING))
     assert ended(story) == (False, False, decided)
+
+
+def test_a_requeue_without_a_notice_is_told() -> None:
+    story = Story().happens(JobRead(RUNNING), ChildExited(85, True), JobRead(RUNNING))
+    story.happens(RequeueAnswered(True, False, ""), JobRead(REQUEUED))
+    assert ended(story) == (True, False, [facts.Decided(True, "requeued", 85)])
