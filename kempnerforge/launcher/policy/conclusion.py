@@ -20,7 +20,6 @@ from .words import (
     Requeue,
     RequeueAnswered,
     Rules,
-    Site,
     TellOuter,
     signal_name,
 )
@@ -42,7 +41,6 @@ class Conclusion:
 
     Args:
         rules: what is fixed at the start.
-        site: what the cluster gives, as far as known.
         inquiry, escalation, savers: what came before.
         timers: to end waiting for Slurm.
 
@@ -50,10 +48,8 @@ class Conclusion:
         status: the child's exit status, or minus the signal it died of; None: it runs, or outlived SIGKILL.
     """
 
-    def __init__(
-        self, rules: Rules, site: Site, inquiry: Inquiry, escalation: Escalation, savers: Savers, timers: Timers
-    ) -> None:
-        self._rules, self._site = rules, site
+    def __init__(self, rules: Rules, inquiry: Inquiry, escalation: Escalation, savers: Savers, timers: Timers) -> None:
+        self._rules = rules
         self._inquiry, self._escalation, self._savers = inquiry, escalation, savers
         self._timers = timers
         self.status: int | None = None
@@ -61,10 +57,6 @@ class Conclusion:
         self._exit_at: float | None = None
         self._outcome: Outcome = "failed"
         self._tries = 0
-
-    def site_read(self, site: Site) -> None:
-        """Keep after which statuses Slurm requeues by itself."""
-        self._site = site
 
     def history_read(self, history: History) -> None:
         """Keep how earlier attempts ended."""
@@ -180,7 +172,7 @@ class Conclusion:
         self._timers.decided()
         inquiry, deadline = self._inquiry, self._escalation.deadline
         notice = inquiry.notice
-        status = tables.exit_status(self._outcome, self.status, requeued, self._rules, self._site)
+        status = tables.exit_status(self._outcome, self.status, requeued, self._rules, inquiry.site)
         slack = None if deadline is None else deadline - now
         actions: list[Action] = [
             facts.Ended(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import facts, tables
 from .inquiry import Inquiry
 from .timers import Timer, Timers
-from .words import Action, DumpStacks, Identity, Kill, MoreTime, Reason, Rules, Site, Tell, Terminate
+from .words import Action, DumpStacks, Identity, Kill, MoreTime, Reason, Rules, Tell, Terminate
 
 #: How long the stages wait after a suspension for Slurm to tell the new end (s): a guess.
 HOLD_AFTER_STOP = 2.0
@@ -20,8 +20,7 @@ class Escalation:
 
     Args:
         rules: what is fixed at the start.
-        site: what the cluster gives, as far as known.
-        inquiry: the notice and its reason.
+        inquiry: the notice and its reason, and what the cluster gives.
         timers: for the stages.
 
     Attributes:
@@ -29,9 +28,8 @@ class Escalation:
         killed: what may have saved got SIGKILL.
     """
 
-    def __init__(self, rules: Rules, site: Site, inquiry: Inquiry, timers: Timers) -> None:
+    def __init__(self, rules: Rules, inquiry: Inquiry, timers: Timers) -> None:
         self._rules = rules
-        self._site = site
         self._inquiry = inquiry
         self._timers = timers
         self.deadline: float | None = None
@@ -43,10 +41,6 @@ class Escalation:
         #: As cooperative processes know it.
         self._told: Tell | None = None
         self._told_reason: Reason | None = None
-
-    def site_read(self, site: Site) -> None:
-        """Keep how long KillWait and a grace are."""
-        self._site = site
 
     # --- the plan ----------------------------------------------------------------------------------
 
@@ -83,7 +77,7 @@ class Escalation:
     def _earliest_end(self, notice: tables.Notice, now: float) -> float:
         inquiry, rules = self._inquiry, self._rules
         end = inquiry.known.end if inquiry.known.end is not None and inquiry.known.end > now else None
-        deadline = tables.deadline(notice, inquiry.reason, inquiry.still_runs, end, rules, self._site)
+        deadline = tables.deadline(notice, inquiry.reason, inquiry.still_runs, end, rules, inquiry.site)
         if self._known_deadline is not None:
             deadline = min(deadline, self._known_deadline)
         if rules.place != "batch" or inquiry.still_runs:

@@ -29,6 +29,7 @@ class Inquiry:
         timers: to ask again.
 
     Attributes:
+        site: what the cluster gives, as far as known.
         notice: None: nothing told us to stop.
         reason: None: there is no notice, or Slurm has not explained it yet.
         known: what later readings of the job are compared with.
@@ -39,6 +40,7 @@ class Inquiry:
     def __init__(self, rules: Rules, site: Site, end: float | None, timers: Timers) -> None:
         self._rules = rules
         self._timers = timers
+        self.site = site
         self.notice: tables.Notice | None = None
         self.reason: Reason | None = None
         self.known = tables.Known(end=end, grace_time=site.grace_time)
@@ -179,7 +181,8 @@ class Inquiry:
         self.known = self.known._replace(restarts=restarts, end=end)
 
     def site_read(self, site: Site) -> None:
-        """Keep how long a grace is."""
+        """Keep what the cluster gives."""
+        self.site = site
         self.known = self.known._replace(grace_time=site.grace_time)
 
     def _say_no_answer(self, read: JobRead) -> list[Action]:

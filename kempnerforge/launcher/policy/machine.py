@@ -86,14 +86,13 @@ class Policy:
     """
 
     def __init__(self, rules: Rules, site: Site | None = None, end: float | None = None) -> None:
-        site = site or Site()
         self._rules = rules
         self._phase: Phase = "run"
         self._timers = Timers()
         self._savers = Savers()
-        self._inquiry = Inquiry(rules, site, end, self._timers)
-        self._escalation = Escalation(rules, site, self._inquiry, self._timers)
-        self._conclusion = Conclusion(rules, site, self._inquiry, self._escalation, self._savers, self._timers)
+        self._inquiry = Inquiry(rules, site or Site(), end, self._timers)
+        self._escalation = Escalation(rules, self._inquiry, self._timers)
+        self._conclusion = Conclusion(rules, self._inquiry, self._escalation, self._savers, self._timers)
         self._was_delivered = False
 
     # --- what the loop sees ----------------------------------------------------------------------
@@ -122,7 +121,8 @@ class Policy:
             case Continued():
                 return self._continued(event, now)
             case SiteRead():
-                return self._site_read(event.site, now)
+                self._inquiry.site_read(event.site)
+                return self._plan(now)
             case HistoryRead():
                 self._conclusion.history_read(event.history)
                 return []
@@ -141,9 +141,9 @@ class Policy:
             case Registered():
                 return [*self._escalation.tell(event.who), *self._savers.appeared(event)]
             case Polled():
-                return self._savers.polled(event, now, self._noticed_at)
+                return self._savers.polled(event, now, self._inquiry.after_notice(now))
             case Finished():
-                finished = self._savers.finished(event, now, self._noticed_at)
+                finished = self._savers.finished(event, now, self._inquiry.after_notice(now))
                 return finished + self._sweep_if_nothing_saves(now)
             case Gone():
                 self._savers.gone(event)
@@ -215,10 +215,6 @@ class Policy:
 
     # --- the notice ----------------------------------------------------------------------------------
 
-    @property
-    def _noticed_at(self) -> float | None:
-        return None if self._inquiry.notice is None else self._inquiry.notice.at
-
     def _signalled(self, event: Signalled, now: float) -> list[Action]:
         if self._phase == "verify":
             return []  # after a requeue Slurm sends this attempt SIGTERM within milliseconds
@@ -278,11 +274,6 @@ class Policy:
         return [facts.HandedOn(event.targets, again)]
 
     # --- what Slurm says -----------------------------------------------------------------------------
-
-    def _site_read(self, site: Site, now: float) -> list[Action]:
-        for part in (self._inquiry, self._escalation, self._conclusion):
-            part.site_read(site)
-        return self._plan(now)
 
     def _job_read(self, event: JobRead, now: float) -> list[Action]:
         job, inquiry = event.job, self._inquiry

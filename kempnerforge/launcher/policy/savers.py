@@ -52,25 +52,25 @@ class Savers:
         for who in event.armed:
             self._saving[who] = self._saving.get(who, 0) + 1
 
-    def polled(self, event: Polled, now: float, noticed_at: float | None) -> list[Action]:
+    def polled(self, event: Polled, now: float, after: float | None) -> list[Action]:
         """Note a poll.
 
         Args:
-            noticed_at: when the notice came (s, monotonic); None: there is none.
+            after: how long after the notice (s); None: there is none.
         """
         seen = self.cooperation
         self.cooperation = seen._replace(polled=True, stop_polled=seen.stop_polled or event.stop)
         first = event.stop and self.first_poll is None
         if first:
             self.first_poll = now
-        return [facts.Polled(event.who.pid, event.stop, first, None if noticed_at is None else now - noticed_at)]
+        return [facts.Polled(event.who.pid, event.stop, first, after)]
 
-    def finished(self, event: Finished, now: float, noticed_at: float | None) -> list[Action]:
+    def finished(self, event: Finished, now: float, after: float | None) -> list[Action]:
         """Note that a process has saved."""
         self._saves_no_more(event.who)
         self.cooperation = self.cooperation._replace(finished=True)
         self.finish = self.finish or now
-        return [facts.Finished(event.who.pid, None if noticed_at is None else now - noticed_at)]
+        return [facts.Finished(event.who.pid, after)]
 
     def gone(self, event: Gone) -> None:
         """Note that a process has ended, or its handler is unregistered."""
