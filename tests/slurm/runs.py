@@ -40,6 +40,10 @@ def kforge_run(command: str, *options: str) -> str:
     return script(shlex.join(["kforge-run", *options]) + f" {command}")
 
 
+class LaunchesFail(Exception):
+    """Slurm cannot launch a job."""
+
+
 class Run:
     """One job, through all its attempts."""
 
@@ -84,6 +88,33 @@ class Run:
         assert record["JobState"] == state, self.output
         assert restarts is None or int(record["Restarts"]) == restarts + self.skipped, self.output
         assert self.slurm.processes_of_job(self.job) == {}
+        return self
+
+    def ends_though_launches_fail(self, state: str, *, tries: int = 5) -> Run:
+        """Wait until the job is over in a state, and release it where Slurm could not launch it and so holds it.
+
+        Slurm starts the batch script of a job in a namespace of its own at times before the namespace is there, most
+        often when the last attempt's has just gone.
+
+        Args:
+            tries: how often a launch may fail.
+
+        Raises:
+            LaunchesFail: more launches have failed than that.
+        """
+        failed = 0
+
+        def over() -> bool:
+            nonlocal failed
+            record = self.record
+            if "held" in record["Reason"]:
+                failed += 1
+                if failed > tries:
+                    raise LaunchesFail(record["Reason"])
+                self.slurm.run("scontrol", "release", str(self.job))
+            return record["JobState"] == state
+
+        self.slurm.wait_for(f"job {self.job} to be {state}", over, job=self.job, timeout=250)
         return self
 
     @property
