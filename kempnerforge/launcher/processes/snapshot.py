@@ -69,7 +69,9 @@ def see(pid: int, now: float) -> Seen | None:
     if not fields or fields[proc.STATE] in proc.ENDED:
         return None
     arguments = proc.command_line(pid)
-    masks = _masks(pid)
+    masks = proc.signal_sets(pid)
+    if not masks:
+        return None
     who = Identity(contract.node_name(), pid, int(fields[proc.STARTED]))
     is_python, role = _role(pid, fields[proc.NAME], arguments, masks)
     asleep_in = proc.read(f"/proc/{pid}/wchan")
@@ -115,16 +117,6 @@ def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]])
         return False, "wrapper"
     heard = masks["SigCgt"] | masks["SigBlk"]
     return False, "foreign" if signal.SIGTERM in heard or signal.SIGINT in heard else "deaf"
-
-
-def _masks(pid: int) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {"SigCgt": set(), "SigBlk": set()}
-    for line in proc.read(f"/proc/{pid}/status").split("\n"):
-        name, _, value = line.partition(":")
-        if name in found:
-            bits = int(value, 16)
-            found[name] = {bit + 1 for bit in range(bits.bit_length()) if bits >> bit & 1}
-    return found
 
 
 def _program(arguments: list[str], is_python: bool) -> str:
