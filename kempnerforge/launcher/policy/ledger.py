@@ -103,6 +103,8 @@ class Ledger:
         #: When the notice came (s, monotonic), and how long it was then to the final stage (s); None: no notice.
         self._began: float | None = None
         self._window = 0.0
+        #: As which signal.
+        self._came = 0
         self._settled = False
         self._repeats = 0
         self._is_final = False
@@ -169,9 +171,9 @@ class Ledger:
 
     # --- a notice ----------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> list[Action]:
-        """Start to work a notice off."""
-        self._began = now
+    def begin(self, signum: int, now: float) -> list[Action]:
+        """Start to work a notice off that came as a signal."""
+        self._began, self._came = now, signum
         return [Look()]
 
     def read(self, event: TreeRead, until: float, now: float) -> list[Action]:
@@ -339,7 +341,7 @@ class Ledger:
         names: list[str] = []
         for row in rows:
             one = by_who.get(row.who)
-            way = 0 if one is None else _way(one)
+            way = 0 if one is None else _way(one, self._came)
             if way == 0:
                 continue
             ways.setdefault(way, []).append(row.who)
@@ -383,9 +385,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _way(one: Seen) -> int:
-    """Return how a process is told; 0: it has no door."""
-    for signum in (SIGUSR1, SIGTERM):
+def _way(one: Seen, came: int) -> int:
+    """Return how a process is told; 0: it has no door.
+
+    Args:
+        came: the signal that we got.
+    """
+    for signum in (came, SIGUSR1, SIGTERM):
         if one.waits_for_signal and signum in one.blocked:
             return signum
     if one.armed:
