@@ -92,7 +92,7 @@ SHAPES = (
     Shape("a lone program", (TRAINER,), "train.py"),
     Shape("a lone program that does not answer", (TRAINER._replace(says=None),), "train.py"),
     Shape("below a shell", (SHELL.over(TRAINER),), "train.py"),
-    Shape("below shells and other launchers", (SHELL.over(P("uv", (SHELL.over(TRAINER),), "wrapper")),), "train.py"),
+    Shape("below shells and other launchers", (SHELL.over(P("uv", (SHELL._replace(name="sh").over(TRAINER),), "wrapper")),), "train.py"),
     Shape("with programs of others below it", (TRAINER.over(DEAF, FOREIGN),), "train.py"),
     Shape("programs side by side", (SHELL.over(*named(TRAINER, "a", "b")),), "a b"),
     Shape("a registered one", (SHELL.over(TRAINER._replace(role="cooperative")),), "train.py"),
@@ -413,6 +413,7 @@ class Told(NamedTuple):
 
 def told(tops: tuple[P, ...]) -> Told:
     pids = {one.name: 10 + place for place, (one, _) in enumerate(_walk(tops))}
+    assert len(pids) == len(list(_walk(tops))), "each has a name of its own"
     seen, answers, busy = [], {}, {}
     for one, parent in _walk(tops):
         who = Identity("n1", pids[one.name], 7)

@@ -76,9 +76,9 @@ Reply = Literal["accepted", "answer lost", "refused twice", "refused for ever", 
 class Child(NamedTuple):
     """What runs.
 
-    A handler saves when it is told, what is plain ends of it, and what is deaf is only ended by SIGKILL. A shell dies of
-    Slurm's own signals, and a cooperative process below it goes on. A family is a Python, the child, that waits for one
-    with a handler; whoever tells the outer one first loses the run.
+    A handler saves when it is told, what is plain ends of it, and what is deaf is only ended by SIGKILL. A shell dies
+    of Slurm's own signals, and a cooperative process below it goes on. A family is a Python, the child, that waits for
+    one with a handler; whoever tells the outer one first loses the run.
     """
 
     kind: Kind = "cooperative"
