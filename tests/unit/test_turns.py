@@ -92,7 +92,7 @@ SHAPES = (
     Shape("a lone program", (TRAINER,), "train.py"),
     Shape("a lone program that does not answer", (TRAINER._replace(says=None),), "train.py"),
     Shape("below a shell", (SHELL.over(TRAINER),), "train.py"),
-    Shape("below shells and other launchers", (SHELL.over(P("uv", (SHELL._replace(name="sh").over(TRAINER),), "wrapper")),), "train.py"),
+    Shape("below shells and launchers", (SHELL.over(P("uv", (TRAINER,), "wrapper")),), "train.py"),
     Shape("with programs of others below it", (TRAINER.over(DEAF, FOREIGN),), "train.py"),
     Shape("programs side by side", (SHELL.over(*named(TRAINER, "a", "b")),), "a b"),
     Shape("a registered one", (SHELL.over(TRAINER._replace(role="cooperative")),), "train.py"),
