@@ -366,6 +366,11 @@ SHAPES = (
         "w",
         ("train.py!: w",),
     ),
+    Shape(
+        "waits for a fork of itself, that writes the checkpoint",
+        (TRAINER._replace(busy=0.0, do_wait=True).over(FORKED._replace(used=2)),),
+        "train.py",
+    ),
     Shape("beside an evaluation", (TRAINER.over(EVALUATION),), "train.py"),
     Shape(
         "asks now and then whether the evaluation is over",

@@ -72,8 +72,14 @@ class Row(NamedTuple):
     ended_well: bool | None = None
     #: When it was seen to have ended (s, monotonic); None: it lives.
     gone_at: float | None = None
-    #: When it was last seen to do something, or to wait for its turn (s, monotonic).
+    #: When it was last seen to do something, and when there last was somebody whose turn comes before (s, monotonic).
     busy_at: float = 0.0
+    waited_at: float = 0.0
+
+    @property
+    def acted_at(self) -> float:
+        """When it was last seen to do what it is to do (s, monotonic)."""
+        return max(self.busy_at, self.waited_at)
 
 
 class Ledger:
@@ -135,7 +141,8 @@ class Ledger:
     @property
     def nobody_hears(self) -> bool:
         """Whether it is known that nothing below can hear a notice, or could yet."""
-        return self._settled is not None and not (self._registered or self._rows or self._delivered)
+        hears = self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen)
+        return self._settled is not None and not hears
 
     @property
     def told(self) -> tuple[Row, ...]:
@@ -229,9 +236,13 @@ class Ledger:
             if one is None:
                 self._rows[row.who] = row._replace(gone_at=row.gone_at or now)
                 continue
+            is_busy = one.in_kernel or self._busy.get(row.who, 1.0) >= IDLE
             waits = row.told_at is None and any(who in there or who in before for who in row.turn.after)
-            is_busy = waits or one.in_kernel or self._busy.get(row.who, 1.0) >= IDLE
-            self._rows[row.who] = row._replace(gone_at=None, busy_at=now if is_busy else row.busy_at)
+            self._rows[row.who] = row._replace(
+                gone_at=None,
+                busy_at=now if is_busy else row.busy_at,
+                waited_at=now if waits else row.waited_at,
+            )
 
     def _as_registered(self, one: Seen) -> Seen:
         return one._replace(role="cooperative") if one.who in self._registered and one.role != "launcher" else one
@@ -281,7 +292,7 @@ class Ledger:
                 self._delivered = True
             else:
                 turn = found[one.who] if nobody_told else IN_THE_END
-                self._rows[one.who] = Row(one.who, one.program, turn, busy_at=now)
+                self._rows[one.who] = Row(one.who, one.program, turn, busy_at=now, waited_at=now)
 
     def _tell_who_is_due(self, now: float) -> list[Action]:
         return self._tell([row for row in self._rows.values() if self._is_due(row, now)], now)
@@ -293,14 +304,14 @@ class Ledger:
             return True
         if row.turn.waits:
             return False
-        there = {one.who for one in self._seen}
-        if there.isdisjoint(row.turn.after):
-            return not self._has_started_others(row) and now - row.busy_at >= IDLE_FOR
-        inner = row.turn.after & there
+        patience = min(PATIENCE, self._window * PATIENCE_PART)
+        inner = row.turn.after & {one.who for one in self._seen}
+        if not inner:
+            is_idle = not self._has_started_others(row) and now - row.acted_at >= IDLE_FOR
+            return is_idle or now - row.waited_at >= patience
         if not inner <= self._rows.keys() - self._registered.keys():
             return False  # a handler has a time limit of its own
-        patience = min(PATIENCE, self._window * PATIENCE_PART)
-        return all(now - self._rows[who].busy_at >= patience for who in inner)
+        return all(now - self._rows[who].acted_at >= patience for who in inner)
 
     def _has_started_others(self, row: Row) -> bool:
         return any(one.parent == row.who.pid and one.who not in (self._settled or ()) for one in self._seen)
@@ -375,7 +386,11 @@ class Ledger:
         self._began = _later(self._began, seconds)
         self._seen_at = _later(self._seen_at, seconds)
         for who, row in self._rows.items():
-            self._rows[who] = row._replace(told_at=_later(row.told_at, seconds), busy_at=row.busy_at + seconds)
+            self._rows[who] = row._replace(
+                told_at=_later(row.told_at, seconds),
+                busy_at=row.busy_at + seconds,
+                waited_at=row.waited_at + seconds,
+            )
 
 
 def _later(at: float | None, seconds: float) -> float | None:
@@ -400,9 +415,8 @@ def _way(one: Seen, came: int) -> int:
     Args:
         came: the signal that we got.
     """
-    for signum in (came, SIGUSR1, SIGTERM):
-        if one.waits_for_signal and signum in one.blocked:
-            return signum
+    if one.armed and one.waits_for_signal:
+        return came  # while it waits, the kernel does not show for which
     if one.armed:
         return WORD
     for signum in (SIGTERM, SIGINT):

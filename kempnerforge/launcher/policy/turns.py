@@ -114,10 +114,11 @@ class _Tree:
             is_peer = works or _runs_the_same(one, other)
             return "together" if is_peer and not waits else "first"
         answer, inner = self._answers.get(one.who), self._answers.get(other.who)
+        used, is_mp_child = self._used(other), inner is not None and inner.mp_child
         if waits:
-            return "never" if self._only_serves(one, answer, inner) else "first"
-        used = self._used(other)
-        if inner is not None and inner.mp_child and (works or one.used >= _LIKE_A_RANK * used):
+            has_forked_itself = one.arguments == other.arguments and used < one.used and not is_mp_child
+            return "never" if has_forked_itself or self._only_serves(one, answer, inner) else "first"
+        if is_mp_child and (works or one.used >= _LIKE_A_RANK * used):
             return "together"
         if works:
             names_door = inner is not None and inner.names_door
