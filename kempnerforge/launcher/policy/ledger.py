@@ -273,8 +273,8 @@ class Ledger:
     # --- whose turn it is --------------------------------------------------------------------------
 
     def _settle(self, found: dict[Identity, Turn], now: float) -> list[Action]:
-        self._settled = frozenset(one.who for one in self._seen)
         self._enter(found, now)
+        self._settled = frozenset(one.who for one in self._seen)
         return self._tell_who_is_due(now)
 
     def _go_on(self, now: float) -> list[Action]:
@@ -284,14 +284,15 @@ class Ledger:
 
     def _enter(self, found: dict[Identity, Turn], now: float) -> None:
         """Make a row for everybody who has none."""
-        nobody_told = not (self.told or self._registered or self.cooperation.finished or self._delivered)
+        told = self.told or self._registered or self.cooperation.finished or self._delivered
+        comes_late = bool(self._settled is not None and told)
         for one in self._seen:
             if one.who not in found or one.who in self._rows:
                 continue
             if one.role in OWN_WAYS:
                 self._delivered = True
             else:
-                turn = found[one.who] if nobody_told else IN_THE_END
+                turn = IN_THE_END if comes_late else found[one.who]
                 self._rows[one.who] = Row(one.who, one.program, turn, busy_at=now, waited_at=now)
 
     def _tell_who_is_due(self, now: float) -> list[Action]:
