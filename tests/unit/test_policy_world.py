@@ -11,7 +11,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.launcher.policy import facts, machine, tables
+from kempnerforge.launcher.policy import facts, ledger, machine, tables
 from kempnerforge.launcher.policy.words import (
     CHECKPOINTED_STATUS,
     Deliver,
@@ -23,7 +23,7 @@ from kempnerforge.launcher.policy.words import (
     Tell,
     Terminate,
 )
-from tests.unit.world import START, Child, Cluster, World, draw
+from tests.unit.world import START, WITH_HANDLER, WORKER, Child, Cluster, World, draw
 
 #: Moments that belong together may be so far apart (s).
 SLACK = 1e-6
@@ -53,6 +53,7 @@ def check(world: World) -> None:
     _escalates_in_order(world)
     _deadlines_come_nearer(world)
     _tells_once(world)
+    _tells_in_turn(world)
     if world.exit is not None:
         _says_what_was(world)
 
@@ -92,8 +93,8 @@ def _escalates_in_order(world: World) -> None:
         assert terminates and (not kills or terminates[0] <= kills[0])
     dumps = world.times(DumpStacks)
     assert all(at in terminates for at in dumps)
-    if world.gone_at is not None:
-        # What is left is swept, without a word of a shutdown.
+    if world.gone_at is not None and world.child.kind != "upload":
+        # What is left is swept, without a word of a shutdown; an upload has its part of the window.
         assert all(at <= world.gone_at for at in dumps)
         assert all(at <= world.gone_at for at in world.times(facts.Waiting))
     # A SIGTERM by hand behind a notice: until Slurm has answered, KillWait is taken to run, and a stage may be due.
@@ -134,6 +135,27 @@ def _tells_once(world: World) -> None:
         if alive:
             assert len(first) == 1
             assert len(world.told(facts.NoticeCame)) == 1
+
+
+def _tells_in_turn(world: World) -> None:
+    """Nobody who waits for another one is told before that has gone, and who is told, and has the time, saves."""
+    assert not world.told_too_early
+    terminates, kills = world.times(Terminate), world.times(Kill)
+    final = min(terminates, default=float("inf"))
+    for times in world.tellings.values():
+        before = [at for at in times if at < final]
+        assert len(before) <= 2
+        assert not before[1:] or before[1] - before[0] >= ledger.SECOND_AFTER
+    if world.child.kind not in WITH_HANDLER or world.cluster.occasion == "int" or world.cluster.suspended is not None:
+        return
+    told, notices = world.tellings.get(WORKER, []), world.child.notices
+    end = world.gone_at if world.gone_at is not None else float("inf")
+    if kills and kills[0] < end:
+        assert told or terminates, "killed before it was told"
+    word = told[1:2] if world.child.kind == "stubborn" else told[:1]
+    if word and notices is not None and not world.by_itself and not world.killed_by_slurm:
+        saves_until = word[0] + notices + world.child.saves + SLACK
+        assert world.saved_at is not None or min(kills, default=float("inf")) <= saves_until, "told, and yet lost"
 
 
 def _says_what_was(world: World) -> None:
