@@ -178,7 +178,8 @@ class World:
         self.told_too_early = False
         #: When each was told, but for repeats to who may have missed it.
         self.tellings: dict[Identity, list[float]] = {}
-        self._words: list[float] = []
+        #: When the worker has noticed a word that is not the same as the one before.
+        self.words: list[float] = []
         self._question = 0
         #: The controller has accepted a requeue, and does not answer any more.
         self._is_lost = False
@@ -322,9 +323,9 @@ class World:
         if not self._worker_lives:
             return
         self._send(Heard(WORKER, "k"))
-        if not self._words or self.now - self._words[-1] >= SAME_WORD:
-            self._words.append(self.now)
-        if self.child.kind != "stubborn" or len(self._words) > 1:
+        if not self.words or self.now - self.words[-1] >= SAME_WORD:
+            self.words.append(self.now)
+        if self.child.kind != "stubborn" or len(self.words) > 1:
             self._hear()
 
     def _hear(self) -> None:
@@ -406,9 +407,10 @@ class World:
         if not self._child_lives:
             return
         self._child_lives = False
-        if self.child.kind != "shell":
+        if self.child.kind != "shell" and self._worker_lives:
             self._worker_lives = False
             self.gone_at = self.now
+            self._send(Gone(WORKER))
         self.ended, self.ended_at = status, self.now
         self._send(ChildExited(status, self._is_empty()))
 
