@@ -74,7 +74,22 @@ def signal_set(pid, field):
     Args:
         field: `SigBlk`, `SigIgn` or `SigCgt`: which are blocked, ignored or caught.
     """
-    bits = int("".join(status(pid, field)) or "0", 16)
+    return _bits("".join(status(pid, field)) or "0")
+
+
+def signal_sets(pid):
+    # type: (Pid) -> dict[str, set[int]]
+    """Return all signal masks of a process, read at one moment."""
+    found = {}
+    for line in read("/proc/%s/status" % pid).split("\n"):
+        if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:")):
+            found[line[:6]] = _bits(line[7:])
+    return found
+
+
+def _bits(mask):
+    # type: (str) -> set[int]
+    bits = int(mask, 16)
     return {bit + 1 for bit in range(bits.bit_length()) if bits >> bit & 1}
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import socket
 
 #: Ends `listen`: the last one that a process gets of all that are pending.
-LAST = signal.SIGRTMAX - 3
+LAST = signal.SIGRTMAX - 1
 
 
 def say(*words: object) -> None:

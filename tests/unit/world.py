@@ -6,6 +6,7 @@ the checks of test_policy_world.py. `python -m tests.unit.world` prints what a t
 
 from __future__ import annotations
 
+import functools
 import heapq
 import random
 from collections import Counter
@@ -16,6 +17,8 @@ from typing import Literal, NamedTuple, TypeVar
 from kempnerforge.launcher.policy import facts, words
 from kempnerforge.launcher.policy.machine import Policy
 from kempnerforge.launcher.policy.words import (
+    Answer,
+    Answered,
     AskSlurm,
     ChildExited,
     Continued,
@@ -26,16 +29,22 @@ from kempnerforge.launcher.policy.words import (
     Finished,
     Forward,
     Gone,
+    Heard,
+    Identity,
     Job,
     JobRead,
     Kill,
     Listen,
+    Look,
     MoreTime,
     Polled,
+    Probe,
     Registered,
     Requeue,
     RequeueAnswered,
     Rules,
+    Seen,
+    Signal,
     Signalled,
     Site,
     SiteRead,
@@ -45,24 +54,32 @@ from kempnerforge.launcher.policy.words import (
     Terminate,
     TimePassed,
     TreeEmpty,
+    TreeRead,
     never,
 )
 from kempnerforge.launcher.telling.wording import line_of
 
 START = 1000.0
-#: The process that does the work.
-WORKER = words.Identity("n1", 5, 50)
+#: The direct child; the process that does the work, which may be the same; and a Python between the two.
+SHELL = Identity("n1", 4, 40)
+WORKER = Identity("n1", 5, 50)
+WRAPPER = Identity("n1", 6, 60)
 #: No story is longer than this (s): the longest work, suspension, window and questions one after another.
 LONGEST = 20_000.0
 
 F = TypeVar("F")
-Kind = Literal["cooperative", "handler", "plain", "deaf", "shell"]
+Kind = Literal["cooperative", "handler", "plain", "deaf", "shell", "family"]
 Occasion = Literal["none", "preempt", "preempt for good", "cancel", "requeue", "usr1", "term", "int"]
-Answer = Literal["accepted", "answer lost", "refused twice", "refused for ever", "unconfirmed"]
+Reply = Literal["accepted", "answer lost", "refused twice", "refused for ever", "unconfirmed"]
 
 
 class Child(NamedTuple):
-    """What runs. A shell dies of every signal, and a cooperative process below it goes on."""
+    """What runs.
+
+    A handler saves when it is told, what is plain ends of it, and what is deaf only SIGKILL ends. A shell dies of
+    Slurm's own signals, and a cooperative process below it goes on. A family is a Python, the child, that waits for one
+    with a handler; whoever tells the outer one first loses the run.
+    """
 
     kind: Kind = "cooperative"
     works: float = 500.0
@@ -71,6 +88,8 @@ class Child(NamedTuple):
     saves: float = 2.0
     asks: bool = False
     leaves: Literal["nothing", "polite", "deaf"] = "nothing"
+    #: How long it takes to notice that it is told; None: it is in a C call and never does.
+    notices: float | None = 0.001
     #: In uninterruptible sleep: SIGKILL does not end it.
     undying: bool = False
 
@@ -88,7 +107,7 @@ class Cluster(NamedTuple):
     answers_after: float = 0.05
     #: When the controller does not answer: from, and for how long.
     outage: tuple[float, float] | None = None
-    requeue: Answer = "accepted"
+    requeue: Reply = "accepted"
     requeueable: bool = True
     #: When everything of the job is stopped, and for how long.
     suspended: tuple[float, float] | None = None
@@ -142,6 +161,10 @@ class World:
         self._worker_lives = self._child_lives = True
         self._left_lives = child.leaves != "nothing"
         self._told = False
+        #: The outer one of a family was told before the inner one had gone.
+        self.told_too_early = False
+        #: How often each was told before the final stage, by which way.
+        self.tellings: Counter[tuple[Identity, int]] = Counter()
         self._question = 0
         #: The controller has accepted a requeue, and does not answer any more.
         self._is_lost = False
@@ -203,7 +226,16 @@ class World:
     def _do(self, action: words.Action) -> None:
         match action:
             case Deliver():
-                self._delivered(action)
+                if not action.again and self.child.kind in ("cooperative", "shell"):
+                    self._hear()
+                self._at(self.now, lambda: self._send(Delivered("the child", None)))
+            case Look():
+                self._at(self.now, lambda: self._send(TreeRead(self._tree())))
+            case Probe(whos):
+                for who in whos:
+                    self._at(self.now + 0.002, functools.partial(self._answers, who))
+            case Signal():
+                self._signalled(action)
             case Forward():
                 self._hit(action.signum)
             case AskSlurm():
@@ -211,7 +243,7 @@ class World:
             case Requeue():
                 self._at(self.now + self.cluster.answers_after, self._requeue)
             case Terminate():
-                self._hit(SIGTERM, everything=True)
+                self._hit(SIGTERM, everything=True, spared=action.spared)
             case Kill():
                 self._at(self.now + 0.01, self._killed)
             case Exit():
@@ -223,22 +255,61 @@ class World:
 
     # --- the child ---------------------------------------------------------------------------------
 
-    def _delivered(self, action: Deliver) -> None:
-        if not action.again:
-            self._hit(action.signum)
-        self._at(self.now, lambda: self._send(Delivered("the child", None)))
+    def _tree(self) -> tuple[Seen, ...]:
+        """Return what /proc shows."""
+        age = self.now - START + 1
+        armed = self.child.kind in ("cooperative", "handler", "plain", "shell", "family")
+        role: words.Role = "program" if armed else "deaf"
+        below = {"shell": SHELL, "family": WRAPPER}.get(self.child.kind)
+        worker = Seen(WORKER, 1 if below is None else below.pid, role, "train.py", ("train.py",), armed=armed)
+        seen = []
+        if self._child_lives and self.child.kind == "shell":
+            seen.append(Seen(SHELL, 1, "wrapper", "bash", ("bash",), waits_for_children=True))
+        if self._child_lives and self.child.kind == "family":
+            seen.append(Seen(WRAPPER, 1, "program", "wrap.py", ("wrap.py",), armed=True, used=0.1, age=age))
+        if self._worker_lives:
+            seen.append(worker._replace(used=age * 0.9, age=age))
+        return tuple(seen)
 
-    def _hit(self, signum: int, *, everything: bool = False) -> None:
-        """Have a signal come to the child; the final SIGTERM comes to everything."""
-        kind = self.child.kind
-        if everything and self._left_lives and self.child.leaves == "polite":
-            self._at(self.now + 0.1, self._left_ends)
-        if self._child_lives and (kind == "plain" or (kind == "shell" and not self._told)):
-            self._at(self.now + 0.001, lambda: self._child_ends(-signum))
-        if self._worker_lives and kind == "handler" and not self._told:
+    def _answers(self, who: Identity) -> None:
+        if who == WORKER and self.child.notices is None:
+            return
+        self._send(Answered(who, Answer(awaited=frozenset({WORKER.pid}) if who == WRAPPER else frozenset())))
+
+    def _signalled(self, action: Signal) -> None:
+        """Have processes get kforge-run's word."""
+        terminates = bool(self.times(Terminate))
+        for who in action.whos:
+            if not action.again and not terminates:
+                self.tellings[who, action.by] += 1
+            if who == WRAPPER and self._worker_lives and not terminates:
+                self.told_too_early = True
+            if who == WORKER and self.child.notices is not None:
+                self._at(self.now + self.child.notices, self._notices)
+
+    def _notices(self) -> None:
+        if self._worker_lives:
+            self._send(Heard(WORKER, "k"))
+            self._hear()
+
+    def _hear(self) -> None:
+        """Do what whoever is told does."""
+        if self.child.kind == "plain" and self._child_lives:
+            self._at(self.now + 0.001, lambda: self._child_ends(-SIGINT))
+        if self._worker_lives and self.child.kind in ("handler", "family") and not self._told:
             self._told = True
             self._at(self.now, self._saves)
         self._told = True
+
+    def _hit(self, signum: int, *, everything: bool = False, spared: frozenset[Identity] = frozenset()) -> None:
+        """Have a signal come to the child, or to all that is not spared."""
+        kind = self.child.kind
+        if everything and self._left_lives and self.child.leaves == "polite":
+            self._at(self.now + 0.1, self._left_ends)
+        if kind == "shell" and everything and WORKER not in spared:
+            self._hear()
+        if self._child_lives and (kind == "plain" or (kind == "shell" and SHELL not in spared)):
+            self._at(self.now + 0.001, lambda: self._child_ends(-signum))
 
     def _polls(self) -> None:
         if not self._worker_lives or self.saved_at is not None:
@@ -272,8 +343,7 @@ class World:
             return
         self._worker_lives = False
         self.gone_at = self.now
-        if self.child.kind in ("cooperative", "shell"):
-            self._send(Gone(WORKER))
+        self._send(Gone(WORKER))
         if self._child_lives:
             self._child_ends(status)
         else:
@@ -306,7 +376,7 @@ class World:
             return
         self._left_lives = False
         was_alive, self._worker_lives = self._worker_lives, False
-        if was_alive and self.child.kind in ("cooperative", "shell"):
+        if was_alive:
             self._send(Gone(WORKER))
         if self._child_lives:
             self._child_ends(-SIGKILL)
@@ -318,6 +388,8 @@ class World:
     def _signal(self, signum: int) -> None:
         if self.noticed_at is None:
             self.noticed_at = self.now
+        if self.child.kind == "shell" and signum == SIGTERM:
+            self._at(self.now + 0.001, lambda: self._child_ends(-signum))
         self._send(Signalled(signum, "slurmstepd", False, self._child_lives))
 
     def _ask(self) -> None:
@@ -452,13 +524,14 @@ class World:
 def draw(source: random.Random) -> tuple[Child, Cluster, Rules]:
     """Draw a plan."""
     child = Child(
-        source.choice(["cooperative", "cooperative", "handler", "plain", "deaf", "shell"]),
+        source.choice(["cooperative", "cooperative", "handler", "plain", "deaf", "shell", "family"]),
         source.choice([20.0, 100.0, 4000.0]),
         source.choice([0, 0, 1]),
         source.choice([0.2, 5.0]),
         source.choice([0.0, 2.0, 15.0, 200.0]),
         source.random() < 0.3,
         source.choice(["nothing", "nothing", "polite", "deaf"]),
+        source.choice([0.001, 0.001, 0.3, None]),
         source.random() < 0.05,
     )
     cluster = Cluster(
@@ -497,6 +570,8 @@ def main() -> None:
         counts["requeued by kforge-run"] += world.accepted
         counts["requeued by Slurm"] += world.comes_back
         counts["suspended"] += bool(world.times(Tell)) and world.job.suspended
+        counts["told by kforge-run's word"] += bool(world.times(Signal))
+        counts["asked what they are"] += bool(world.times(Probe))
         counts["killed by kforge-run"] += bool(world.times(Kill))
         counts["asked Slurm after the child's end"] += len(world.times(AskSlurm)) > 1
         if world.exit is not None:

@@ -19,6 +19,10 @@ def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
 
     SIG_DFL means "as before": who restores what it found stays armed.
     """
+    if isinstance(signalnum, int) and signalnum in process.listeners:
+        # Who sets a handler for every signal there is does not mean ours.
+        before, process.hidden[signalnum] = signals.get_disposition(signalnum), handler
+        return before
     is_default = isinstance(handler, int) and handler == _signal.SIG_DFL
     ours = signalnum in process.own if isinstance(signalnum, int) else False
     if ours and (callable(handler) or is_default):

@@ -42,7 +42,7 @@ _SAME_WORD = 4.0
 _REMIND_EVERY = 0.05
 _SEEK_EVERY = 0.01
 #: How long another place is looked for (s): a guess.
-_SEEKS_FOR = 5.0
+_SEEKS_FOR = 2.0
 #: When an import has just ended, the next one may come within so long (s): a guess.
 _IMPORTS_FOLLOW = 1.0
 #: How long a program that has imported ShutdownHandler may take to register one, and one that only names it (s).
@@ -93,7 +93,12 @@ def on_word(_signum: int, frame: "FrameType | None") -> None:
     """Save and end."""
     if _notice.by_message:
         return
-    if _notice.acted_at is None:
+    if _is_in_fork_hook(frame):
+        # What a handler raises now would be dropped.
+        _keep(remind=True)
+    elif _notice.acted_at is None and _is_there(TERMINATE_FILE):
+        _hear_last_word(frame)
+    elif _notice.acted_at is None:
         _act_when_ready(frame)
     elif monotonic() - _notice.acted_at > _SAME_WORD or _notice.seeks_until:
         _interrupt_again(frame)
@@ -101,10 +106,7 @@ def on_word(_signum: int, frame: "FrameType | None") -> None:
 
 def _act_when_ready(frame: "FrameType | None") -> None:
     """Act on the word, or keep it until that can be done."""
-    if _is_in_fork_hook(frame):
-        # What a handler raises now would be dropped.
-        _keep(remind=True)
-    elif not doors.has_handler() and _may_cooperate(frame):
+    if not doors.has_handler() and _may_cooperate(frame):
         _keep(remind=not _notice.has_cooperated)
         tell_seen("-")
     else:
@@ -251,7 +253,7 @@ def _go_on_to_interrupt(frame: "FrameType | None") -> None:
 
 def _hear_last_word(frame: "FrameType | None") -> None:
     """Take the last chance before SIGKILL; who acts on the notice is left in peace."""
-    own = process.own[_signal.SIGTERM]
+    own = signals.get_disposition(_signal.SIGTERM)
     if _notice.acted_at is not None:
         _interrupt_again(frame)
     elif process.role == "wrapper" and not callable(own):

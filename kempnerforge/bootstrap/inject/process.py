@@ -46,6 +46,8 @@ own = {}  # type: dict[int, Any]
 handler = None  # type: Any
 #: What runs when kforge-run's own signals come.
 listeners = {}  # type: dict[int, Any]
+#: What the program believes to have set for these.
+hidden = {}  # type: dict[int, Any]
 #: Whoever has started it had SIGINT ignored: a script's background, which does not mean a notice.
 ignores_sigint = False
 #: What `call` has found.

@@ -103,6 +103,8 @@ class Ledger:
         #: When the notice came (s, monotonic), and how long it was then to the final stage (s); None: no notice.
         self._began: float | None = None
         self._window = 0.0
+        #: As which signal.
+        self._came = 0
         self._settled = False
         self._repeats = 0
         self._is_final = False
@@ -118,7 +120,7 @@ class Ledger:
     @property
     def nobody_hears(self) -> bool:
         """Whether it is known that nothing below can hear a notice, or could yet."""
-        return self._settled and not self._registered and not self._rows
+        return self._settled and not (self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen))
 
     @property
     def told(self) -> tuple[Row, ...]:
@@ -169,9 +171,9 @@ class Ledger:
 
     # --- a notice ----------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> list[Action]:
-        """Start to work a notice off."""
-        self._began = now
+    def begin(self, signum: int, now: float) -> list[Action]:
+        """Start to work a notice off that came as a signal."""
+        self._began, self._came = now, signum
         return [Look()]
 
     def read(self, event: TreeRead, until: float, now: float) -> list[Action]:
@@ -266,13 +268,13 @@ class Ledger:
     def _is_due(self, row: Row, now: float) -> bool:
         if row.told_at is not None or row.gone_at is not None or row.turn.waits:
             return False
+        patience = min(PATIENCE, self._window * PATIENCE_PART)
         inner = [self._rows[who] for who in row.turn.after if who in self._rows]
         there = {one.who for one in self._seen}
         if all(who not in there for who in row.turn.after):
             gone_for = now - max((one.gone_at or now for one in inner), default=now)
             is_new = any(one.who not in self._rows for one in self._seen if one.parent == row.who.pid)
-            return not is_new and min(now - row.busy_at, gone_for) >= IDLE_FOR
-        patience = min(PATIENCE, self._window * PATIENCE_PART)
+            return gone_for >= patience or (not is_new and min(now - row.busy_at, gone_for) >= IDLE_FOR)
         acts = any(now - one.busy_at < patience for one in inner) or any(
             who in self._registered for who in row.turn.after
         )
@@ -339,7 +341,7 @@ class Ledger:
         names: list[str] = []
         for row in rows:
             one = by_who.get(row.who)
-            way = 0 if one is None else _way(one)
+            way = 0 if one is None else _way(one, self._came)
             if way == 0:
                 continue
             ways.setdefault(way, []).append(row.who)
@@ -383,11 +385,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _way(one: Seen) -> int:
-    """Return how a process is told; 0: it has no door."""
-    for signum in (SIGUSR1, SIGTERM):
-        if one.waits_for_signal and signum in one.blocked:
-            return signum
+def _way(one: Seen, came: int) -> int:
+    """Return how a process is told; 0: it has no door.
+
+    Args:
+        came: the signal that we got.
+    """
+    if one.armed and one.waits_for_signal:
+        return came  # while it waits, the kernel does not show for which
     if one.armed:
         return WORD
     for signum in (SIGTERM, SIGINT):

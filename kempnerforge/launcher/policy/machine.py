@@ -249,7 +249,7 @@ class Policy:
             handed_on = self._forward(event)
         else:
             # Also where the child has ended: a shell may have died of the signal before us, and what it ran may save.
-            handed_on = [Deliver(event.signum), *self._ledger.begin(now)] if self._is_unsaved else []
+            handed_on = [Deliver(event.signum), *self._ledger.begin(event.signum, now)] if self._is_unsaved else []
         if self._is_unsaved and window:
             self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
         understood = self._inquiry.understand(now) if reason is None else self._inquiry.set_reason(reason)
@@ -257,7 +257,7 @@ class Policy:
         # The signal before the message: told first, a quick program has saved, finished and put its handlers back
         # when the signal comes, and dies of it.
         told = [action for action in plan if isinstance(action, Tell)]
-        return [*handed_on, *told, *said, *understood, *(action for action in plan if action not in told)]
+        return [*said, *handed_on, *told, *understood, *(action for action in plan if action not in told)]
 
     def _forward(self, event: Signalled) -> list[Action]:
         name = signal_name(event.signum)
@@ -352,7 +352,8 @@ class Policy:
         match timer:
             case Timer.TERMINATE:
                 told, spared = self._ledger.final(now)
-                return [*told, *self._escalation.terminate(spared)]
+                # The mark comes before the word: who gets it now is to know that it is the last one.
+                return [*self._escalation.terminate(spared), *told]
             case Timer.KILL:
                 return self._escalation.kill(now, self._is_unsaved)
             case Timer.ABANDON:

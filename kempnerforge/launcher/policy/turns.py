@@ -99,6 +99,8 @@ class _Tree:
         if one.ranks != other.ranks:
             is_peer = works or one.arguments == other.arguments
             return "together" if is_peer and not waits else "first"
+        if waits and one.arguments == other.arguments and not is_child_of_mp and self.used(other) < one.used:
+            return "never"  # it has forked itself for a moment
         if waits:
             # Whoever runs an evaluation to its end, say: Ctrl-C ends that, and it saves.
             helps = (

@@ -69,7 +69,9 @@ def see(pid: int, now: float) -> Seen | None:
     if not fields or fields[proc.STATE] in proc.ENDED:
         return None
     arguments = proc.command_line(pid)
-    masks = _masks(pid)
+    masks = proc.signal_sets(pid)
+    if not masks:
+        return None
     who = Identity(contract.node_name(), pid, int(fields[proc.STARTED]))
     is_python, role = _role(pid, fields[proc.NAME], arguments, masks)
     asleep_in = proc.read(f"/proc/{pid}/wchan")
@@ -102,6 +104,8 @@ def see(pid: int, now: float) -> Seen | None:
 
 def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]]) -> tuple[bool, Role]:
     """Return whether a process is a Python, and what it is."""
+    if name == "srun":
+        return False, "srun"  # or a site's script of that name
     executable = proc.executable(pid)
     if "python" in executable or "pypy" in executable:
         kind, program = programs.program_of(arguments)
@@ -109,22 +113,10 @@ def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]])
         if role == "ours":
             return True, "launcher"
         return True, "helper" if role == "helper" else "wrapper" if role == "wrapper" else "program"
-    if name == "srun":
-        return False, "srun"
     if executable in _FORWARDERS or name in _FORWARDERS:
         return False, "wrapper"
     heard = masks["SigCgt"] | masks["SigBlk"]
     return False, "foreign" if signal.SIGTERM in heard or signal.SIGINT in heard else "deaf"
-
-
-def _masks(pid: int) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {"SigCgt": set(), "SigBlk": set()}
-    for line in proc.read(f"/proc/{pid}/status").split("\n"):
-        name, _, value = line.partition(":")
-        if name in found:
-            bits = int(value, 16)
-            found[name] = {bit + 1 for bit in range(bits.bit_length()) if bits >> bit & 1}
-    return found
 
 
 def _program(arguments: list[str], is_python: bool) -> str:
