@@ -315,7 +315,8 @@ class Supervisor:
         self._write_notice(action.signum, None)
         self._advice.notice_came(now)
         cooperative = [connection.process for connection in self._cooperative()]
-        delivered = delivery.deliver(action.signum, self._child, cooperative, armed)
+        tasks_here = self._launched.rules.tasks_here
+        delivered = delivery.deliver(action.signum, self._child, cooperative, armed, tasks_here)
         if delivered.ranks_told and self._folder is not None:
             self._folder.mark(contract.RANKS_TOLD_FILE)
         return delivered

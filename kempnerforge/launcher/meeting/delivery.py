@@ -1,7 +1,8 @@
 """Who gets the notice. In this order:
 
 1. every cooperative process, and every srun below us. An srun gets SIGUSR1 whatever came: it hands that on to all its
-   tasks on all nodes, while SIGTERM would make it kill them (slurm-facts, "Who receives what");
+   tasks on all nodes, while SIGTERM would make it kill them (slurm-facts, "Who receives what"). Where all its tasks
+   are kforge-runs that have registered here it gets nothing: it hands on to what is below them, too;
 2. if there is neither, every armed process;
 3. if there is none either, the direct child. A rank agent gets SIGTERM: it would die of SIGUSR1, and torchrun hands
    SIGTERM on to its ranks.
@@ -26,11 +27,18 @@ from .armed import ArmedProcess
 _MOST_NAMED = 8
 
 
-def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: Iterable[ArmedProcess]) -> Delivered:
-    """Signal whoever should have the notice, at once, and return who that was."""
+def deliver(
+    signum: int, child: Child, cooperative: Iterable[Process], armed: Iterable[ArmedProcess], tasks_here: int = 0
+) -> Delivered:
+    """Signal whoever should have the notice, at once, and return who that was.
+
+    Args:
+        tasks_here: see `Rules`.
+    """
     told = [process.name for process in cooperative if process.notify(signum)]
     ranks_told = bool(told)
-    sruns = _sruns(child) if child.status is None else []
+    all_told = 0 < tasks_here <= len(told)
+    sruns = _sruns(child) if child.status is None and not all_told else []
     told += _signal_sruns(sruns)
     started = max((process.started for process in sruns), default=None)
     if told:
@@ -59,8 +67,17 @@ def _listed(told: list[str]) -> str:
 
 
 def _sruns(child: Child) -> list[tree.Process]:
-    # An srun forks a helper of the same name: only the outermost is asked.
-    return [process for process in tree.walk(child.pid, past=("srun",)) if process.name == "srun"]
+    # An srun forks a helper of the same name: only the outermost is asked. A site's srun may be a script around it.
+    sruns: dict[int, tree.Process] = {}
+    for process in tree.walk(child.pid):
+        if _is_srun(process) and tree.parent(process.pid) not in sruns:
+            sruns[process.pid] = process
+    return list(sruns.values())
+
+
+def _is_srun(process: tree.Process) -> bool:
+    executable = proc.executable(process.pid)
+    return executable.startswith("srun") or (process.name == "srun" and not executable.endswith("sh"))
 
 
 def _signal_sruns(sruns: list[tree.Process]) -> list[str]:
