@@ -70,7 +70,7 @@ _MENTIONS_US = re.compile(r"\bkforge-run\b|\bkempnerforge\.launcher\b")
 #: The last line of a script that hands all its words on to the real srun, behind plain options of its own …
 _HANDS_ON = re.compile(r"""(?:exec +)?[\w./-]*srun[\w.-]*((?: +[\w.,:=/+-]+)*) +"\$@"$""")
 #: … if nothing before that looks at them or says what only a variable would.
-_LOOKS = re.compile(r"\$\{?[@*#0-9]|\b(?:shift|set|getopts?|eval)\b|BCAST|MULTI|CONTAINER|PYXIS")
+_LOOKS = re.compile(r"\$\{?[@*#0-9]|\b(?:shift|set|getopts?|eval)\b|BCAST|MULTI|CONTAINER|PYXIS|\\$")
 
 
 class Verdict(NamedTuple):
