@@ -23,11 +23,11 @@ MOST_TASKS = 16
 
 #: Options of srun 22.05, 24.11 and 26.05 that leave the program what and where it is, as these give them to
 #: getopt_long(3). One that is not listed may take the next word for its value, or not.
-_FLAGS = """
+FLAGS = """
     consolidate-segments contiguous disable-status exact hold label overcommit oversubscribe parsable preserve-env quiet
     quit-on-interrupt reboot spread-job spread-segments unbuffered use-min-nodes verbose wait-for-children whole
 """
-_VALUED = """
+VALUED = """
     accel-bind account acctg-freq bb bbf begin chdir cluster-constraint comment constraint context core-spec
     cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution
     epilog error exclude export extra extra-node-info gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task
@@ -39,8 +39,8 @@ _VALUED = """
     tres-per-task wait wckey
 """
 #: These take a value only behind a "=", or at once behind the letter.
-_OPTIONAL = "exclusive immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate resv-ports"
-_SHORT_FLAGS, _SHORT_OPTIONAL, _SHORT_VALUED = "EHOQXlsuv", "IKk", "ABCDFGJLNSTWbcdeimnopqrtwx"
+OPTIONAL = "exclusive immediate kill-on-bad-exit nice no-kill oom-kill-step overlap propagate resv-ports"
+SHORT_FLAGS, SHORT_OPTIONAL, SHORT_VALUED = "EHOQXlsuv", "IKk", "ABCDFGJLNSTWbcdeimnopqrtwx"
 #: The long names of those whose value counts here.
 _LONG = {"D": "chdir", "N": "nodes", "n": "ntasks", "tasks-per-node": "ntasks-per-node"}
 #: With these srun runs nothing.
@@ -170,21 +170,21 @@ def _named(word: str) -> Iterator[tuple[str, str | None]]:
         against = "container" if name.startswith("container") else name
         if against in _AGAINST:
             raise _Uncertain(f"with --{name}", _AGAINST[against])
-        if name in _VALUED.split():
+        if name in VALUED.split():
             yield name, value if equals else None
-        elif name in [*_OPTIONAL.split(), *_RUN_NOTHING] or (name in _FLAGS.split() and not equals):
+        elif name in [*OPTIONAL.split(), *_RUN_NOTHING] or (name in FLAGS.split() and not equals):
             yield name, value
         else:
             raise _unknown(f"--{name}")
         return
     for position, letter in enumerate(word[1:], 2):
-        if letter in _SHORT_VALUED:
+        if letter in SHORT_VALUED:
             yield letter, word[position:] or None
             return
-        if letter in _SHORT_OPTIONAL:
+        if letter in SHORT_OPTIONAL:
             yield letter, word[position:]
             return
-        if letter not in _SHORT_FLAGS and letter not in _RUN_NOTHING:
+        if letter not in SHORT_FLAGS and letter not in _RUN_NOTHING:
             raise _unknown(f"-{letter}")
         yield letter, ""
 
