@@ -225,11 +225,6 @@ UNCLEAR: dict[str, tuple[int, str]] = {
     "exec bash -c 'kforge-run python train.py'": (7, "becomes of this kforge-run"),
     "cmd=(kforge-run python train.py)\nexec ${cmd[@]}": (7, "becomes of this kforge-run"),
     "RUN=kforge-run\nexec $RUN python train.py": (8, "what $RUN runs"),
-    "exec kforge-run srun $OPTIONS python train.py": (
-        7,
-        "whether kforge-run runs in srun's tasks: $OPTIONS is neither",
-    ),
-    "exec kforge-run srun -n $N python train.py": (7, "srun's tasks: an unknown number of tasks"),
     "exec $LAUNCHER python train.py": (7, "what $LAUNCHER runs"),
     "source run.sh": (7, "what source runs"),
     "cat <<E\nexec kforge-run python train.py\n": (8, "no end of the here document E"),
