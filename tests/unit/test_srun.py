@@ -42,6 +42,7 @@ def verdict(line: str, *, script: str = "", **environment: str) -> Verdict:
         ("srun torchrun --nproc-per-node=4 train.py", "srun KFORGE torchrun --nproc-per-node=4 train.py"),
         ("srun -D /data ./hidden", "srun -D /data KFORGE ./hidden"),
         ("srun --chdir=/data ./hidden", "srun --chdir=/data KFORGE ./hidden"),
+        ("srun sh -c 'exec /opt/kforge-run/bin/python a'", "srun KFORGE sh -c 'exec /opt/kforge-run/bin/python a'"),
         # Options with a value, without, and with one if it is there at once.
         ("srun -n 2 -N1 --label python a", "srun -n 2 -N1 --label KFORGE python a"),
         ("srun --mem 4G --gres=gpu:2 python a", "srun --mem 4G --gres=gpu:2 KFORGE python a"),

@@ -66,7 +66,7 @@ _BY_HARDWARE = ("ntasks-per-core", "ntasks-per-gpu", "ntasks-per-socket", "ntask
 _PYTHON = re.compile(r"python[0-9.]*")
 _SHELL = re.compile(r"(?:ba|c|da|fi|k|tc|z)?sh")
 _SHEBANG = re.compile(rf"#! *(?:\S*/)?(?:env +(?:-S +)?)?(?:\S*/)?(?:{_PYTHON.pattern}|{_SHELL.pattern})(?:\s|$)")
-_MENTIONS_US = re.compile(r"\bkforge-run\b|\bkempnerforge\.launcher\b")
+_STARTS_US = re.compile(r"\b(?:kforge-run|kempnerforge\.launcher)(?:\s|$)")
 #: The last line of a script that hands all its words on to the real srun, behind plain options of its own …
 _HANDS_ON = re.compile(r"""(?:exec +)?[\w./-]*srun[\w.-]*((?: +[\w.,:=/+-]+)*) +"\$@"$""")
 #: … if nothing before that looks at them or says what only a variable would.
@@ -228,7 +228,7 @@ def _has_a_launcher(
         return True
     if is_python or (not is_shell and _SHEBANG.match(first_line(program[0], options.get("chdir", "")))):
         return False
-    if any(map(_MENTIONS_US.search, program)):
+    if any(map(_STARTS_US.search, program)):
         raise _NothingToPut  # env, or bash -c, starts it
     if not is_shell:
         raise _Uncertain(f"{name} is neither a Python nor a shell", line, "strangers")
