@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -136,6 +137,15 @@ def test_a_bash_script(slurm: Sandbox) -> None:
     assert "died of" not in run.output
 
 
+def test_submitted_as_the_batch_script_itself(slurm: Sandbox) -> None:
+    """What runs is a copy in a spool folder of the first node's."""
+    variables = f"PATH={BIN}:{os.environ['PATH']},XDG_STATE_HOME={slurm.work}/state"
+    command = ("srun", sys.executable, str(PROGRAMS / "save_when_interrupted.py"), str(STEPS))
+    job = slurm.sbatch("--time=10", f"--export=ALL,{variables}", str(BIN / "kforge-run"), *command)
+    run = Run.of(slurm, job).says(IS_PUT).says("step 3 ").signal("USR1")
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+
+
 def test_a_heterogeneous_step(slurm: Sandbox, everywhere: Path) -> None:
     one, other = (f"sh -c 'exec {training(STEPS)}-{number}'" for number in (0, 1))
     batch = kforge_run(f"srun --label -n1 {one} : -n1 {other}")
@@ -161,16 +171,13 @@ def test_multi_prog(slurm: Sandbox) -> None:
     assert run.output.count(f"{IS_NOT_PUT}: {why}") == 2
 
 
-@pytest.mark.parametrize("ends_as", ['exec {} --mem=0 "$@"', '{} "$@"'], ids=["exec", "below a shell"])
-def test_a_site_that_has_a_script_for_srun(
-    slurm: Sandbox, tmp_path_factory: pytest.TempPathFactory, ends_as: str
-) -> None:
-    real = shutil.which("srun")
-    assert real is not None
-    folder = slurm.work / f"site-{tmp_path_factory.mktemp('x').name}"
+@pytest.mark.parametrize(("name", "last"), [("becomes", 'exec {} --mem=0 "$@"'), ("waits", '{} "$@"')])
+def test_a_site_that_has_a_script_for_srun(slurm: Sandbox, name: str, last: str) -> None:
+    folder = slurm.work / f"site-that-{name}"
     folder.mkdir()
-    (folder / "srun").write_text(f"#!/bin/bash\nexport OMP_NUM_THREADS=1\n{ends_as.format(real)}\n")
-    (folder / "srun").chmod(0o755)
+    script = folder / "srun"
+    script.write_text(f"#!/bin/bash\nexport OMP_NUM_THREADS=1\n{last.format(shutil.which('srun'))}\n")
+    script.chmod(0o755)
     batch = kforge_run(f"srun {python('save_when_interrupted.py')}").replace("export PATH=", f"export PATH={folder}:")
     run = Run(slurm, batch, "--time=10").says(IS_PUT).says("step 3 ").signal("USR1")
     run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
