@@ -7,19 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from kempnerforge.launcher.asking import srun
 from tests.slurm.runs import BIN, PROGRAMS, Run, kforge_run, training
-from tests.slurm.sandbox import PRIVATE, Sandbox
+from tests.slurm.sandbox import Sandbox
 
 pytestmark = pytest.mark.slurm
-CHECKOUT = Path(__file__).parents[2]
 #: Longer than what any test does before its notice, short enough to finish soon after the resume.
 STEPS = 60
 IS_PUT = "kforge-run runs inside srun's tasks, too"
@@ -28,27 +24,6 @@ IS_NOT_PUT = "kforge-run does not run in srun's tasks"
 
 def python(name: str, steps: int = STEPS) -> str:
     return f"{BIN}/python {PROGRAMS / name} {steps}"
-
-
-@pytest.fixture(scope="session")
-def everywhere() -> Iterator[Path]:
-    """An installation that every node has: none is where each node has a folder of its own, as this checkout may be."""
-    folder = Path(tempfile.mkdtemp(prefix=".kforge-test-", dir=Path.home()))
-    if any(private in folder.parents for private in PRIVATE):
-        folder.rmdir()
-        pytest.skip(f"{Path.home()} is below a folder that each node has of its own")
-    (folder / "bin").mkdir()
-    for package in ("click", "psutil"):
-        spec = find_spec(package)
-        assert spec is not None and spec.origin is not None
-        shutil.copytree(Path(spec.origin).parent, folder / package)
-    shutil.copytree(CHECKOUT / "kempnerforge", folder / "kempnerforge")
-    text = (CHECKOUT / "bin" / "kforge-run").read_text()
-    script = folder / "bin" / "kforge-run"
-    script.write_text(text.replace("#!/usr/bin/env python3", f"#!{Path(sys.executable).resolve()}", 1))
-    script.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 class TestTwoNodesWithTwoTasksEach:
