@@ -115,7 +115,7 @@ def read_inner(text: str, command: list[str], umask: int | None) -> Settings:
         settings = Settings(command, umask=umask, **given["settings"])
     except (LookupError, TypeError) as error:
         raise ValueError(f"{error}") from None
-    os.environ.update(variables)
+    os.environ.update({name: value for name, value in variables.items() if value})
     return settings
 
 
@@ -138,13 +138,13 @@ def _installation(is_here: bool) -> tuple[list[str], str]:
     if script is None or not sys.executable:
         return [], f"its script is not found beside {package}"
     installed = [sys.executable, script]
+    if is_here:
+        return installed, ""
     try:
-        for path in (
-            () if is_here else (package, *map(os.path.dirname, (*installed, *map(os.path.realpath, installed))))
-        ):
+        for folder in {package, *map(os.path.dirname, (*installed, *map(os.path.realpath, installed)))}:
             # On another node a stranger could have made what is of that name there.
-            check_passing(os.path.realpath(path))
-            os.close(open_folder(path, Trust.ALWAYS))
+            check_passing(os.path.realpath(folder))
+            os.close(open_folder(folder, Trust.ALWAYS))
     except OSError as error:
         return [], error.strerror or str(error)
     return installed, ""
