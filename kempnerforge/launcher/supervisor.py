@@ -90,6 +90,10 @@ class Supervisor:
             timeout=settings.timeout,
         )
         self._stops = Stops()
+        #: By which tasks of ours are known that are not below us; None: there may be others on other nodes.
+        self._node_wide_folder = None
+        if self._folder is not None and os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
+            self._node_wide_folder = self._folder.path
         #: Read, but not handed on yet.
         self._received = launched.first_facts.signals
         self._answered = launched.first_facts.answers
@@ -276,7 +280,7 @@ class Supervisor:
             case words.Deliver():
                 return self._deliver(action, now)
             case words.Look():
-                return words.TreeRead(snapshot.read(self._launched.helpers))
+                return words.TreeRead(snapshot.read(self._launched.helpers, self._node_wide_folder))
             case words.Probe(whos):
                 self._receivers.ask(whos)
             case words.Signal(whos, by, again):
@@ -315,12 +319,13 @@ class Supervisor:
         return None
 
     def _deliver(self, action: words.Deliver, now: float) -> words.Delivered:
+        cooperative, rules = [connection.process for connection in self._cooperative()], self._launched.rules
         if action.again:
-            return delivery.deliver_again(self._child, now)
+            return delivery.deliver_again(self._child, cooperative, rules, now)
         self._write_notice(action.signum, None)
         self._receivers.listen()
         self._advice.notice_came(now)
-        return delivery.deliver(action.signum, self._child, [one.process for one in self._cooperative()])
+        return delivery.deliver(action.signum, self._child, cooperative, rules)
 
     def _cooperative(self) -> list[Connection]:
         return self._control.cooperative if self._control is not None else []

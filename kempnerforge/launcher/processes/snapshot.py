@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 from ...bootstrap import contract, proc, programs
 from ..policy.words import Identity, Role, Seen
@@ -31,14 +31,27 @@ _ARMED = {contract.WORD_SIGNAL, contract.PROBE_SIGNAL}
 _MOST_DESCRIPTORS = 512
 
 
-def read(without: Mapping[int, object] | set[int]) -> tuple[Seen, ...]:
-    """Return all that is below us, parents first.
+def read(without: Collection[int], folder: str | None) -> tuple[Seen, ...]:
+    """Return all that is below us, parents first, and the tasks of an srun of ours that the bootstrap is in.
 
     Args:
         without: pids of our own children that are no part of the run.
+        folder: our private folder; None: no tasks, for others of them are on other nodes, and cannot be told.
     """
     age = _Age()
-    return tuple(seen for pid in proc.children(os.getpid()) if pid not in without for seen in _below(pid, age))
+    seen = [one for pid in proc.children(os.getpid()) if pid not in without for one in _below(pid, age)]
+    if folder is not None and any(one.role == "srun" for one in seen):
+        seen += _tasks(folder, {one.who.pid for one in seen}, age)
+    return tuple(seen)
+
+
+def _tasks(folder: str, known: set[int], age: _Age) -> Iterator[Seen]:
+    """Yield armed processes that belong to us, though slurmstepd has started them."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in known and f":{folder}\0" in proc.read(f"/proc/{name}/environ"):
+            seen = see(int(name), age.now)
+            if seen is not None and seen.armed:
+                yield seen
 
 
 class _Age:
