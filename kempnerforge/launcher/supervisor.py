@@ -175,6 +175,8 @@ class Supervisor:
         """Yield what the signals that were read mean."""
         while self._received:
             one = self._received[0]
+            if one.signum in (signal.SIGTERM, signal.SIGUSR1) and self._folder is not None:
+                self._folder.mark(contract.SIGNALLED_FILE)
             if one.signum == signal.SIGCONT:
                 yield words.Continued(self._stops.continued())
             if one.signum != signal.SIGCHLD:

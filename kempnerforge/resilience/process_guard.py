@@ -173,14 +173,14 @@ class ProcessGuard:
     def _take_wakeup_fd(self) -> None:
         if self._watcher is None:
             return  # the watcher reads it, and there is none
-        there = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        there = injected.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if there not in (-1, self._writer):
             _set_wakeup_fd(there)
 
     def _return_wakeup_fd(self) -> None:
         if self._watcher is None:
             return
-        there = signal.set_wakeup_fd(-1)
+        there = injected.set_wakeup_fd(-1)
         if there not in (-1, self._writer):
             _set_wakeup_fd(there)
 
@@ -347,7 +347,7 @@ def _limit(shutdown: Shutdown) -> float:
 def _set_wakeup_fd(fd: int) -> None:
     """Put a wakeup fd back. Whether it warned of a full buffer cannot be read; the default, as asyncio's, does."""
     try:
-        signal.set_wakeup_fd(fd)
+        injected.set_wakeup_fd(fd)
     except (OSError, ValueError):
         pass  # its owner has closed it
 

@@ -4,7 +4,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 
 from .. import forks
-from . import notice, process, shield, signals
+from . import notice, process, shield, signals, wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def after_fork_in_child() -> None:
     mask = _held.forget()
     own, process.own = process.own, {}
     notice.forget()  # it is the parent's
+    wakeup.forget()
     for signum, disposition in own.items():
         if process.real_getsignal(signum) is process.handler:
             stray = signum == _signal.SIGUSR1 and not callable(disposition)

@@ -38,6 +38,7 @@ MODULES = {
         "inject/probe",
         "inject/shield",
         "inject/signals",
+        "inject/wakeup",
     ),
 }
 #: Folders that a job or a node has of its own, whoever owns them there and now.
