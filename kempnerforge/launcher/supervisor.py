@@ -21,6 +21,7 @@ from .processes.signals import CapturedSignals
 from .processes.stops import HEARTBEAT, Stops
 from .settings import Settings
 from .start import AlreadyDone, Launched, start
+from .telling.writer import LAST_PATIENCE
 
 if TYPE_CHECKING:
     from ..bootstrap import wire
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
+#: How long whoever reads our log may take for what is left in the pipe (s): a guess.
+_DRAIN = 10.0
 #: json and the messages are loaded when the start is over, and not while a notice waits to be delivered (s). A guess.
 _WARM_UP_AFTER = 0.1
 
@@ -44,13 +47,14 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
         child.CannotExecute: the command is not there or not executable.
         OSError: no process could be started.
     """
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
     poller = select.poll()
     signals = CapturedSignals()
     poller.register(signals.fd, select.POLLIN)
     launched = start(settings, environment, poller, signals)
     if isinstance(launched, AlreadyDone):
         return launched.status
-    supervisor = Supervisor(launched, poller, signals)
+    supervisor = Supervisor(launched, poller, signals, began)
     try:
         return supervisor.run()
     except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue
@@ -63,9 +67,13 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
 
 
 class Supervisor:
-    """The loop around one attempt, from when its child has been started."""
+    """The loop around one attempt, from when its child has been started.
 
-    def __init__(self, launched: Launched, poller: select.poll, signals: CapturedSignals) -> None:
+    Args:
+        began: when nothing of the run was there yet (s since the boot).
+    """
+
+    def __init__(self, launched: Launched, poller: select.poll, signals: CapturedSignals, began: float) -> None:
         self._launched = launched
         self._child = launched.child
         self._policy = launched.policy
@@ -79,7 +87,7 @@ class Supervisor:
         self._writers = [*self._chronicle.writers(), *([folder_writer] if folder_writer is not None else [])]
         self._poller = poller
         self._signals = signals
-        self._tree = tree.Tree(launched.helpers, None if launched.in_our_group else launched.child.pid)
+        self._tree = tree.Tree(launched.helpers, None if launched.in_our_group else launched.child.pid, began)
         settings = launched.settings
         self._advice = Advice(
             self._chronicle,
@@ -372,9 +380,25 @@ class Supervisor:
             for survivor in self._tree.survivors():
                 self._chronicle.warn(f"could not be killed: {survivor}")
         self._launched.meeting.close()
-        self._chronicle.close()
+        if self._tree.log_readers():
+            self._see_log_off()
+        else:
+            self._chronicle.close()
         if self._controller is not None:
             reaping.reap_all()
+
+    def _see_log_off(self) -> None:
+        """Let who reads our log write down all that was said, and end it only if it does not end then."""
+        from .processes import log_readers
+
+        deadline = self._policy.deadline
+        patience = _DRAIN if deadline is None else min(max(deadline - time.monotonic(), LAST_PATIENCE), _DRAIN)
+        until = time.monotonic() + patience
+        self._chronicle.close(patience)
+        log_readers.let_go()
+        reaping.reap_all(max(until - time.monotonic(), LAST_PATIENCE))
+        self._tree.kill_log_readers()
+        reaping.reap_all()
 
 
 def _warm_up() -> None:
