@@ -17,6 +17,7 @@ from tests.process.children import LAST
 from tests.process.launch import (
     KFORGE_RUN,
     Launch,
+    Launched,
     kill_kforge_run,
     program,
     reap,
@@ -54,7 +55,7 @@ def same_with_and_without(launch: Launch, *command: str, shell: str = "") -> lis
 # --- signals -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ignored", ["", "HUP INT QUIT USR2 WINCH TSTP RTMIN"], ids=["none", "ignored"])
+@pytest.mark.parametrize("ignored", ["", "HUP QUIT USR2 WINCH TSTP RTMIN"], ids=["none", "ignored"])
 def test_mask_and_dispositions_are_as_without_us(launch: Launch, ignored: str) -> None:
     shell = f"trap '' {ignored}" if ignored else ""
     said = same_with_and_without(launch, "grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status", shell=shell)
@@ -70,6 +71,66 @@ def test_the_notices_signals_are_never_inherited_as_ignored(launch: Launch) -> N
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.ends(5)
+
+
+INTERRUPTIBLE = """
+import signal
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
+try:
+    signal.pause()
+except KeyboardInterrupt:
+    raise SystemExit(3)
+"""
+
+
+def in_background(launch: Launch, *command: str, first: str = ":", then: str = "") -> Launched:
+    """Start kforge-run in the background of a script: its shell has it ignore SIGINT and SIGQUIT."""
+    script = f'{first}; "$@" & {then}wait $!'
+    run = launch.start(["bash", "-c", script, "bash", *KFORGE_RUN, *command])
+    wait_until(lambda: len(run_below(run.pid)) > 0)
+    run.find_kforge_run()
+    return run
+
+
+def test_a_child_in_a_scripts_background_can_be_interrupted(launch: Launch) -> None:
+    run = in_background(launch, sys.executable, "-c", INTERRUPTIBLE)
+    run.says(True)
+    assert signals_in(run.pid, "SigIgn") >= {signal.SIGINT, signal.SIGQUIT}
+    run.send(signal.SIGINT)
+    run.ends(3)
+
+
+def test_a_notice_interrupts_what_runs_in_a_scripts_background(launch: Launch) -> None:
+    run = in_background(launch, sys.executable, "-c", INTERRUPTIBLE)
+    run.says(True)
+    run.send(signal.SIGUSR1)
+    run.ends(3)
+
+
+def test_ctrl_c_is_not_meant_for_a_scripts_background(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """As without kforge-run: the child is in the terminal's group, and ignores it."""
+    code = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, flush=True)
+signal.sigwait({signal.SIGUSR2})
+raise SystemExit(3)
+"""
+    first = f"exec <{terminal[1]}; trap 'echo interrupted' INT"
+    run = in_background(launch, sys.executable, "-c", code, first=first, then="wait $!; ")
+    run.says(True)
+    os.write(terminal[0], b"\x03")
+    run.says("interrupted")
+    run.taken()
+    run.send(signal.SIGUSR2)
+    run.ends(3)
+    assert "interrupt" not in run.log
+
+
+def test_nohup_is_kept(launch: Launch) -> None:
+    run = launch.start(["nohup", *KFORGE_RUN, "grep", "^SigIgn", "/proc/self/status"])
+    run.says("SigIgn:\t0000000000000001")
+    run.ends(0)
 
 
 def test_a_blocked_signal_is_not_inherited(launch: Launch) -> None:
