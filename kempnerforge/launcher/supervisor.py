@@ -17,7 +17,7 @@ from .meeting import delivery
 from .meeting.control import Connection, StatusText, Unusable
 from .policy import facts, tables, words
 from .processes import reaping, tree
-from .processes.signals import CapturedSignals
+from .processes.signals import CapturedSignals, Received
 from .processes.stops import HEARTBEAT, Stops
 from .settings import Settings
 from .start import AlreadyDone, Launched, start
@@ -184,13 +184,23 @@ class Supervisor:
                 yield words.Continued(self._stops.continued())
             if one.signum != signal.SIGCHLD:
                 child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
-                child_has_it = one.from_kernel and self._launched.in_our_group
-                yield words.Signalled(one.signum, one.sender, child_has_it, child_alive)
+                yield words.Signalled(one.signum, one.sender, self._child_has(one), child_alive)
             if one.signum == signal.SIGTSTP and self._stops.stop():
                 yield words.Continued(self._stops.continued())
             # Only now: what a bug of ours keeps from being handled is passed on all the same.
             del self._received[0]
         self._stops.none_is_left()
+
+    def _child_has(self, one: Received) -> bool:
+        """Return whether a signal went to our whole process group, and so to the child as well."""
+        if not self._launched.in_our_group:
+            return False
+        if one.signum != signal.SIGHUP:
+            return one.from_kernel
+        # When the terminal hangs up, the kernel tells the session's leader alone. A shell tells its jobs, and by its
+        # end the kernel tells the foreground.
+        leader = os.getsid(0)
+        return leader != os.getpid() and (one.from_kernel or one.pid == leader)
 
     def _ended(self, pid: int) -> Iterator[words.Event]:
         """Reap one of our children that has ended."""

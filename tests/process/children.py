@@ -82,7 +82,10 @@ def stop_quietly(status: str = "0") -> None:
 
 
 def shell(terminal: str, *command: str) -> None:
-    """Run a command in the foreground of a terminal like an interactive shell, and continue it once it is stopped."""
+    """Run a command in the foreground of a terminal like an interactive shell, and continue it once it is stopped.
+
+    When the terminal hangs up, tell the command.
+    """
     tty = os.open(terminal, os.O_RDWR)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     pid = os.fork()
@@ -91,6 +94,7 @@ def shell(terminal: str, *command: str) -> None:
         os.tcsetpgrp(tty, os.getpid())
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
         os.execvp(command[0], command)
+    signal.signal(signal.SIGHUP, lambda *_: os.killpg(pid, signal.SIGHUP))
     while os.WIFSTOPPED(wait_status := os.waitpid(pid, os.WUNTRACED)[1]):
         say("stopped by", name_of(os.WSTOPSIG(wait_status)))
         os.killpg(pid, signal.SIGCONT)

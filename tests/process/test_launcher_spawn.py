@@ -234,6 +234,79 @@ def test_ctrl_z_stops_and_fg_continues(launch: Launch, terminal: tuple[int, Path
     run.ends(6)
 
 
+def hang_up(terminal: tuple[int, Path]) -> None:
+    """Close a person's end of a terminal."""
+    with open(os.devnull, "rb") as null:
+        os.dup2(null.fileno(), terminal[0])
+
+
+def is_told_once(run: Launched) -> None:
+    run.says("SIGHUP")
+    run.taken()
+    run.send(LAST)
+    assert run.rest() == []
+
+
+def test_a_hang_up_reaches_the_child_of_a_sessions_leader(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """As with `ssh -t`, in tmux, under `srun --pty`: the kernel tells the leader, and the others only by its end."""
+    run = launch(*program("listen"), options=("-v",), shell=f"exec <{terminal[1]}")
+    run.says("ready")
+    assert os.getsid(run.pid) == run.pid
+    hang_up(terminal)
+    is_told_once(run)
+    run.ends(9)
+    assert "SIGHUP from the terminal" in run.log
+
+
+def test_a_hang_up_that_a_shell_passes_on_reaches_the_child_once(launch: Launch, terminal: tuple[int, Path]) -> None:
+    run = launch.start(program("shell", terminal[1], *KFORGE_RUN, *program("listen")))
+    run.says("ready")
+    run.find_kforge_run()
+    hang_up(terminal)
+    is_told_once(run)
+    run.ends(9)
+
+
+def test_a_hang_up_that_kills_the_shell_reaches_the_child_once(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """By the end of the session's leader, the kernel tells the foreground."""
+    script = f'exec <{terminal[1]}; "$@"; exit $?'
+    run = launch.start(["sh", "-c", script, "sh", *KFORGE_RUN, *program("listen")])
+    run.says("ready")
+    run.find_kforge_run()
+    hang_up(terminal)
+    run.ends(-signal.SIGHUP)
+    is_told_once(run)
+    assert reap(run.pid) == 9
+
+
+def test_a_hang_up_reaches_the_child_of_a_background_once(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """It has a group of its own, which a shell knows nothing of."""
+    script = f"""exec <{terminal[1]}; set -m; "$@" & trap 'kill -HUP -- -$!' HUP; wait $!; wait $!"""
+    run = launch.start(["bash", "-c", script, "bash", *KFORGE_RUN, *program("listen")])
+    run.says("ready")
+    run.find_kforge_run()
+    hang_up(terminal)
+    is_told_once(run)
+    run.ends(9)
+
+
+def test_a_program_dies_of_a_hang_up_as_without_us(launch: Launch, terminal: tuple[int, Path]) -> None:
+    run = launch("sh", "-c", "echo ready; exec sleep 60", shell=f"exec <{terminal[1]}")
+    run.says("ready")
+    hang_up(terminal)
+    run.ends(128 + signal.SIGHUP)
+
+
+def test_a_program_under_nohup_outlives_a_hang_up(launch: Launch, terminal: tuple[int, Path]) -> None:
+    code = "trap 'exit 3' USR2; echo ready; while :; do sleep 0.01; done"
+    run = launch.start(["nohup", *KFORGE_RUN, "-v", "sh", "-c", code], shell=f"exec <{terminal[1]}")
+    run.says("ready")
+    hang_up(terminal)
+    run.logs("SIGHUP from the terminal")
+    run.send(signal.SIGUSR2)
+    run.ends(3)
+
+
 # --- whatever else is inherited ------------------------------------------------------------------------
 
 
