@@ -64,6 +64,26 @@ def cooperate(status: str = "0", saving: str = "0") -> None:
     sys.exit(int(status))
 
 
+def close_all(when: str) -> None:
+    """Cooperate, and close every descriptor that is not known: before, after, while the run is saved, or twice."""
+    from kempnerforge.resilience import ShutdownHandler
+
+    def close(moment: str) -> None:
+        if moment in when.split("+"):
+            os.closerange(3, 4096)
+
+    close("before")
+    handler = ShutdownHandler(timeout_sec=60)
+    handler.register()
+    close("after")
+    say("ready")
+    while not handler.should_shutdown():
+        time.sleep(0.001)
+    say("stop")
+    close("saving")
+    handler.finish()
+
+
 def listen_above_a_rank(status: str = "9") -> None:
     """Have a child that cooperates, and say every signal that comes to this process itself."""
     pid = os.fork()
