@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..bootstrap import contract
+from . import surroundings
 from .advice import Advice
 from .asking import slurm
 from .meeting import delivery
@@ -256,9 +257,13 @@ class Supervisor:
                 case slurm.NoScontrol(why):
                     self._advice.no_scontrol(why)
                 case slurm.BatchScript():
-                    self._advice.script_read(answer)
+                    asked = surroundings.asked_signal(answer.text)
+                    self._advice.script_read(asked)
+                    if asked is not None and asked.is_term:
+                        yield words.TermAsked(asked.lead)
                 case slurm.SiteFacts(site):
-                    self._advice.site_read(site, self._controller.ask_script)
+                    self._advice.site_read(site)
+                    self._controller.ask_script()
                     if answer.early_notice_helps:
                         self._listen()
                     yield words.SiteRead(site)
