@@ -22,10 +22,11 @@ from .processes.signals import CapturedSignals, Received
 from .processes.stops import HEARTBEAT, Stops
 from .settings import Settings
 from .start import AlreadyDone, Launched, start
-from .telling.writer import LAST_PATIENCE
+from .telling.writer import LAST_PATIENCE, Writer, wait_for
 
 if TYPE_CHECKING:
     from ..bootstrap import wire
+    from .processes.log_readers import Unread
 
 #: After a SIGKILL, how often to look for what was forked meanwhile (s): a guess.
 _KILL_AGAIN = 0.2
@@ -395,25 +396,28 @@ class Supervisor:
             for survivor in self._tree.survivors():
                 self._chronicle.warn(f"could not be killed: {survivor}")
         self._launched.meeting.close()
-        if self._tree.log_readers():
-            self._see_log_off()
+        if self._tree.unread is not None:
+            self._see_log_off(self._tree.unread)
         else:
             self._chronicle.close()
         if self._controller is not None:
             reaping.reap_all()
 
-    def _see_log_off(self) -> None:
+    def _see_log_off(self, unread: Unread) -> None:
         """Let who reads our log write down all that was said, and end it only if it does not end then."""
-        from .processes import log_readers
-
         deadline = self._policy.deadline
         patience = _DRAIN if deadline is None else min(max(deadline - time.monotonic(), LAST_PATIENCE), _DRAIN)
         until = time.monotonic() + patience
         self._chronicle.close(patience)
-        log_readers.let_go()
+        unread.let_go()
         reaping.reap_all(max(until - time.monotonic(), LAST_PATIENCE))
         self._tree.kill_log_readers()
         reaping.reap_all()
+        if unread.is_some:
+            writer = Writer(unread.save, self._poller, self._launched.helpers, keep=unread.descriptors)
+            writer.put(None)
+            wait_for([writer], LAST_PATIENCE)
+            writer.give_up()
 
 
 def _warm_up() -> None:

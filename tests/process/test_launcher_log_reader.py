@@ -89,6 +89,20 @@ def test_a_reader_that_does_not_end_is_killed_in_the_end(launch: Launch) -> None
     assert " checkpointed" in lines_of(launch)[-1]
 
 
+def test_what_a_reader_leaves_unread_is_in_its_output(launch: Launch) -> None:
+    """As when Slurm's SIGTERM after a requeue ends it: here by the time at which the sweep looks for survivors."""
+    reads_only = "head -n1 | tee tee.log; exec sleep 1000"
+    output = launch.folder / "output"
+    script = f'exec > >(exec >>{output}; {reads_only}) 2>&1; exec "$@"'
+    command = [*KFORGE_RUN, "--timeout", "3", *program("cooperate")]
+    run = launch.start(["bash", "-c", script, "bash", *command])
+    is_ready(launch)
+    run.send(signal.SIGUSR1)
+    run.ends(85)
+    said = output.read_text().splitlines()
+    assert said[0] == "ready" and "stop SIGUSR1" in said and " checkpointed" in said[-1]
+
+
 def test_what_is_older_and_reads_no_log_of_ours_is_swept_as_ever(launch: Launch) -> None:
     """A monitor that a script leaves in its background is not waited for."""
     script = 'exec > >(tee tee.log >read) 2>&1; sleep 1000 & exec "$@"'

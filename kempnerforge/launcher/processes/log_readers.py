@@ -7,6 +7,7 @@ does when nobody holds the pipe any more that it reads.
 from __future__ import annotations
 
 import os
+import select
 import stat
 from collections.abc import Iterable
 
@@ -28,12 +29,49 @@ def find(children: Iterable[int], before: float) -> list[str]:
     return [identity for identity in found if identity]
 
 
-def let_go() -> None:
-    """Close what we write to, so that whoever reads it comes to its end. Nothing can be said after that."""
-    pipes = _pipes((1, 2))
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
-        if _pipes((descriptor,)) & pipes:
-            os.close(descriptor)
+class Unread:
+    """What is still in the pipe when its reader has ended, as by the SIGTERM that Slurm sends after a requeue.
+
+    It goes to where the reader wrote, if that is a file: the job's own log.
+
+    Args:
+        reader: as `proc.identity` names it.
+
+    Raises:
+        OSError: it has just ended.
+    """
+
+    def __init__(self, reader: str) -> None:
+        flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        (ours, *_) = [descriptor for descriptor in (1, 2) if _pipes((descriptor,))]
+        # No file system is asked by this: it may hang.
+        self._output = os.open(f"/proc/{reader.partition('.')[0]}/fd/1", os.O_PATH | os.O_CLOEXEC)
+        self._pipe = os.open(f"/proc/self/fd/{ours}", os.O_RDONLY | flags)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        return self._pipe, self._output
+
+    @property
+    def is_some(self) -> bool:
+        """Whether anything is left that can be saved."""
+        pipe = select.poll()
+        pipe.register(self._pipe, select.POLLIN)
+        is_file = stat.S_ISREG(os.fstat(self._output).st_mode)
+        return is_file and any(events & select.POLLIN for _, events in pipe.poll(0))
+
+    def save(self, _: object) -> None:
+        """Write it down; this may hang."""
+        log = os.open(f"/proc/self/fd/{self._output}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        while block := os.read(self._pipe, select.PIPE_BUF):
+            os.write(log, block)
+
+    def let_go(self) -> None:
+        """Close what we write to, so that whoever reads it comes to its end. Nothing can be said after that."""
+        pipes = _pipes((1, 2))
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if descriptor != self._pipe and _pipes((descriptor,)) & pipes:
+                os.close(descriptor)
 
 
 def _pipes(descriptors: Iterable[int]) -> set[File]:

@@ -11,9 +11,12 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...bootstrap import proc, programs
+
+if TYPE_CHECKING:
+    from .log_readers import Unread
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 #: A guess.
@@ -50,6 +53,8 @@ class Tree:
         self._began = began
         #: Who reads our log, by pid and start; None: nobody has looked for them yet.
         self._log_readers: list[str] | None = None
+        #: What they leave unread; None: there is none, or nobody has looked for them yet.
+        self.unread: Unread | None = None
         #: Already killed, by pid and start, so that no pass sends SIGKILL twice to the same process.
         self._killed: set[str] = set()
 
@@ -73,6 +78,11 @@ class Tree:
             from . import log_readers  # not at the start, where nobody needs it
 
             self._log_readers = log_readers.find(children(), self._began)
+            for reader in self._log_readers[:1]:
+                try:
+                    self.unread = log_readers.Unread(reader)
+                except OSError:
+                    self._log_readers = []  # it has just ended, or we have no descriptors left
         return [one for one in self._log_readers if proc.identity(_pid(one)) == one]
 
     def kill_log_readers(self) -> None:
