@@ -107,6 +107,9 @@ class Supervisor:
         self._warm_up_at = time.monotonic() + _WARM_UP_AFTER
         self._kill_again_at = math.inf
         self._exit_status: int | None = None
+        #: Writes what the log's reader does not, which has ended before us; None: it lives, or there was none.
+        self._stand_in: Writer | None = None
+        self._reads_log = False
 
     def run(self) -> int:
         """Return kforge-run's exit status when everything is over."""
@@ -152,6 +155,7 @@ class Supervisor:
             self._controller.read()
         for writer in self._writers:
             writer.read()
+        self._stand_in_for_log_reader()
         self._chronicle.look_after_journal()
         for pid in reaping.ended_children():
             yield from self._ended(pid)
@@ -224,6 +228,7 @@ class Supervisor:
             yield from self._answers(self._controller.ended(pid))
         else:
             os.waitpid(pid, 0)
+            self._replace_log_reader()
         if self._child.status is not None and self._tree.is_empty():
             yield words.TreeEmpty()
 
@@ -342,6 +347,7 @@ class Supervisor:
         delivered = delivery.deliver(action.signum, self._child, cooperative, armed)
         if delivered.ranks_told and self._folder is not None:
             self._folder.mark(contract.RANKS_TOLD_FILE)
+        self._tree.log_readers()  # from here on Slurm may end them
         return delivered
 
     def _cooperative(self) -> list[Connection]:
@@ -358,6 +364,29 @@ class Supervisor:
 
         if self._folder is not None:
             self._folder.write_notice(wire.encode(wire.Notice(signum, reason)))
+
+    # --- the log's reader ------------------------------------------------------------------------
+
+    def _replace_log_reader(self) -> None:
+        """Do its work if it has ended: a program that still saves would die of its next line, or wait for ever."""
+        unread = self._tree.unread
+        if self._stand_in is None and unread is not None and unread.is_file and not self._tree.log_readers():
+            self._stand_in = Writer(unread.write, self._poller, self._launched.helpers, keep=unread.descriptors)
+            self._writers.append(self._stand_in)
+
+    def _stand_in_for_log_reader(self) -> None:
+        """Take a part from the pipe when the last is written: what hangs is not to fill our memory."""
+        unread, writer = self._tree.unread, self._stand_in
+        if unread is None or unread.pipe is None or writer is None:
+            return
+        if not writer.busy and (block := unread.read()):
+            writer.put(block)
+        if writer.busy == self._reads_log:
+            self._reads_log = not writer.busy
+            if self._reads_log:
+                self._poller.register(unread.pipe, select.POLLIN)
+            else:
+                self._poller.unregister(unread.pipe)
 
     # --- if kforge-run has a bug -----------------------------------------------------------------
 
@@ -408,16 +437,23 @@ class Supervisor:
         deadline = self._policy.deadline
         patience = _DRAIN if deadline is None else min(max(deadline - time.monotonic(), LAST_PATIENCE), _DRAIN)
         until = time.monotonic() + patience
+        self._write_unread(unread)  # or there may be no room for what we still have to say
         self._chronicle.close(patience)
         unread.let_go()
-        reaping.reap_all(max(until - time.monotonic(), LAST_PATIENCE))
-        self._tree.kill_log_readers()
-        reaping.reap_all()
-        if unread.is_some:
-            writer = Writer(unread.save, self._poller, self._launched.helpers, keep=unread.descriptors)
-            writer.put(None)
-            wait_for([writer], LAST_PATIENCE)
-            writer.give_up()
+        if self._stand_in is None:
+            reaping.reap_all(max(until - time.monotonic(), LAST_PATIENCE))
+            self._tree.kill_log_readers()
+            reaping.reap_all()
+            self._replace_log_reader()
+        self._write_unread(unread)
+        if self._stand_in is not None:
+            self._stand_in.give_up()
+
+    def _write_unread(self, unread: Unread) -> None:
+        if self._stand_in is not None:
+            while block := unread.read():
+                self._stand_in.put(block)
+            wait_for([self._stand_in], LAST_PATIENCE)
 
 
 def _warm_up() -> None:

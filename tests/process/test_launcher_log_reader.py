@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
 import pytest
 
-from tests.process.launch import KFORGE_RUN, Launch, Launched, program, wait_until
+from tests.process.launch import (
+    KFORGE_RUN,
+    Launch,
+    Launched,
+    command_line,
+    program,
+    run_below,
+    status_of,
+    wait_until,
+)
 
 #: Reads far more slowly than a program writes, and says how much it has read at its end.
 SLOW = """
@@ -20,11 +30,14 @@ os.write(2, b"read to its end\\n")
 """
 #: Saves when it is interrupted, and then says more than a pipe holds.
 TALKATIVE = """
-import time
+import signal, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
 print("ready", flush=True)
 try:
     time.sleep(60)
 except KeyboardInterrupt:
+    if "wait" in sys.argv:
+        signal.sigwait({signal.SIGUSR2})
     for number in range(3000):
         print("line", number, "x" * 100)
     print("SAVED", flush=True)
@@ -101,6 +114,24 @@ def test_what_a_reader_leaves_unread_is_in_its_output(launch: Launch) -> None:
     run.ends(85)
     said = output.read_text().splitlines()
     assert said[0] == "ready" and "stop SIGUSR1" in said and " checkpointed" in said[-1]
+
+
+def test_a_reader_that_is_killed_while_the_program_saves(launch: Launch) -> None:
+    """Its work is done by kforge-run: else the program would die of its next line, or wait for ever."""
+    command = [*KFORGE_RUN, *TALKS, "wait"]
+    output = launch.folder / "output"
+    run = launch.start(["bash", "-c", f'exec > >(exec tee tee.log >>{output}) 2>&1; exec "$@"', "bash", *command])
+    is_ready(launch)
+    (tee,) = [pid for pid in run_below(run.pid) if command_line(pid).startswith(b"tee")]
+    run.send(signal.SIGUSR1)
+    wait_until(lambda: "notice: SIGUSR1" in output.read_text())
+    os.kill(tee, signal.SIGTERM)
+    wait_until(lambda: not status_of(tee))
+    run.send(signal.SIGUSR2)
+    run.ends(85)
+    said = output.read_text().splitlines()
+    assert [line for line in said if line.startswith("line ")][-1].startswith("line 2999 ") and "SAVED" in said
+    assert sum(line.startswith("line ") for line in said) == 3000 and " checkpointed" in said[-1]
 
 
 def test_what_is_older_and_reads_no_log_of_ours_is_swept_as_ever(launch: Launch) -> None:

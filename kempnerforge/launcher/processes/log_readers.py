@@ -7,11 +7,13 @@ does when nobody holds the pipe any more that it reads.
 from __future__ import annotations
 
 import os
-import select
 import stat
 from collections.abc import Iterable
 
 from ...bootstrap import proc
+
+#: Read at a time (bytes): what a pipe holds (pipe(7)).
+_BLOCK = 1 << 16
 
 #: Which file it is: device and inode.
 File = tuple[int, int]
@@ -30,7 +32,7 @@ def find(children: Iterable[int], before: float) -> list[str]:
 
 
 class Unread:
-    """What is still in the pipe when its reader has ended, as by the SIGTERM that Slurm sends after a requeue.
+    """What is still in the pipe when its reader has ended, as by a SIGTERM that Slurm sends to all processes.
 
     It goes to where the reader wrote, if that is a file: the job's own log.
 
@@ -42,35 +44,37 @@ class Unread:
     """
 
     def __init__(self, reader: str) -> None:
-        flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         (ours, *_) = [descriptor for descriptor in (1, 2) if _pipes((descriptor,))]
         # No file system is asked by this: it may hang.
         self._output = os.open(f"/proc/{reader.partition('.')[0]}/fd/1", os.O_PATH | os.O_CLOEXEC)
-        self._pipe = os.open(f"/proc/self/fd/{ours}", os.O_RDONLY | flags)
+        self.is_file = stat.S_ISREG(os.fstat(self._output).st_mode)
+        #: As long as we have it open, writing to the pipe is no error. None: where nothing can be saved, it is.
+        self.pipe: int | None = None
+        if self.is_file:
+            self.pipe = os.open(f"/proc/self/fd/{ours}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     @property
-    def descriptors(self) -> tuple[int, int]:
-        return self._pipe, self._output
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._output,) if self.pipe is None else (self._output, self.pipe)
 
-    @property
-    def is_some(self) -> bool:
-        """Whether anything is left that can be saved."""
-        pipe = select.poll()
-        pipe.register(self._pipe, select.POLLIN)
-        is_file = stat.S_ISREG(os.fstat(self._output).st_mode)
-        return is_file and any(events & select.POLLIN for _, events in pipe.poll(0))
+    def read(self) -> bytes:
+        """Return a part; empty: there is none now."""
+        try:
+            return b"" if self.pipe is None else os.read(self.pipe, _BLOCK)
+        except BlockingIOError:
+            return b""
 
-    def save(self, _: object) -> None:
-        """Write it down; this may hang."""
+    def write(self, blocks: Iterable[bytes]) -> None:
+        """Write something down; this may hang."""
         log = os.open(f"/proc/self/fd/{self._output}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        while block := os.read(self._pipe, select.PIPE_BUF):
+        for block in blocks:
             os.write(log, block)
 
     def let_go(self) -> None:
         """Close what we write to, so that whoever reads it comes to its end. Nothing can be said after that."""
         pipes = _pipes((1, 2))
         for descriptor in map(int, os.listdir("/proc/self/fd")):
-            if descriptor != self._pipe and _pipes((descriptor,)) & pipes:
+            if descriptor != self.pipe and _pipes((descriptor,)) & pipes:
                 os.close(descriptor)
 
 
