@@ -116,10 +116,10 @@ class Tree:
 
         A child that is not reaped keeps its pid, so this hits no other process.
         """
-        hit: set[int] = set()
+        hit = {*self._helpers, *map(_pid, self.log_readers())}
         until = time.monotonic() + _CHASE
         while time.monotonic() < until:
-            new = set(children()).difference(hit, self._helpers, map(_pid, self.log_readers()))
+            new = set(children()).difference(hit)
             for pid in new:
                 os.kill(pid, signal.SIGKILL)
             hit |= new
