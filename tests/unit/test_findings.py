@@ -80,7 +80,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "&> redirected": ("train.py", "train.py >& x.log", 7, "empties x.log", "&>>x.log"),
     "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
     "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
-    "TERM": ("B:USR1@120", "B:TERM@120", 3, "does not requeue after TERM", "#SBATCH --signal=B:USR1@120"),
+    "USR2": ("B:USR1@120", "B:USR2@120", 3, "does not requeue after USR2", "#SBATCH --signal=B:USR1@120"),
     "too short": ("@120", "@15", 3, "too short", "#SBATCH --signal=B:USR1@120"),
     "longer than the job": ("@120", "@40000\n#SBATCH -t 60", 3, "as soon as the run starts", "longer --time"),
     "no signal at all": ("B:USR1@120", "B:NONSENSE", 3, "cannot be understood", "#SBATCH --signal=B:USR1@120"),
@@ -120,6 +120,12 @@ def test_what_would_lose_a_run_is_found(old: str, new: str, line: int, what: str
     losing = [finding for finding in find(script) if finding.loses]
     assert len(losing) == 1
     assert (losing[0].line, what in losing[0].what, cure in losing[0].cure) == (line, True, True), losing[0]
+
+
+def test_a_sigterm_before_the_end_is_only_worth_knowing() -> None:
+    (finding,) = find(GOOD.replace("B:USR1@120", "B:TERM@120"))
+    assert (finding.line, finding.loses, finding.cure) == (3, False, "#SBATCH --signal=B:USR1@120")
+    assert "TERM is taken for the time limit if it comes when it is due" in finding.what
 
 
 def test_a_trap_swallows_the_signal_where_the_shell_stays() -> None:

@@ -234,7 +234,7 @@ def _of_the_lead(options: Mapping[str, Directive], cluster: Cluster | None, past
         yield Finding(line, True, str(trouble), cure)
         return
     if (why := sbatch_options.why_no_notice(option.value or "")) is not None:
-        yield Finding(line, True, why, f"#SBATCH --signal=B:USR1@{lead.seconds}")
+        yield Finding(line, not lead.is_term, why, f"#SBATCH --signal=B:USR1@{lead.seconds}")
     yield from _of_seconds(line, lead, options, past, cure)
 
 

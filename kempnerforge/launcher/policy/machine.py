@@ -57,6 +57,7 @@ from .words import (
     SiteRead,
     StepEnded,
     Tell,
+    TermAsked,
     Terminate,
     TimePassed,
     TreeEmpty,
@@ -123,6 +124,8 @@ class Policy:
             case SiteRead():
                 self._inquiry.site_read(event.site)
                 return self._plan(now)
+            case TermAsked():
+                return self._inquiry.term_asked(event.lead, now)
             case HistoryRead():
                 self._conclusion.history_read(event.history)
                 return []

@@ -288,6 +288,12 @@ class SiteRead(NamedTuple):
     site: Site
 
 
+class TermAsked(NamedTuple):
+    """The job has asked Slurm for a SIGTERM so long before its end (s): its script says so."""
+
+    lead: float
+
+
 class HistoryRead(NamedTuple):
     history: History
 
@@ -332,6 +338,7 @@ Event = (
     | ChildExited
     | TreeEmpty
     | SiteRead
+    | TermAsked
     | HistoryRead
     | JobRead
     | RequeueAnswered
