@@ -185,7 +185,8 @@ def _end() -> None:
 def on_signal(signum: int, frame: "FrameType | None") -> None:
     """Do what a signal does without us, but not while there is a notice: then kforge-run's word counts."""
     if signals.is_sent(signum):
-        _call_own(signum, frame)
+        if callable(process.own[signum]):
+            _call_own(signum, frame)
     elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE):
         _hear_last_word(frame)
     elif _dies_of_own_accord(signum):
