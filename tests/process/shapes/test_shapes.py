@@ -1,0 +1,73 @@
+"""Every launch shape of the table, below a real kforge-run: the notice reaches whoever holds the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.process.launch import Launch, reap_orphans
+from tests.process.shapes.table import SHAPES, Shape
+from tests.process.shapes.trial import Trial, why_not_here
+
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+
+
+@pytest.fixture
+def launch(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """Start things where a fork server's socket has room for its path (unix(7): 107 bytes)."""
+    launch.folder = Path(tmp_path_factory.mktemp("s"))
+    return launch
+
+
+def _skip_where_missing(shape: Shape) -> None:
+    if why := why_not_here(shape):
+        pytest.skip(why)
+
+
+@every_shape
+def test_who_holds_the_work_saves(launch: Launch, shape: Shape) -> None:
+    """With one notice; and with Slurm's own SIGTERM after it, to the child or to all; and with nothing but that one."""
+    _skip_where_missing(shape)
+    names = ["one notice"]
+    if not shape.late:
+        names += ["SIGTERM to the child, too", "SIGTERM to all, too"]
+    if shape.without_lead:
+        names += ["SIGTERM to all, and no notice"]
+    trials: dict[str, Trial] = {}
+    try:
+        for number, name in enumerate(names):
+            trials[name] = Trial(launch, shape, str(number))
+        for trial in trials.values():
+            trial.begins()
+        for name, trial in trials.items():
+            if name == "SIGTERM to all, and no notice":
+                trial.slurm_signals(to_all=True)
+            else:
+                trial.notice()
+        for name, trial in trials.items():
+            if name.endswith("too"):
+                trial.slurm_follows(to_all="to all" in name)
+        faults = [f"{name}: {fault}" for name, trial in trials.items() for fault in trial.faults()]
+    finally:
+        for trial in trials.values():
+            trial.end()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.slow
+@every_shape
+def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(launch: Launch, shape: Shape) -> None:
+    """Without kforge-run: what the test above finds lost is not the shape's own fault."""
+    _skip_where_missing(shape)
+    trial = Trial(launch, shape, "0", supervised=False)
+    try:
+        trial.begins()
+        trial.interrupt_holders()
+        if not shape.late:
+            trial.run.rest()
+            trial.run.wait()
+            assert not trial.unsaved(), (trial.said, trial.log)
+    finally:
+        trial.end()
+        reap_orphans()
