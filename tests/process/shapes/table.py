@@ -27,10 +27,11 @@ class Shape(NamedTuple):
     before: str = ""
     #: Programs that may be missing, and modules ("import torch").
     needs: tuple[str, ...] = ()
-    #: Saves as well when the first thing that anybody hears is Slurm's SIGTERM, to every process at once. Where a shell
-    #: or another program waits that dies of it, only a notice before it helps; and so it is with mere Ctrl-C savers
-    #: that the bootstrap is not in.
+    #: Saves as well when the first that anybody hears is Slurm's SIGTERM, to every process at once. The outermost
+    #: processes are Pythons that the bootstrap is in, or have a handler: a shell or another program dies of it.
     without_lead: bool = False
+    #: Slurm's SIGTERM kills what holds work, or what it needs to save, and nothing can keep it from that.
+    dies_of_sigterm: bool = False
     #: What starts after the notice, or does not end of itself, gets its chance at the final stage only, so that this
     #: takes half a minute, and is tried once.
     late: bool = False
@@ -75,10 +76,10 @@ ALONE = (
     Shape("alone_code", "`python -c`", "python -c 'import train; train.train()'", without_lead=True),
     Shape("alone_stdin", "a script on standard input", "python - < train.py", without_lead=True),
     Shape("alone_profiled", "`python -m cProfile`", "python -m cProfile -o profile train.py", without_lead=True),
-    Shape("alone_isolated", "`python -I`", "python -I train.py"),
-    Shape("alone_no_environment", "`python -E`", "python -E train.py"),
-    Shape("alone_no_site", "`python -S`", "python -S train.py"),
-    Shape("alone_empty_environment", "`env -i`", 'env -i PATH="$PATH" python train.py'),
+    Shape("alone_isolated", "`python -I`", "python -I train.py", dies_of_sigterm=True),
+    Shape("alone_no_environment", "`python -E`", "python -E train.py", dies_of_sigterm=True),
+    Shape("alone_no_site", "`python -S`", "python -S train.py", dies_of_sigterm=True),
+    Shape("alone_empty_environment", "`env -i`", 'env -i PATH="$PATH" python train.py', dies_of_sigterm=True),
     Shape("alone_no_write", "`python -B -u -X dev`", "python -B -u -X dev train.py", without_lead=True),
     Shape("alone_exec", "a script that becomes the trainer", "python wrapper.py execs", without_lead=True),
     Shape("cooperative", "polls `shutdown_handler`", "python cooperative.py plain", without_lead=True),
@@ -154,7 +155,7 @@ SHELLS = (
         "a trap that hands SIGTERM on",
         "bash -c 'trap \"kill -TERM \\$pid\" TERM; python doors.py sigterm & pid=$!; wait $pid; wait $pid'",
     ),
-    Shape("shell_trap_empty", "`trap '' INT TERM`", "bash -c 'trap \"\" INT TERM; python train.py; exit $?'"),
+    Shape("shell_trap_empty", "`trap '' TERM`", "bash -c 'trap \"\" TERM; python train.py; exit $?'"),
     Shape(
         "shell_pythonpath",
         "sets PYTHONPATH anew",
@@ -174,7 +175,11 @@ SHELLS = (
         FOUR,
     ),
     Shape(
-        "shell_log", "`exec > >(tee log) 2>&1` before it", "python doors.py prints_much", before="exec > >(tee log) 2>&1"
+        "shell_log",
+        "`exec > >(tee log) 2>&1` before it",
+        "python doors.py prints_much",
+        before="exec > >(tee log) 2>&1",
+        dies_of_sigterm=True,
     ),
     Shape(
         "shell_monitor",
@@ -221,32 +226,109 @@ TOOLS = (
     Shape("tool_script", "`script`", "script -qec 'python train.py' /dev/null", needs=("script",)),
     Shape("tool_xargs", "`xargs`", "bash -c 'echo run | xargs python train.py'"),
     Shape("tool_xargs_ranks", "`xargs -P`", "bash -c 'printf \"rank0 rank1\" | xargs -n1 -P2 python train.py'", RANKS),
-    Shape("tool_parallel", "GNU parallel", "parallel --will-cite -j2 python train.py ::: rank0 rank1", RANKS, needs=("parallel",)),
+    Shape(
+        "tool_parallel",
+        "GNU parallel",
+        "parallel --will-cite -j2 python train.py ::: rank0 rank1",
+        RANKS,
+        needs=("parallel",),
+    ),
     Shape("tool_make", "`make`", "make train", needs=("make",)),
     Shape("tool_flock", "`flock`", "flock lock python train.py", needs=("flock",)),
     Shape("tool_taskset", "`taskset`", "taskset -c 0 python train.py", needs=("taskset",), without_lead=True),
     Shape("tool_numactl", "`numactl`", "numactl --all python train.py", needs=("numactl",), without_lead=True),
     Shape("tool_strace", "`strace`", "strace -f -o trace -e trace=none python train.py", needs=("strace",)),
-    Shape("tool_unshare", "a PID namespace", "unshare --fork --pid --mount-proc python train.py", needs=("root", "unshare")),
-    Shape("tool_su", "`su`", "su root -s /bin/bash -c \"PATH=$PATH python train.py\"", needs=("root", "su")),
+    Shape(
+        "tool_unshare",
+        "a PID namespace",
+        "unshare --fork --pid --mount-proc python train.py",
+        needs=("root", "unshare"),
+    ),
+    Shape("tool_su", "`su`", 'su root -s /bin/bash -c "PATH=$PATH python train.py"', needs=("root", "su")),
     Shape("tool_tini", "`dumb-init`", "dumb-init python train.py", needs=("dumb-init",)),
-    Shape("tool_mpirun", "`mpirun`", "mpirun --allow-run-as-root --oversubscribe -n 2 bash -c 'python train.py rank$OMPI_COMM_WORLD_RANK; exit $?'", RANKS, needs=("mpirun",)),
+    Shape(
+        "tool_mpirun",
+        "`mpirun`",
+        "mpirun --allow-run-as-root --oversubscribe -n 2 bash -c 'python train.py rank$OMPI_COMM_WORLD_RANK; exit $?'",
+        RANKS,
+        needs=("mpirun",),
+    ),
     Shape("tool_py_spy", "`py-spy record`", "py-spy record -o profile -f raw -- python train.py", needs=("py-spy",)),
 )
 
 LAUNCHERS = (
-    Shape("launcher_forwards", "starts it and hands signals on, as `conda run` does", "python agents.py forward python train.py", without_lead=True),
-    Shape("launcher_forwards_perl", "the same in a program that is no Python, as `uv run` does", "perl forward.pl python train.py", needs=("perl",)),
-    Shape("launcher_becomes", "becomes it, as `poetry run` does", "python agents.py becomes python train.py", without_lead=True),
+    Shape(
+        "launcher_forwards",
+        "starts it and hands signals on, as `conda run` does",
+        "python agents.py forward python train.py",
+        without_lead=True,
+    ),
+    Shape(
+        "launcher_forwards_perl",
+        "the same in a program that is no Python, as `uv run` does",
+        "perl forward.pl python train.py",
+        needs=("perl",),
+    ),
+    Shape(
+        "launcher_becomes",
+        "becomes it, as `poetry run` does",
+        "python agents.py becomes python train.py",
+        without_lead=True,
+    ),
     Shape("launcher_ignores", "ignores Ctrl-C and waits", "python agents.py ignore python train.py", without_lead=True),
-    Shape("launcher_deadline", "a rank agent with a SIGTERM handler and too short a deadline", "python agents.py deadline", RANKS, without_lead=True),
-    Shape("launcher_sessions", "the same, with a session for each rank", "python agents.py deadline_sessions", RANKS, without_lead=True),
-    Shape("launcher_all_fail", "a rank agent that kills all ranks when one has failed", "python agents.py one_fails_all_fail", RANKS, without_lead=True),
-    Shape("launcher_uv", "`uv run`", "env UV_CACHE_DIR=cache uv run --no-project --offline --python \"$(command -v python)\" python train.py", needs=("uv",)),
-    Shape("launcher_torchrun", "`torchrun`", "torchrun --standalone --log-dir=logs --nproc-per-node=2 agents.py ranked", RANKS, needs=("import torch",), without_lead=True),
-    Shape("launcher_accelerate", "`accelerate launch`", "accelerate launch --cpu --num_processes 1 --num_machines 1 --log_dir logs --mixed_precision no --dynamo_backend no train.py", needs=("import accelerate",)),
-    Shape("launcher_papermill", "`papermill`", "papermill train.ipynb out.ipynb", needs=("import papermill", "import ipykernel")),
-    Shape("launcher_nbconvert", "`jupyter nbconvert --execute`", "jupyter nbconvert --to notebook --execute --output out.ipynb train.ipynb", needs=("import nbconvert", "import ipykernel")),
+    Shape(
+        "launcher_deadline",
+        "a rank agent with a SIGTERM handler and too short a deadline",
+        "python agents.py deadline",
+        RANKS,
+        without_lead=True,
+    ),
+    Shape(
+        "launcher_sessions",
+        "the same, with a session for each rank",
+        "python agents.py deadline_sessions",
+        RANKS,
+        without_lead=True,
+    ),
+    Shape(
+        "launcher_all_fail",
+        "a rank agent that kills all ranks when one has failed",
+        "python agents.py one_fails_all_fail",
+        RANKS,
+        without_lead=True,
+    ),
+    Shape(
+        "launcher_uv",
+        "`uv run`",
+        'env UV_CACHE_DIR=cache uv run --no-project --offline --python "$(command -v python)" python train.py',
+        needs=("uv",),
+    ),
+    Shape(
+        "launcher_torchrun",
+        "`torchrun`",
+        "torchrun --standalone --log-dir=logs --nproc-per-node=2 agents.py ranked",
+        RANKS,
+        needs=("import torch",),
+        without_lead=True,
+    ),
+    Shape(
+        "launcher_accelerate",
+        "`accelerate launch`",
+        "accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py",
+        needs=("import accelerate",),
+    ),
+    Shape(
+        "launcher_papermill",
+        "`papermill`",
+        "papermill train.ipynb out.ipynb",
+        needs=("import papermill", "import ipykernel"),
+    ),
+    Shape(
+        "launcher_nbconvert",
+        "`jupyter nbconvert --execute`",
+        "jupyter nbconvert --to notebook --execute --output out.ipynb train.ipynb",
+        needs=("import nbconvert", "import ipykernel"),
+    ),
     Shape("launcher_ipython", "`ipython`", "ipython train.py", needs=("import IPython",)),
     Shape("launcher_snakemake", "`snakemake`", "snakemake --cores 1 --quiet", needs=("import snakemake",)),
     Shape("launcher_hydra", "`@hydra.main`", "python hydra_train.py", needs=("import hydra",), without_lead=True),
@@ -254,25 +336,114 @@ LAUNCHERS = (
 )
 
 PROCESSES = (
-    *_methods(Shape("process_join", "trains in a `multiprocessing.Process` and waits in `join()`", "python process.py join", without_lead=True)),
-    *_methods(Shape("process_timeout", "looks for its end again and again", "python process.py joins_with_timeout", without_lead=True)),
-    *_methods(Shape("process_results", "waits for what it puts into a queue", "python process.py reads_results", without_lead=True)),
-    *_methods(Shape("process_ranks", "two ranks, and waits for both", "python process.py ranks", RANKS, without_lead=True)),
-    *_methods(Shape("process_nested", "a process that trains in a process", "python process.py nested", without_lead=True)),
-    *_methods(Shape("process_executor", "trains in a `ProcessPoolExecutor`, as sweeps do", "python process.py executor", without_lead=True)),
+    *_methods(
+        Shape(
+            "process_join",
+            "trains in a `multiprocessing.Process` and waits in `join()`",
+            "python process.py join",
+            without_lead=True,
+        )
+    ),
+    *_methods(
+        Shape(
+            "process_timeout",
+            "looks for its end again and again",
+            "python process.py joins_with_timeout",
+            without_lead=True,
+        )
+    ),
+    *_methods(
+        Shape(
+            "process_results",
+            "waits for what it puts into a queue",
+            "python process.py reads_results",
+            without_lead=True,
+        )
+    ),
+    *_methods(
+        Shape("process_ranks", "two ranks, and waits for both", "python process.py ranks", RANKS, without_lead=True)
+    ),
+    *_methods(
+        Shape("process_nested", "a process that trains in a process", "python process.py nested", without_lead=True)
+    ),
+    *_methods(
+        Shape(
+            "process_executor",
+            "trains in a `ProcessPoolExecutor`, as sweeps do",
+            "python process.py executor",
+            without_lead=True,
+        )
+    ),
     *_methods(Shape("process_pool", "trains in a `Pool`", "python process.py pool", without_lead=True)),
-    *_methods(Shape("world", "rank 0 in the parent, the others in its processes; all meet to save", "python worlds.py processes", THREE, without_lead=True)),
-    Shape("world_programs", "rank 0 starts the script once more for each other rank; all meet to save", "python worlds.py programs", THREE, without_lead=True),
-    Shape("process_torch", "`torch.multiprocessing.spawn`", "python torch_spawn.py", RANKS, needs=("import torch",), without_lead=True),
+    *_methods(
+        Shape(
+            "world",
+            "rank 0 in the parent, the others in its processes; all meet to save",
+            "python worlds.py processes",
+            THREE,
+            without_lead=True,
+        )
+    ),
+    Shape(
+        "world_programs",
+        "rank 0 starts the script once more for each other rank; all meet to save",
+        "python worlds.py programs",
+        THREE,
+        without_lead=True,
+    ),
+    Shape(
+        "process_torch",
+        "`torch.multiprocessing.spawn`",
+        "python torch_spawn.py",
+        RANKS,
+        needs=("import torch",),
+        without_lead=True,
+    ),
 )
 
 HELPERS = (
-    *_methods(Shape("pool_worker", "a daemonic worker with queues", "python pools.py worker", helpers=("worker",), without_lead=True)),
-    *_methods(Shape("pool_not_daemonic", "a worker that is not daemonic", "python pools.py not_daemonic", helpers=("worker",), without_lead=True)),
+    *_methods(
+        Shape(
+            "pool_worker",
+            "a daemonic worker with queues",
+            "python pools.py worker",
+            helpers=("worker",),
+            without_lead=True,
+        )
+    ),
+    *_methods(
+        Shape(
+            "pool_not_daemonic",
+            "a worker that is not daemonic",
+            "python pools.py not_daemonic",
+            helpers=("worker",),
+            without_lead=True,
+        )
+    ),
     *_methods(Shape("pool", "`multiprocessing.Pool`", "python pools.py pool", helpers=("worker",), without_lead=True)),
-    *_methods(Shape("pool_executor", "`ProcessPoolExecutor`", "python pools.py executor", helpers=("worker",), without_lead=True)),
-    *_methods(Shape("pool_waited_for", "workers that are busier than the trainer", "python pools.py waits_for_data", helpers=("worker",), without_lead=True)),
-    *_methods(Shape("pool_nested", "a trainer in a process, with a `Pool`", "python pools.py nested", helpers=("worker",), without_lead=True)),
+    *_methods(
+        Shape(
+            "pool_executor", "`ProcessPoolExecutor`", "python pools.py executor", helpers=("worker",), without_lead=True
+        )
+    ),
+    *_methods(
+        Shape(
+            "pool_waited_for",
+            "workers that are busier than the trainer",
+            "python pools.py waits_for_data",
+            helpers=("worker",),
+            without_lead=True,
+        )
+    ),
+    *_methods(
+        Shape(
+            "pool_nested",
+            "a trainer in a process, with a `Pool`",
+            "python pools.py nested",
+            helpers=("worker",),
+            without_lead=True,
+        )
+    ),
     _service("evaluation_run", "an evaluation by `subprocess.run(check=True)`", "evaluation"),
     _service("evaluation_output", "an evaluation by `subprocess.check_output`", "evaluation"),
     _service("evaluation_wait", "an evaluation by `Popen.wait`", "evaluation"),
@@ -280,19 +451,35 @@ HELPERS = (
     _service("tracker", "a tracker's service, to which the last metrics go"),
     _service("tracker_in_a_session", "the same in a session of its own"),
     _service("compiler", "a compile worker that ignores Ctrl-C"),
-    _service("sink", "a service that is no Python", without_lead=False),
+    _service("sink", "a service that is no Python", without_lead=False)._replace(dies_of_sigterm=True),
     _service("server", "a server that it starts and ends", "server"),
     _service("loader", "data by a pipe from a program that is busier", "loader"),
     _service("upload_in_a_thread", "an upload of the checkpoint before", "evaluation"),
     *(
-        Shape(f"helper_dataloader_{method}", f"torch's DataLoader ({method})", f"python dataloader.py {method}", needs=("import torch",), without_lead=True)
+        Shape(
+            f"helper_dataloader_{method}",
+            f"torch's DataLoader ({method})",
+            f"python dataloader.py {method}",
+            needs=("import torch",),
+            without_lead=True,
+        )
         for method in ("fork", "spawn", "forkserver")
     ),
     Shape("helper_joblib", "joblib's workers", "python joblib_train.py", needs=("import joblib",), without_lead=True),
     Shape("helper_wandb", "wandb's service", "python wandb_train.py", needs=("import wandb",)),
     Shape("helper_ray", "a driver of ray's that trains itself", "python ray_driver.py", needs=("import ray",)),
-    Shape("helper_gunicorn", "gunicorn beside the trainer", "bash -c 'gunicorn -b 127.0.0.1:0 app:wsgi & python train.py; exit $?'", needs=("import gunicorn",)),
-    Shape("helper_uvicorn", "uvicorn beside the trainer", "bash -c 'uvicorn --port 0 app:asgi & python train.py; exit $?'", needs=("import uvicorn",)),
+    Shape(
+        "helper_gunicorn",
+        "gunicorn beside the trainer",
+        "bash -c 'gunicorn -b 127.0.0.1:0 app:wsgi & python train.py; exit $?'",
+        needs=("import gunicorn",),
+    ),
+    Shape(
+        "helper_uvicorn",
+        "uvicorn beside the trainer",
+        "bash -c 'uvicorn --port 0 app:asgi & python train.py; exit $?'",
+        needs=("import uvicorn",),
+    ),
 )
 
 DOORS = (
@@ -325,12 +512,28 @@ DOORS = (
     _door("among_zombies", "fifty zombies below it"),
     _door("among_comers_and_goers", "processes that come and go below it"),
     Shape("foreign_bash", "a bash script with a trap for SIGTERM", "bash save.sh", without_lead=True),
-    Shape("foreign_perl", "a Perl program with a SIGTERM handler", "perl save.pl TERM", needs=("perl",), without_lead=True),
+    Shape(
+        "foreign_perl", "a Perl program with a SIGTERM handler", "perl save.pl TERM", needs=("perl",), without_lead=True
+    ),
     Shape("foreign_perl_int", "a Perl program with a SIGINT handler", "perl save.pl INT", needs=("perl",)),
-    Shape("foreign_c", "a C program with a SIGTERM handler", "./save", before="cc -o save save.c", needs=("cc",), without_lead=True),
-    Shape("foreign_below", "the same below a shell", "bash -c './save; exit $?'", before="cc -o save save.c", needs=("cc",)),
+    Shape(
+        "foreign_c",
+        "a C program with a SIGTERM handler",
+        "./save",
+        before="cc -o save save.c",
+        needs=("cc",),
+        without_lead=True,
+    ),
+    Shape(
+        "foreign_below",
+        "the same below a shell",
+        "bash -c './save; exit $?'",
+        before="cc -o save save.c",
+        needs=("cc",),
+    ),
 )
 
+#: In this order on the page.
 GROUPS = (
     Group("The program itself", ALONE),
     Group("Below a Python", PYTHONS),

@@ -24,7 +24,6 @@ TIMEOUT = 40
 SLURM_FOLLOWS = 0.4
 
 
-
 def why_not_here(shape: Shape) -> str | None:
     """Return what a shape needs that is not here; None: it can be tried."""
     for need in shape.needs:
@@ -62,6 +61,8 @@ class Trial:
         self._command("kforge-run", kforge_run if supervised else '"$@"')
         self._command("python", f'{PYTHON} "$@"')
         self.said_in = self.work / "said"
+        #: How the run may be called in the end, and the exit status that goes with it.
+        self.outcomes = {"checkpointed": CHECKPOINTED}
         self.run: Launched = launch.start(
             ["bash", "-c", f"{shape.before}\nexec kforge-run {shape.command}"],
             variables={
@@ -117,21 +118,31 @@ class Trial:
                 or any(line.startswith("told") for line in self.said)
             )
         )
-        self.slurm_signals(to_all=to_all)
+        self._slurm_signals(to_all=to_all)
 
-    def slurm_signals(self, *, to_all: bool) -> None:
+    def slurm_alone(self) -> None:
+        """Send Slurm's SIGTERM to every process as the first that any of them hears."""
+        # Outside Slurm a SIGTERM is somebody's wish, after which a run that ends well has completed (docs/design.md).
+        self.outcomes = {"checkpointed": CHECKPOINTED, "completed": 0}
+        self._slurm_signals(to_all=True)
+
+    def _slurm_signals(self, *, to_all: bool) -> None:
         if not self.is_over:
             below = descendants(self.run.pid)
             for pid in [self.run.pid, *below] if to_all else below[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
-    def interrupt_holders(self) -> None:
-        """Have each that holds work save, without kforge-run."""
+    def tell_holders(self) -> bool:
+        """Have each that holds work save, without kforge-run, and return whether all can be told."""
+        can_be_told = True
         for words in map(str.split, self.said):
-            if words[0] == "start":
+            if words[0] == "start" and words[3] == "-":
+                can_be_told = False
+            elif words[0] == "start":
                 (pid,) = (pid for pid in [self.run.pid, *descendants(self.run.pid)] if _is(pid, words[2]))
                 os.kill(pid, getattr(signal, f"SIG{words[3]}"))
+        return can_be_told
 
     def end(self) -> None:
         """Kill what still runs."""
@@ -148,16 +159,15 @@ class Trial:
         self.run.rest()
         status = self.run.wait()
         found = self.unsaved()
+        outcome = re.search(r"^kforge-run \S+ (checkpointed|completed|interrupted)\b", self.log, re.MULTILINE)
         if self.shape.late:
-            outcome = "checkpointed|interrupted"
+            if outcome is None or outcome[1] == "completed":
+                found.append("kforge-run does not say that it is checkpointed, or interrupted")
         else:
-            outcome = "checkpointed"
-            if status != CHECKPOINTED:
-                found.append(f"kforge-run's exit status is {status}")
+            if outcome is None or self.outcomes.get(outcome[1]) != status:
+                found.append(f"kforge-run calls it {outcome and outcome[1]}, and exits with {status}")
             if "still running: " in self.log:
                 found.append("only the final stage has ended it")
-        if not re.search(rf"^kforge-run \S+ ({outcome})\b", self.log, re.MULTILINE):
-            found.append("kforge-run does not say that it is checkpointed")
         return found and [*found, f"said: {self.said}", self.log]
 
     def unsaved(self) -> list[str]:

@@ -24,7 +24,7 @@ def deadline(**how: bool) -> None:
     """An elastic agent that nobody has on a list: at SIGTERM or Ctrl-C its ranks get 0.1 s, less than they need."""
     ranks = two_ranks(**how)
 
-    def told(signum: int, frame: object) -> None:
+    def told(signum: int, _: object) -> None:
         raise RuntimeError(f"told by signal {signum}")
 
     signal.signal(signal.SIGTERM, told)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 
-def wsgi(environ: object, start_response: Callable[[str, list[object]], object]) -> list[bytes]:
+def wsgi(_environ: object, start_response: Callable[[str, list[object]], object]) -> list[bytes]:
     start_response("200 OK", [])
     return [b"training"]
 
 
-async def asgi(scope: object, receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+async def asgi(_scope: object, _receive: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"training"})

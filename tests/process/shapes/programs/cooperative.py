@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from kempnerforge.resilience import shutdown_handler
 from train import LONG, begin, say, step
 
+from kempnerforge.resilience import shutdown_handler
 
-def plain(tag: str = "run", meet: Callable[[str], None] = lambda _: None) -> None:
-    begin(tag, "USR1")
+
+def plain(tag: str = "run", meet: Callable[[str], None] = lambda _: None, saves_at: str = "USR1") -> None:
+    begin(tag, saves_at)
     end, number = time.monotonic() + LONG, 0
     while time.monotonic() < end:
         step()
@@ -50,7 +51,7 @@ def meeting() -> None:
         while not all(os.path.exists(f"{what}.{other}") for other in range(4)):
             time.sleep(0.001)
 
-    plain(f"rank{rank}", meet)
+    plain(f"rank{rank}", meet, "-")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from torch.utils.data import DataLoader
-
 import train
+from torch.utils.data import DataLoader
 
 if __name__ == "__main__":
     loader = DataLoader(range(64), num_workers=2, multiprocessing_context=sys.argv[1], persistent_workers=True)  # type: ignore[arg-type]

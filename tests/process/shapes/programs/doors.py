@@ -69,7 +69,7 @@ def sigterm_not_sigint() -> None:
 def leaves_at_sigterm() -> None:
     """`sys.exit` in the handler, and the save in `finally`."""
 
-    def leave(signum: int, frame: object) -> None:
+    def leave(*_: object) -> None:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, leave)
@@ -81,7 +81,7 @@ def leaves_at_sigterm() -> None:
 
 
 def saves_in_the_handler() -> None:
-    def handler(signum: int, frame: object) -> None:
+    def handler(*_: object) -> None:
         save("run")
         sys.exit(0)
 
@@ -96,7 +96,7 @@ def raises_at_sigterm() -> None:
     class Preempted(Exception):
         pass
 
-    def handler(signum: int, frame: object) -> None:
+    def handler(*_: object) -> None:
         raise Preempted
 
     signal.signal(signal.SIGTERM, handler)
@@ -146,7 +146,7 @@ def stacks_on_sigusr1() -> None:
 def swallows_the_first() -> None:
     """A bare `except` around a download takes the first Ctrl-C for a failure; the second would save."""
     try:
-        begin("run")
+        begin("run", "-")
         for _ in range(600):
             while True:
                 try:
@@ -168,6 +168,10 @@ def handler_in_c() -> None:
     library.signal.argtypes = (ctypes.c_int, prototype)
     library.signal(signal.SIGTERM, handler)
     begin("run", "TERM")
+    end = time.monotonic() + LONG
+    while not flag.is_set and time.monotonic() < end:
+        step()
+    flag()  # the handler itself does as little as one in C
     until(flag)
 
 
@@ -272,7 +276,7 @@ def hook_of_a_tracker() -> None:
     """A tracker flushes at SIGTERM, steps aside and dies as before; the script saves at Ctrl-C."""
     before = signal.getsignal(signal.SIGTERM)
 
-    def hook(signum: int, frame: object) -> None:
+    def hook(signum: int, _: object) -> None:
         signal.signal(signum, before if callable(before) else signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 

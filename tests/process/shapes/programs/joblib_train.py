@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from joblib import Parallel, delayed
-
 import train
+from joblib import Parallel, delayed
 
 
 def work(parallel: Parallel) -> None:

@@ -53,7 +53,7 @@ def last(answer: Callable[[int], int]) -> None:
     try:
         for _ in range(3):
             answer(3)
-    except Exception as error:  # noqa: BLE001 - whatever a dead worker is to whom it worked for
+    except Exception as error:
         train.say("hurt worker", type(error).__name__)
         raise
     train.say("SAVED run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ray
-
 import train
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import train
 PYTHON = sys.executable
 
 
-def trains(below: Callable[[], None], before_saving: Callable[[], None] = lambda: None) -> None:
+def trains(below: Callable[[], None], before_saving: Callable[[], None] = lambda: None, saves_at: str = "INT") -> None:
     try:
-        train.begin("run")
+        train.begin("run", saves_at)
         end = time.monotonic() + train.LONG
         while time.monotonic() < end:
             below()
@@ -47,13 +47,13 @@ def evaluation_wait() -> None:
 
 
 def evaluation_system() -> None:
-    """While `os.system` waits, the trainer hears nothing; then it does."""
+    """While `os.system` waits, SIGINT is lost, and the trainer hears of another signal only afterwards."""
 
     def evaluate() -> None:
         if os.system(f"{PYTHON} helper.py evaluate 0.5") != 0:
             raise RuntimeError("the evaluation has failed")
 
-    trains(lambda: evaluated(evaluate))
+    trains(lambda: evaluated(evaluate), saves_at="-")
 
 
 def evaluated(evaluate: Callable[[], object]) -> None:

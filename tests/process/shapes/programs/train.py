@@ -1,14 +1,16 @@
-"""A training script that knows nothing of kforge-run: it saves when it is interrupted. `train.py [TAG [SECONDS]]`.
+"""A training script that knows nothing of kforge-run: it saves when it is interrupted. `train.py [TAG]`.
 
 Whoever holds work says `start TAG PID SIGNAL` when it is well under way (the signal is what it saves at without
-kforge-run), `told TAG` when it hears of the end, and `SAVED TAG` in the end. A helper says `up NAME`, and whoever
-notices that it was hurt before the save says `hurt NAME`. All is said on standard output, and in the file `said` beside
-this one: some launchers keep the output to themselves.
+kforge-run; `-`: there is none), `told TAG` when it hears of the end, and `SAVED TAG` in the end. A helper says
+`up NAME`, and whoever notices that it was hurt before the save says `hurt NAME`. All is said on standard output, and in
+the file `said` beside this one: some launchers keep the output to themselves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 
@@ -22,7 +24,8 @@ def say(*words: object) -> None:
     said = os.open(SAID, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.write(said, line)
     os.close(said)
-    os.write(1, line)
+    with contextlib.suppress(BrokenPipeError):  # Slurm's SIGTERM ends a `tee`
+        os.write(1, line)
 
 
 def step() -> None:
@@ -38,6 +41,8 @@ def begin(tag: str, saves_at: str = "INT") -> None:
     enough = time.thread_time() + 0.1
     while time.thread_time() < enough:
         step()
+    if saves_at == "INT" and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        saves_at = "-"
     say("start", tag, os.getpid(), saves_at)
 
 
@@ -49,19 +54,19 @@ def work() -> None:
     say("ENDED")
 
 
-def save(tag: str, seconds: float = 0.3) -> None:
+def save(tag: str) -> None:
     say("told", tag)
-    time.sleep(seconds)
+    time.sleep(0.3)
     say("SAVED", tag)
 
 
-def train(tag: str = "run", seconds: float = 0.3) -> None:
+def train(tag: str = "run") -> None:
     try:
         begin(tag)
         work()
     except KeyboardInterrupt:
-        save(tag, seconds)
+        save(tag)
 
 
 if __name__ == "__main__":
-    train(*sys.argv[1:2], *map(float, sys.argv[2:3]))
+    train(*sys.argv[1:])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-import wandb
-
 import train
+import wandb
 
 run = wandb.init(project="shapes", mode="offline")
 try:
