@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests import leaks
-from tests.process.launch import Launch
+from tests.process.launch import Launch, wait_until
 from tests.process.shapes.table import SHAPES, Shape
 from tests.process.shapes.trial import Trial, why_not_here
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-
-
-@pytest.fixture
-def launch(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """Start things where a fork server's socket has room for its path (unix(7): 107 bytes)."""
-    launch.folder = Path(tmp_path_factory.mktemp("s"))
-    return launch
 
 
 def _skip_where_missing(shape: Shape) -> None:
@@ -27,7 +18,7 @@ def _skip_where_missing(shape: Shape) -> None:
 
 
 @every_shape
-def test_who_holds_the_work_saves(launch: Launch, shape: Shape) -> None:
+def test_who_holds_the_work_saves(launch: Launch, short_tmpdir: dict[str, str], shape: Shape) -> None:
     """With one notice; and with Slurm's own SIGTERM after it, to the child or to all; and with nothing but that one."""
     _skip_where_missing(shape)
     names = ["one notice"]
@@ -38,7 +29,7 @@ def test_who_holds_the_work_saves(launch: Launch, shape: Shape) -> None:
     trials: dict[str, Trial] = {}
     try:
         for number, name in enumerate(names):
-            trials[name] = Trial(launch, shape, str(number))
+            trials[name] = Trial(launch, shape, str(number), short_tmpdir["TMPDIR"])
         for trial in trials.values():
             trial.begins()
         for name, trial in trials.items():
@@ -58,16 +49,17 @@ def test_who_holds_the_work_saves(launch: Launch, shape: Shape) -> None:
 
 @pytest.mark.slow
 @every_shape
-def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(launch: Launch, shape: Shape) -> None:
+def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(
+    launch: Launch, short_tmpdir: dict[str, str], shape: Shape
+) -> None:
     """Without kforge-run: what the test above finds lost is not the shape's own fault."""
     _skip_where_missing(shape)
     others = leaks.children()
-    trial = Trial(launch, shape, "0", supervised=False)
+    trial = Trial(launch, shape, "0", short_tmpdir["TMPDIR"], supervised=False)
     try:
         trial.begins()
         if trial.tell_holders() and not shape.late:
-            while trial.unsaved() and trial.run.line():
-                pass
+            wait_until(lambda: trial.is_over or not trial.unsaved())
             assert not trial.unsaved(), (trial.said, trial.log)
     finally:
         trial.end()

@@ -47,15 +47,18 @@ class Trial:
     """One start of a shape.
 
     Args:
+        name: of its folders.
+        tmpdir: where its TMPDIR is; the paths of sockets in it are long (unix(7): 107 bytes).
         supervised: False: without kforge-run, to see that the shape itself is as it should be.
     """
 
-    def __init__(self, launch: Launch, shape: Shape, name: str, *, supervised: bool = True) -> None:
+    def __init__(self, launch: Launch, shape: Shape, name: str, tmpdir: str, *, supervised: bool = True) -> None:
         self.shape = shape
         self.folder = launch.folder / name
         self.work = self.folder / "work"
         shutil.copytree(PROGRAMS, self.work, ignore=shutil.ignore_patterns("__pycache__"))
-        (self.folder / "tmp").mkdir()
+        own_tmpdir = Path(tmpdir, name)
+        own_tmpdir.mkdir()
         # As they are typed, whatever Python pytest and the programs have.
         kforge_run = f'{sys.executable} {ROOT / "bin" / "kforge-run"} -v --timeout {TIMEOUT} "$@"'
         self._command("kforge-run", kforge_run if supervised else '"$@"')
@@ -68,7 +71,7 @@ class Trial:
             variables={
                 "PATH": f"{self.folder / 'bin'}:{_path()}",
                 "PYTHONPATH": "",
-                "TMPDIR": str(self.folder / "tmp"),
+                "TMPDIR": str(own_tmpdir),
             },
             cwd=self.work,
         )

@@ -343,7 +343,7 @@ def prints_much() -> None:
         work()
     except KeyboardInterrupt:
         say("told run")
-        for number in range(3000):
+        for number in range(500):
             print("line", number, "x" * 100)
         sys.stdout.flush()
         say("SAVED run")
