@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 
 # --- environment -------------------------------------------------------------------------------
@@ -18,8 +19,8 @@ import stat
 CONTROL_VARIABLE = "KFORGE_CONTROL"
 #: JSON object: what an inner kforge-run needs of the job's facts, read once by the outer one.
 JOB_FACTS_VARIABLE = "KFORGE_JOB_FACTS"
-#: ``PID.START|RANK``: the armed process of a rank, and its rank variables. Below it, others with the same are helpers.
-CLAIM_VARIABLE = "KFORGE_CLAIM"
+#: ``USR1``, ``TERM`` or ``INT``: the door by which the user wants whoever holds work to be told.
+DOOR_VARIABLE = "KFORGE_NOTIFY"
 
 #: Of the private folder: no other user may enter it, connect in it or read it.
 PRIVATE_MODE = 0o700
@@ -30,8 +31,6 @@ PRIVATE_MODE = 0o700
 SOCKET_FILE = "control"
 #: The notice, once there is one: a message of ``wire``, without the times.
 NOTICE_FILE = "notice"
-#: The notice went to ranks, so what launches them shall be left in peace.
-RANKS_TOLD_FILE = "ranks told"
 #: The SIGTERM that comes now is the last word before SIGKILL.
 TERMINATE_FILE = "terminate"
 #: A FIFO on which processes tell news, a line each: a word and ``PID.START``, where the start is field 22 of
@@ -39,20 +38,35 @@ TERMINATE_FILE = "terminate"
 NEWS_FIFO = "news"
 #: A process is armed.
 ARMED_NEWS = "armed"
-#: An armed process has noticed the notice.
+#: An armed process has noticed that it is told. A letter more: by which door it acts (`inject/notice.py`).
 SEEN_NEWS = "seen"
+#: What an armed process is and does, as it was asked: letters (`inject/probe.py`), and the pids that it waits for.
+ANSWER_NEWS = "answer"
+#: What the letters of an answer say, in this order: it helps another process, multiprocessing has started it, it names
+#: KeyboardInterrupt where it is, it has a handler of its own, it is inside a try, it has a tensor library.
+ANSWER_LETTERS = "hmndtl"
+#: A process that was told has come to a regular end.
+DONE_NEWS = "done"
 #: The rest of the bootstrap: what every armed process needs, and what is needed later. Each file has the path of the
 #: launcher's own ``kempnerforge``, for a child that has none or runs another Python, a NUL, the magic number of the
 #: launcher's bytecode, and what ``marshal`` makes of a dictionary: of modules, and what it makes of their code.
 CODE_FILE = "code"
 LATER_CODE_FILE = "later code"
 #: All of them.
-FILES = (SOCKET_FILE, NOTICE_FILE, RANKS_TOLD_FILE, TERMINATE_FILE, NEWS_FIFO, CODE_FILE, LATER_CODE_FILE)
+FILES = (SOCKET_FILE, NOTICE_FILE, TERMINATE_FILE, NEWS_FIFO, CODE_FILE, LATER_CODE_FILE)
 
 # --- files of the installation -------------------------------------------------------------------
 
 #: The folder, beside this module, that is put on PYTHONPATH: it holds ``sitecustomize.py`` alone.
 SITE_FOLDER = "site"
+
+# --- signals -------------------------------------------------------------------------------------
+
+#: kforge-run's word to an armed process: save and end. Default dispositions are fatal, so that it goes only to who
+#: catches both: that nobody else does by accident is what two of them are for, beside what they say.
+WORD_SIGNAL = signal.SIGRTMAX - 2
+#: Asks an armed process what it is and does.
+PROBE_SIGNAL = signal.SIGRTMAX - 3
 
 # --- in an armed process -------------------------------------------------------------------------
 

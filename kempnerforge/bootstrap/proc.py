@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Pid = int | str
 
 #: Where in `stat()` is what: as proc_pid_stat(5) numbers the fields, but from 0.
-PID, NAME, STATE, PARENT, SESSION, STARTED = 0, 1, 2, 3, 5, 21
+PID, NAME, STATE, PARENT, SESSION, USER, SYSTEM, STARTED = 0, 1, 2, 3, 5, 13, 14, 21
 #: States of what has ended, and is only not reaped yet.
 ENDED = "ZX"
 #: Bytes that are read at a time: most files here are shorter.

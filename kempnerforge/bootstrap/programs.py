@@ -1,4 +1,4 @@
-"""Which program a command line runs, and the one list of rank agents.
+"""Which program a command line runs, what that is, and the one list of rank agents.
 
 kforge-run reads it, and every Python below it at its start: it is short, and its types are comments (process.py).
 """
@@ -25,6 +25,37 @@ RANK_AGENTS = (
     TORCH_AGENTS[1] + " deepspeed.launcher horovod.runner composer.cli",
     TORCH_AGENTS[2] + ("/deepspeed/launcher/launch.py", "/deepspeed/launcher/runner.py"),
 )  # type: Programs
+
+#: Python programs besides rank agents that run others, and are never the run itself.
+_WRAPPERS = (
+    "ray conda mamba pip pip3 pipenv pipx pdm poetry hatch uv",
+    "conda ensurepip hatch pdm pip pipenv pipx poetry uv venv virtualenv",
+    ("/pip/__main__.py",),
+)  # type: Programs
+#: kforge-run and kforge look after their signals themselves.
+_OURS = ("kforge-run kforge", "kempnerforge.launcher kempnerforge.commands", ())  # type: Programs
+#: How multiprocessing and loky start what helps, with `-c` and with `-m`.
+_HELPER_CODE = ("from multiprocessing.", "from loky.backend.", "from joblib.externals.loky.backend.")
+_HELPERS = ("", "loky.backend joblib.externals.loky.backend", ())  # type: Programs
+
+
+def role_of(arguments, kind, program):
+    # type: (Sequence[str], str, str) -> str
+    """Return what a Python is by its command line: `ours`, `helper` of multiprocessing, `wrapper` or `program`.
+
+    Args:
+        kind, program: as `program_of` finds them in the arguments.
+    """
+    if is_one_of(kind, program, _OURS):
+        return "ours"
+    if (
+        (kind == "-c" and program.startswith(_HELPER_CODE))
+        or "--multiprocessing-fork" in arguments
+        or is_one_of(kind, program, _HELPERS)
+    ):
+        return "helper"
+    runs_others = is_one_of(kind, program, RANK_AGENTS) or is_one_of(kind, program, _WRAPPERS)
+    return "wrapper" if runs_others else "program"
 
 
 def program_of(arguments):

@@ -535,7 +535,7 @@ def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any
             return {"started": time, "command": command, **{field: _short(text) for field, text in origin.items()}}
         case facts.NotStarted(why):
             return {"not_started": _short(why), "end_time": time, "outcome": "failed"}
-        case facts.Armed():
+        case facts.Armed() | facts.Heard():
             return {"armed": True}
         case facts.Registered():
             return {"registered": True}

@@ -15,9 +15,9 @@ from ..bootstrap import contract
 from . import surroundings
 from .asking import place, slurm
 from .meeting import inject
-from .meeting.armed import ArmedProcesses
 from .meeting.control import Control
 from .meeting.private_folder import PrivateFolder, parents
+from .meeting.receivers import Receivers
 from .policy import facts, tables, words
 from .policy.machine import Policy
 from .processes import child, libc, reaping
@@ -55,17 +55,16 @@ class FirstFacts(NamedTuple):
 class Meeting(NamedTuple):
     """Where kforge-run and the processes below it meet; without a private folder they do not, and the run goes on."""
 
+    receivers: Receivers
     folder: PrivateFolder | None = None
     control: Control | None = None
     #: What PYTHONPATH leads to; None: nothing is injected.
     site: str | None = None
-    #: None: nothing is injected.
-    armed: ArmedProcesses | None = None
 
     def close(self) -> None:
-        for part in (self.control, self.armed):
-            if part is not None:
-                part.close()
+        self.receivers.close()
+        if self.control is not None:
+            self.control.close()
         if self.folder is not None:
             self.folder.remove()
 
@@ -227,7 +226,7 @@ def _spawn(
                 raise
             # The run comes first: without a private folder there are descriptors enough.
             chronicle.warn(f"{_NO_FOLDER} ({error.strerror})")
-            meeting = Meeting()
+            meeting = Meeting(Receivers(None, poller))
         else:
             return started, meeting
 
@@ -244,17 +243,19 @@ def _open_meeting(
         except OSError as error:
             failure = error
             continue
-        meeting = Meeting(folder)
+        receivers = None
         try:
             if site is not None:
                 inject.install_bootstrap(folder)
-            meeting = Meeting(folder, Control(folder.fd, poller))
-            return meeting if site is None else meeting._replace(site=site, armed=ArmedProcesses(folder.fd, poller))
+            receivers = Receivers(None if site is None else folder.fd, poller)
+            return Meeting(receivers, folder, Control(folder.fd, poller), site)
         except OSError as error:
             failure = error
-            meeting.close()
+            if receivers is not None:
+                receivers.close()
+            folder.remove()
     chronicle.warn(f"{_NO_FOLDER} ({failure})")
-    return Meeting()
+    return Meeting(Receivers(None, poller))
 
 
 def _find_site(environment: Mapping[str, str], chronicle: Chronicle) -> str | None:

@@ -16,7 +16,7 @@ from .asking import slurm
 from .meeting import delivery
 from .meeting.control import Connection, StatusText, Unusable
 from .policy import facts, tables, words
-from .processes import reaping, tree
+from .processes import reaping, snapshot, tree
 from .processes.signals import CapturedSignals
 from .processes.stops import HEARTBEAT, Stops
 from .settings import Settings
@@ -70,7 +70,7 @@ class Supervisor:
         self._child = launched.child
         self._policy = launched.policy
         self._control = launched.meeting.control
-        self._armed = launched.meeting.armed
+        self._receivers = launched.meeting.receivers
         self._folder = launched.meeting.folder
         self._controller = launched.controller
         self._early_notice = launched.early_notice
@@ -84,7 +84,7 @@ class Supervisor:
         self._advice = Advice(
             self._chronicle,
             self._child.pid,
-            looks=self._armed is not None,
+            looks=launched.meeting.site is not None,
             job_id=launched.where.job_id,
             requeue=settings.requeue,
             timeout=settings.timeout,
@@ -132,7 +132,7 @@ class Supervisor:
         # Who was there before a notice was sent is known before it is delivered: so the signals are read first.
         self._received += self._signals.read()
         yield from self._news()
-        yield from self._armed_news()
+        yield from self._receivers_news()
         yield from self._signalled()
         if self._early_notice is not None:
             yield from self._early_notice.news()
@@ -161,12 +161,11 @@ class Supervisor:
                     self._advice.look_no_more()
                 yield news
 
-    def _armed_news(self) -> Iterator[words.Event]:
-        if self._armed is not None:
-            for event in self._armed.news():
-                if isinstance(event, words.Armed):
-                    self._advice.process_is_armed()
-                yield event
+    def _receivers_news(self) -> Iterator[words.Event]:
+        for event in self._receivers.news():
+            if isinstance(event, words.Armed):
+                self._advice.process_is_armed()
+            yield event
 
     def _signalled(self) -> Iterator[words.Event]:
         """Yield what the signals that were read mean."""
@@ -189,7 +188,7 @@ class Supervisor:
         if pid == self._child.pid:
             # What it said last counts for how it ended.
             yield from self._news()
-            yield from self._armed_news()
+            yield from self._receivers_news()
             self._child.reap()
             if self._early_notice is not None:
                 self._early_notice.end()
@@ -266,15 +265,22 @@ class Supervisor:
             self._advice.no_step_listens(self._early_notice.trouble)
 
     def _carry_out(self, actions: list[words.Action]) -> None:
-        delivered = [event for action in actions if (event := self._perform(action)) is not None]
-        for event in delivered:
-            self._carry_out(self._policy.handle(event, time.monotonic()))
+        for action in actions:
+            event = self._perform(action)
+            if event is not None:
+                self._carry_out(self._policy.handle(event, time.monotonic()))
 
-    def _perform(self, action: words.Action) -> words.Delivered | None:
+    def _perform(self, action: words.Action) -> words.Delivered | words.TreeRead | None:
         now = time.monotonic()
         match action:
             case words.Deliver():
                 return self._deliver(action, now)
+            case words.Look():
+                return words.TreeRead(snapshot.read(self._launched.helpers))
+            case words.Probe(whos):
+                self._receivers.ask(whos)
+            case words.Signal(whos, by, again):
+                self._receivers.tell(whos, by, again)
             case words.Forward():
                 self._child.send(action.signum)
             case words.Tell():
@@ -295,7 +301,7 @@ class Supervisor:
             case words.Terminate():
                 if self._folder is not None:
                     self._folder.mark(contract.TERMINATE_FILE)
-                self._tree.terminate()
+                self._tree.terminate({who.pid for who in action.spared})
             case words.Kill():
                 self._tree.kill()
                 self._kill_again_at = now + _KILL_AGAIN
@@ -309,16 +315,12 @@ class Supervisor:
         return None
 
     def _deliver(self, action: words.Deliver, now: float) -> words.Delivered:
-        armed = self._armed.living if self._armed is not None else []
         if action.again:
-            return delivery.deliver_again(action.signum, self._child, armed, now)
+            return delivery.deliver_again(self._child, now)
         self._write_notice(action.signum, None)
+        self._receivers.listen()
         self._advice.notice_came(now)
-        cooperative = [connection.process for connection in self._cooperative()]
-        delivered = delivery.deliver(action.signum, self._child, cooperative, armed)
-        if delivered.ranks_told and self._folder is not None:
-            self._folder.mark(contract.RANKS_TOLD_FILE)
-        return delivered
+        return delivery.deliver(action.signum, self._child, [one.process for one in self._cooperative()])
 
     def _cooperative(self) -> list[Connection]:
         return self._control.cooperative if self._control is not None else []

@@ -27,15 +27,20 @@ else:
 
         Raises:
             AttributeError: there is nothing of this name.
-            ValueError: ``shutdown_handler`` is first imported off the main thread, where no handler can be registered.
+            ValueError: ``shutdown_handler`` is first imported off the main thread, where no signal handler can be set,
+                and there is no kforge-run to tell of a notice otherwise.
         """
         if name != "shutdown_handler":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import injected
+        from . import injected, process_guard
 
         handler = ShutdownHandler()
-        if not injected.is_helper():
+        if injected.is_helper():
+            pass
+        elif process_guard.in_main_thread():
             handler.register()
+        else:
+            handler._register_in_thread()
         globals()[name] = handler
         return handler
 

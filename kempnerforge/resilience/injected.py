@@ -32,6 +32,11 @@ def take_pending() -> int:
     return _ask("notice.take_pending") or 0
 
 
+def hear_by_message() -> None:
+    """Have kforge-run's word interrupt nothing: a thread hears of it otherwise."""
+    _ask("notice.hear_by_message")
+
+
 def shield_worker() -> None:
     """In a process that multiprocessing has just forked: let no SIGTERM end it but its parent's."""
     _ask("shield.shield_worker")

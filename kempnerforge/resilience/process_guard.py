@@ -47,7 +47,7 @@ _fork_hooks_installed = False
 
 
 def enter(shutdown: Shutdown) -> ProcessGuard:
-    """Have the guard, there or new, look after this shutdown too (main thread only)."""
+    """Have the guard, there or new, look after this shutdown too; off the main thread without any signal."""
     global _guard, _fork_hooks_installed  # noqa: PLW0603 - one per process is the point
     if not _fork_hooks_installed:
         os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
@@ -85,7 +85,7 @@ class ProcessGuard:
         self._forks = 0
         self._closed = False
         self._reader = self._writer = NONE
-        self._main_clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._main_clock = time.pthread_getcpuclockid(threading.main_thread().ident or threading.get_ident())
         #: None: the surroundings allow no thread, or no descriptor. Then the main thread alone takes signals, and
         #: kforge-run alone enforces the limit.
         self._watcher: threading.Thread | None = None
@@ -115,6 +115,9 @@ class ProcessGuard:
     def add(self, shutdown: Shutdown) -> None:
         """Look after this shutdown too."""
         self._shutdowns.append(shutdown)
+        if not in_main_thread():
+            injected.hear_by_message()
+            return
         self._take_wakeup_fd()
         for signum in SIGNALS:
             if signal.getsignal(signum) is not _on_signal:

@@ -108,13 +108,28 @@ class ShutdownHandler:
         """
         if not process_guard.in_main_thread():
             raise ValueError("ShutdownHandler.register() works in the main thread only: signal handlers are set there")
-        if self._is_registered():
-            return
+        if not self._is_registered():
+            self._register()
+
+    def _register(self) -> None:
         self._shutdown.reset()
         # The launcher signals whoever registers: first be able to take it.
         self._guard = process_guard.enter(self._shutdown)
         if CONTROL_VARIABLE in os.environ:
             _connect(self._shutdown, self._guard)
+
+    def _register_in_thread(self) -> None:
+        """Hear of a notice by kforge-run's message alone: so ranks that train in threads do (Ray's).
+
+        Raises:
+            ValueError: there is no kforge-run.
+        """
+        self._register()
+        if self._shutdown.link is None:
+            self._leave(finished=False)
+            raise ValueError(
+                "shutdown_handler must first be imported in the main thread: signal handlers are set there"
+            )
 
     def unregister(self) -> None:
         """Restore what the signals did before :meth:`register`. Does nothing if not registered.

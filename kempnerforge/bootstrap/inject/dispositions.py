@@ -4,7 +4,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 
 from .. import forks
-from . import notice, process, shield
+from . import notice, process, shield, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ _held = forks.HeldSignals()
 def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
     """Set the program's disposition as `signal.signal()` does. Ours stays in front of it, so that a notice counts once.
 
-    SIG_DFL means "as before": who restores what it found stays armed. Only when its own handler was called, SIG_DFL
-    is meant: to die of the signal next.
+    SIG_DFL means "as before": who restores what it found stays armed.
     """
     is_default = isinstance(handler, int) and handler == _signal.SIG_DFL
     ours = signalnum in process.own if isinstance(signalnum, int) else False
-    if ours and (callable(handler) or (is_default and not notice.was_told(signalnum))):
+    if ours and (callable(handler) or is_default):
         process.real_signal(signalnum, process.handler)
         before, process.own[signalnum] = process.own[signalnum], handler
         if callable(handler):
@@ -33,15 +32,7 @@ def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
         before, process.own[signalnum] = process.own[signalnum], handler
     if signalnum == _signal.SIGTERM:
         shield.lower_shield()
-    return _signal.SIG_DFL if before is forks.ignore else before
-
-
-def get_disposition(signalnum: int) -> "Any":
-    """Return the program's disposition as `signal.getsignal()` does."""
-    found = process.real_getsignal(signalnum)
-    if signalnum in process.own and found is process.handler:
-        return process.own[signalnum]
-    return _signal.SIG_DFL if found is forks.ignore else found
+    return _signal.SIG_DFL if signals.is_ours(before) else before
 
 
 def holds(signum: int) -> bool:
@@ -55,7 +46,7 @@ def rearm(signum: int) -> bool:
     """Take a signal back from a `ShutdownHandler`, also after that has the notice; return False if it is not ours."""
     if signum not in process.own:
         return False
-    notice.note_cooperation(signum)
+    notice.note_cooperation()
     set_disposition(signum, _signal.SIG_DFL)
     return True
 
@@ -66,8 +57,7 @@ def rearm(signum: int) -> bool:
 
 def before_fork() -> None:
     """Block our signals."""
-    if process.own:
-        _held.hold(tuple(process.own))
+    _held.hold((*process.own, *process.listeners))
 
 
 def after_fork() -> None:
@@ -79,12 +69,12 @@ def after_fork_in_child() -> None:
     """Be what the process would be without us, or the shielded worker of one."""
     mask = _held.forget()
     own, process.own = process.own, {}
-    notice.take_pending()  # it is the parent's
+    notice.forget()  # it is the parent's
     for signum, disposition in own.items():
         if process.real_getsignal(signum) is process.handler:
             stray = signum == _signal.SIGUSR1 and not callable(disposition)
             process.real_signal(signum, forks.ignore if stray else disposition)
     if not forks.let_in_child(mask):
-        notice.die_of(_signal.SIGTERM)
+        signals.die_of(_signal.SIGTERM)
     # Above this function is process.call(), and above that whoever forked.
     shield.forked_by(sys._getframe(2).f_globals.get("__name__"))

@@ -1,4 +1,9 @@
-"""What a notice does: in the main program of a rank, and in a rank agent."""
+"""What becomes of a notice in a Python: of kforge-run's word, and of the signals of Slurm and others.
+
+kforge-run's word is a signal of its own, so that it says all that has to be known: this process, and now. Slurm's
+signals may come to every process of a job, before kforge-run has decided anything and again at the end. So while a
+notice stands they wait for the word, and without one they do what they would do without us.
+"""
 
 import _signal  # type: ignore[import-not-found]
 import _thread
@@ -6,122 +11,144 @@ import os
 import sys
 from time import monotonic, sleep
 
-from .. import proc, programs
+from .. import proc
 from ..site.sitecustomize import folder_of_launcher, open_folder
-from . import process
+from . import doors, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any, Iterator
 
 # As in contract.py, which is not there in a user's process.
 NOTICE_FILE = "notice"
 SEEN_NEWS = "seen"
-RANKS_TOLD_FILE = "ranks told"
+DONE_NEWS = "done"
 TERMINATE_FILE = "terminate"
 
 #: What Python calls before and after a fork.
 _FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
 
-#: Slurm and kforge-run often send the same signal. Closer together than this (s, a guess) it is one notice.
-_SAME_NOTICE = 1.0
-#: How long kforge-run may take to give a notice that Slurm gave first (s): a guess.
-_KFORGE_RUN_FOLLOWS = 2.0
-#: How often a notice that waits is looked at again (s): a guess.
+#: When Slurm signals every process, how long kforge-run may need to say that there is a notice (s): it has its own
+#: signal within a millisecond, and is at work from then on. Guesses.
+_SAME_SIGNAL = 0.005
+_AT_WORK = 0.25
+#: The same where kforge-run cannot be seen: in a container (s). A guess.
+_UNSEEN = 0.05
+#: How often to look (s): a guess.
+_LOOK_EVERY = 0.001
+#: A word that comes so soon after another repeats it, and is no second interrupt (s): kforge-run waits longer.
+_SAME_WORD = 4.0
+#: How often a word that waits is looked at again (s), and how often the place of a second interrupt is: guesses.
 _REMIND_EVERY = 0.05
+_SEEK_EVERY = 0.01
+#: How long another place is looked for (s): a guess.
+_SEEKS_FOR = 5.0
 #: When an import has just ended, the next one may come within so long (s): a guess.
 _IMPORTS_FOLLOW = 1.0
-#: How long a program that has imported ShutdownHandler may take to register one (s): a guess.
+#: How long a program that has imported ShutdownHandler may take to register one, and one that only names it (s).
+#: Guesses.
 _REGISTERS_WITHIN = 30.0
-#: How long a rank agent waits for kforge-run's notice to follow a SIGTERM (s), as Slurm may be the first; and how
-#: often it looks. Guesses.
-_NOTICE_FOLLOWS = 0.5
-_LOOK_EVERY = 0.01
+_IMPORTS_WITHIN = 3.0
 
 
 class _State:
     """What has become of the notice."""
 
-    #: The signal of one that waits until the program is ready for it; 0: there is none.
-    pending = 0
+    #: A word that waits until the program is ready for it.
+    waits = False
     #: Until when it may wait once the program's imports are over (s, monotonic).
     patient_until = 0.0
     #: When it was last seen to import something (s, monotonic).
     imported_at = 0.0
     #: A thread brings it back to mind.
     reminding = False
-    #: kforge-run knows that it got here.
-    acknowledged = False
-    #: It was acted on, and what comes now repeats it: when (s, monotonic), and whether kforge-run had given it.
-    acted = False
-    acted_at = 0.0
-    acted_in_notice = False
-    #: What was acted on was SIGTERM as kforge-run's last word: all that comes now is SIGKILL.
-    acted_on_last_word = False
+    #: When it was acted on (s, monotonic); None: it was not.
+    acted_at = None  # type: float | None
+    #: By which door (`doors.py`).
+    door = ""
+    #: Where it was interrupted: who swallows a Ctrl-C there does so again.
+    places = ()  # type: tuple[object, ...]
+    #: Until when another place is looked for (s, monotonic).
+    seeks_until = 0.0
+    #: A thread cooperates, and hears of the notice by a message.
+    by_message = False
     #: A ShutdownHandler was registered, and is not any more.
     has_cooperated = False
 
 
 #: An object, because setting a name of a class makes Python forget what it knows of all classes.
 _notice = _State()
-#: When the program's own handlers were last called (s, monotonic).
-_told_at = {}  # type: dict[int, float]
 
 
-# --- the main program of a rank ----------------------------------------------------------------------
+def forget() -> None:
+    """Begin anew, in a forked child."""
+    global _notice
+    _notice = _State()
 
 
-def on_notice(signum: int, frame: "FrameType | None") -> None:
-    """Act on a notice once: Slurm and kforge-run both send it, as different signals too, and Slurm again at the end."""
-    own = process.own[signum]
-    _acknowledge()
+# --- kforge-run's word ---------------------------------------------------------------------------------
+
+
+def on_word(_signum: int, frame: "FrameType | None") -> None:
+    """Save and end."""
+    if _notice.by_message:
+        return
+    if _notice.acted_at is None:
+        _act_when_ready(frame)
+    elif monotonic() - _notice.acted_at > _SAME_WORD or _notice.seeks_until:
+        _interrupt_again(frame)
+
+
+def _act_when_ready(frame: "FrameType | None") -> None:
+    """Act on the word, or keep it until that can be done."""
     if _is_in_fork_hook(frame):
-        _notice.pending = signum
+        # What a handler raises now would be dropped.
+        _keep(remind=True)
+    elif not doors.has_handler() and _may_cooperate(frame):
+        _keep(remind=not _notice.has_cooperated)
+        tell_seen("-")
+    else:
+        _act(frame)
+
+
+def _act(frame: "FrameType | None") -> None:
+    _notice.acted_at, _notice.waits, _notice.reminding = monotonic(), False, False
+    import atexit
+
+    atexit.register(_end)
+    door = doors.best(frame, _signal_of_notice())
+    if door == doors.IN_C and not doors.is_there_one_in_c():
+        door = doors.CTRL_C
+    _notice.door, _notice.places = door, (doors.place(frame),)
+    tell_seen(door)
+    doors.go_through(door)
+
+
+def _interrupt_again(frame: "FrameType | None") -> None:
+    """Interrupt a program once more which goes on as if nothing had happened, and no other."""
+    is_other_use = _notice.door == doors.OWN_USR1 and doors.names_interrupt(frame)
+    if not (_notice.door in (doors.NAMED, doors.CTRL_C) or is_other_use) or doors.is_interrupted(frame):
+        _notice.seeks_until = 0.0
+        return
+    now, place = monotonic(), doors.place(frame)
+    if not _notice.seeks_until:
+        _notice.seeks_until = now + _SEEKS_FOR
+    if place in _notice.places and now < _notice.seeks_until and not is_other_use:
         _remind()
-    elif callable(own):
-        if not _repeats_at_once(signum):
-            own(signum, frame)
-    elif not _acted_already():
-        is_last_word = _is_there(TERMINATE_FILE)
-        if is_last_word or any(callable(handler) for handler in process.own.values()):
-            _act(is_last_word)
-        elif _may_cooperate(frame):
-            _notice.pending = signum
-            if not _notice.has_cooperated:
-                _remind()
-        elif not _hand_on(frame):
-            _act(is_last_word)
-    elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE) and not _notice.acted_on_last_word:
-        die_of(signum)
+        return
+    _notice.acted_at, _notice.seeks_until, _notice.places = now, 0.0, (*_notice.places, place)
+    # What has SIGUSR1 for something else has not heard of a notice yet.
+    _notice.door = doors.NAMED if is_other_use else _notice.door
+    doors.go_through(_notice.door)
 
 
-def _acknowledge() -> None:
-    """Tell kforge-run that this program has noticed: it need not signal it once more."""
-    if not _notice.acknowledged and _is_there(NOTICE_FILE):
-        _notice.acknowledged = True
-        try:
-            folder = open_folder(process.folder)
-            try:
-                process.tell_news(SEEN_NEWS, folder)
-            finally:
-                os.close(folder)
-        except OSError:
-            pass  # the folder is gone, or the news are not read
-
-
-def _acted_already() -> bool:
-    """Return whether this repeats what was acted on. A signal by hand, without a notice, is over after a while."""
-    if not _notice.acted:
-        return False
-    _notice.acted_in_notice = _notice.acted_in_notice or (
-        _is_there(NOTICE_FILE) and monotonic() - _notice.acted_at < _KFORGE_RUN_FOLLOWS
-    )
-    return _notice.acted_in_notice or monotonic() - _notice.acted_at < _KFORGE_RUN_FOLLOWS
+def tell_seen(letter: str) -> None:
+    """Tell kforge-run that this program has noticed, and by which door it acts."""
+    process.tell(SEEN_NEWS + ":" + letter)
 
 
 def _is_in_fork_hook(frame: "FrameType | None") -> bool:
-    """Return whether a hook of ours is interrupted: what a handler raises now would be dropped."""
+    """Return whether a hook of ours is interrupted."""
     while frame is not None:
         if frame.f_code is process.call.__code__ and frame.f_locals.get("function") in _FORK_HOOKS:
             return True
@@ -129,91 +156,129 @@ def _is_in_fork_hook(frame: "FrameType | None") -> bool:
     return False
 
 
-def _repeats_at_once(signum: int) -> bool:
-    """Return whether the program's own handler was called just before; note that it is called now."""
-    now, last = monotonic(), _told_at.get(signum)
-    if _is_there(NOTICE_FILE):
-        _note_acted()
-        if last is not None and now - last < _SAME_NOTICE:
-            return True
-    _told_at[signum] = now
-    take_pending()
-    return False
+def _end() -> None:
+    """Tell kforge-run that this is a regular end, and let no signal of Slurm's come between it and that.
 
-
-def _act(is_last_word: bool) -> None:
-    """Do what the program can do best: its own SIGUSR1 handler, else its own SIGTERM handler, else Ctrl-C.
-
-    When SIGTERM is kforge-run's last word, an own handler had its chance.
+    The interpreter takes all handlers away on its way out.
     """
-    _note_acted()
-    _notice.acted_on_last_word = is_last_word
-    take_pending()
-    for signum in (_signal.SIGUSR1, _signal.SIGTERM):
-        if not is_last_word and callable(process.own.get(signum)):
-            return _send_to_self(signum)
-    if callable(process.real_getsignal(_signal.SIGINT)):
-        return _send_to_self(_signal.SIGINT)
-    # In a shell's background SIGINT is ignored, which is not meant for a notice.
-    raise KeyboardInterrupt
-
-
-def _hand_on(frame: "FrameType | None") -> bool:
-    """Hand the notice on where this program does nothing but wait for another Python; return whether it does.
-
-    The other one counts as its helper, but Ctrl-C here would have `subprocess` kill it in the middle of its save.
-    """
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "subprocess" and hasattr(frame.f_locals.get("self"), "pid"):
-            break
-        frame = frame.f_back
-    else:
-        return False
-    below = list(_programs_below(frame.f_locals["self"].pid))
-    for pid in below:
-        caught = proc.signal_set(pid, "SigCgt")
-        best = [signum for signum in (_signal.SIGUSR1, _signal.SIGTERM) if signum in caught]
-        os.kill(pid, best[0] if best else _signal.SIGINT)
-    if below:
-        _note_acted()
-    return bool(below)
-
-
-def _programs_below(pid: int) -> "Iterator[int]":
-    """Yield the pids of the nearest Python programs at or below a process: what is below those are their helpers.
-
-    kforge-run signals one that is armed as well, and that counts both once.
-    """
-    arguments, executable = proc.command_line(pid), proc.executable(pid)
-    if not executable:
-        return  # it has just ended, or is another user's
-    if "python" in executable and arguments:
-        kind, program = programs.program_of(arguments)
-        if kind != "-c" and process.role_of(arguments, kind, program) == "program":
-            yield pid
-            return
-    for child in proc.children(pid):
-        yield from _programs_below(child)
-
-
-def _note_acted() -> None:
-    """From now on more of the same changes nothing, not even while the interpreter ends and takes all handlers away."""
-    _notice.acted_at = monotonic()
-    _notice.acted_in_notice = _is_there(NOTICE_FILE)
-    if not _notice.acted:
-        _notice.acted = True
-        import atexit
-
-        atexit.register(_ignore_repeats)
-
-
-def _ignore_repeats() -> None:
-    for signum in process.own:
-        if process.real_getsignal(signum) is process.handler:
+    error = getattr(sys, "last_value", None)
+    if error is None or isinstance(error, KeyboardInterrupt):
+        process.tell(DONE_NEWS)
+    for signum in (*process.own, *process.listeners):
+        if process.real_getsignal(signum) is (process.listeners.get(signum) or process.handler):
             process.real_signal(signum, _signal.SIG_IGN)
 
 
-# --- a notice that waits -----------------------------------------------------------------------------
+# --- SIGTERM and SIGUSR1, Slurm's and others' ------------------------------------------------------------
+
+
+def on_signal(signum: int, frame: "FrameType | None") -> None:
+    """Do what a signal does without us, but not while there is a notice: then kforge-run's word counts."""
+    if signals.is_sent(signum):
+        _call_own(signum, frame)
+    elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE):
+        _hear_last_word(frame)
+    elif _notice.acted_at is None and not kforge_run_lives():
+        _act_when_ready(frame)  # nobody is left to give the word
+    elif not _notice_stands():
+        _call_own(signum, frame)
+    elif _notice.has_cooperated and _notice.acted_at is None:
+        _act_when_ready(frame)  # nobody has polled it: it waits for the next handler
+    elif _dies_of_own_accord(signum):
+        _go_on_to_interrupt(frame)
+
+
+def _call_own(signum: int, frame: "FrameType | None") -> None:
+    own = process.own[signum]
+    if callable(own):
+        own(signum, frame)
+    elif _notice.acted_at is None:
+        signals.die_of(signum)
+
+
+def _notice_stands() -> bool:
+    """Return whether there is a notice, or kforge-run is about to say so: Slurm may have signalled us first."""
+    if stands():
+        return True
+    pid = folder_pid()
+    before = monotonic()
+    while monotonic() - before < _AT_WORK:
+        sleep(_LOOK_EVERY)
+        if stands():
+            return True
+        passed, state = monotonic() - before, proc.stat(pid)
+        if passed > _SAME_SIGNAL and state and state[proc.STATE] == "S":
+            return False  # nothing has come to it: it sleeps
+        if passed > _UNSEEN and not state:
+            return False
+    return False
+
+
+def stands() -> bool:
+    """Return whether there is a notice."""
+    return _is_there(NOTICE_FILE)
+
+
+def folder_pid() -> int:
+    """Return the pid of kforge-run, as its private folder is named."""
+    return int(process.folder.rpartition("/")[2].split("-")[2])
+
+
+def kforge_run_lives() -> bool:
+    """Return whether anybody is there to give the word."""
+    try:
+        if folder_of_launcher() is None:
+            return False
+    except OSError:
+        return False
+    state = proc.stat(folder_pid())
+    return not state or state[proc.STATE] not in proc.ENDED + "T"
+
+
+def _dies_of_own_accord(signum: int) -> bool:
+    """Return whether the program has stepped aside to die of a signal, in its own handler that is the door."""
+    return _notice.door in (doors.OWN_TERM, doors.OWN_USR1) and not callable(process.own[signum])
+
+
+def _go_on_to_interrupt(frame: "FrameType | None") -> None:
+    """Let a tracker's hook flush, and the program save at Ctrl-C if it means to; else let it die as it wants to."""
+    if doors.names_interrupt(frame):
+        _notice.door = doors.NAMED
+        doors.go_through(_notice.door)
+    else:
+        signals.die_of(_signal.SIGTERM)
+
+
+def _hear_last_word(frame: "FrameType | None") -> None:
+    """Take the last chance before SIGKILL; who acts on the notice is left in peace."""
+    own = process.own[_signal.SIGTERM]
+    if _notice.acted_at is not None:
+        _interrupt_again(frame)
+    elif process.role == "wrapper" and not callable(own):
+        signals.die_of(_signal.SIGTERM)
+    elif process.role == "wrapper":
+        own(_signal.SIGTERM, frame)
+    else:
+        _act(frame)
+
+
+# --- a word that waits -----------------------------------------------------------------------------------
+
+
+def _keep(remind: bool) -> None:
+    _notice.waits = True
+    if remind:
+        _remind()
+
+
+def _remind() -> None:
+    """Have the word come again until it can be acted on."""
+    if not _notice.reminding:
+        _notice.reminding = True
+        try:
+            _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
+        except RuntimeError:
+            _notice.reminding = False  # no thread can be had: what comes next is the next word
 
 
 def _may_cooperate(frame: "FrameType | None") -> bool:
@@ -221,119 +286,83 @@ def _may_cooperate(frame: "FrameType | None") -> bool:
     if _notice.has_cooperated:
         return True  # and knows what it does
     now = monotonic()
-    imports, knows_us = _look_at(frame)
+    imports, names_us = _look_at(frame)
+    # By this module: there are other packages of the name.
+    has_us = "kempnerforge.bootstrap.contract" in sys.modules
     if imports:
         _notice.imported_at = now
-    if imports or not _notice.pending:
-        _notice.patient_until = now + _REGISTERS_WITHIN
+    if imports or not _notice.waits:
+        _notice.patient_until = now + (_REGISTERS_WITHIN if has_us else _IMPORTS_WITHIN)
     if imports or now < _notice.imported_at + _IMPORTS_FOLLOW:
         return True
-    # By this module: there are other packages of the name.
-    return (knows_us or "kempnerforge.bootstrap.contract" in sys.modules) and now < _notice.patient_until
+    return (names_us or has_us) and now < _notice.patient_until
 
 
 def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
     """Return whether something is being imported, and whether the main program names us: it may be about to."""
-    imports = knows_us = False
+    imports = names_us = False
     while frame is not None:
         imports = imports or frame.f_code.co_filename == "<frozen importlib._bootstrap>"
         if frame.f_back is None and "kempnerforge" not in sys.modules:
-            knows_us = any(name.startswith("kempnerforge") for name in frame.f_code.co_names)
+            names_us = any(name.startswith("kempnerforge") for name in frame.f_code.co_names)
         frame = frame.f_back
-    return imports, knows_us
-
-
-def _remind() -> None:
-    """Have the notice come again and again until it can be acted on."""
-    if not _notice.reminding:
-        _notice.reminding = True
-        try:
-            _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
-        except RuntimeError:
-            _notice.reminding = False  # no thread can be had: what comes next is the next signal
+    return imports, names_us
 
 
 def _send_reminders(main_thread: int) -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, all_signals())
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
     while _notice.reminding:
-        sleep(_REMIND_EVERY)
-        signum = _notice.pending
-        if signum and process.real_getsignal(signum) is process.handler:
-            _signal.pthread_kill(main_thread, signum)
+        sleep(_SEEK_EVERY if _notice.seeks_until else _REMIND_EVERY)
+        if _notice.waits or _notice.seeks_until:
+            _signal.pthread_kill(main_thread, process.WORD_SIGNAL)
+        elif _notice.acted_at is not None:
+            _notice.reminding = False
 
 
 def send_pending() -> None:
-    """Send the notice that waits, to a handler that has just been installed."""
-    if _notice.pending:
-        _send_to_self(_notice.pending)
+    """Bring the word that waits to a handler that has just been installed."""
+    if _notice.waits:
+        signals.send_to_self(process.WORD_SIGNAL)
 
 
 def take_pending() -> int:
     """Return the signal of a notice that waits for a handler, and leave telling it to the caller; 0: there is none."""
-    pending, _notice.pending, _notice.reminding = _notice.pending, 0, False
-    return pending
+    waits, _notice.waits, _notice.reminding = _notice.waits, False, False
+    return _signal_of_notice() if waits else 0
 
 
-def was_told(signum: int) -> bool:
-    """Return whether the program's own handler for this signal has been called."""
-    return signum in _told_at
+def was_told() -> bool:
+    """Return whether the program's own handler has been called as the door."""
+    return _notice.door in (doors.OWN_TERM, doors.OWN_USR1)
 
 
-def note_cooperation(signum: int) -> None:
-    """Note that a ShutdownHandler had the signal, and has left it to us again: the program knows what it does."""
+def note_cooperation() -> None:
+    """Note that a ShutdownHandler had the signals, and has left them to us again: the program knows what it does."""
     _notice.has_cooperated = True
-    _told_at.pop(signum, None)
+    _notice.acted_at, _notice.door = None, ""
 
 
-# --- a rank agent -------------------------------------------------------------------------------------
+def hear_by_message() -> None:
+    """Note that a thread has a ShutdownHandler, and no signal."""
+    _notice.by_message = True
 
 
-def spare_wrapper(signum: int, frame: "FrameType | None") -> None:
-    """Keep a notice from an agent whose ranks save: torchrun would kill them after 30 s, others would orphan them."""
-    own = process.own[signum]
-    if signum == _signal.SIGTERM and _ranks_save():
-        return
-    if callable(own):
-        own(signum, frame)
-    elif signum == _signal.SIGTERM:
-        die_of(signum)
+# --- what all of them need -----------------------------------------------------------------------------
 
 
-def _ranks_save() -> bool:
-    """Return whether kforge-run has given the notice to ranks, and not said its last word since."""
-    for _ in range(int(_NOTICE_FOLLOWS / _LOOK_EVERY)):
-        if _is_there(TERMINATE_FILE) or not _kforge_run_lives():
-            return False
-        if _is_there(RANKS_TOLD_FILE):
-            return True
-        sleep(_LOOK_EVERY)
-    return False
-
-
-def _kforge_run_lives() -> bool:
+def _signal_of_notice() -> int:
+    """Return the signal that kforge-run got: a message of `wire`, read without a reader for it."""
     try:
-        return folder_of_launcher() is not None
+        folder = open_folder(process.folder)
+        try:
+            file = os.open(NOTICE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with open(file, "rb") as notice:
+            is_term = b'"signal": %d,' % _signal.SIGTERM in notice.read()
     except OSError:
-        return False
-
-
-# --- what all of them need ---------------------------------------------------------------------------
-
-
-def die_of(signum: int) -> None:
-    """Do what the signal does by default."""
-    process.real_signal(signum, _signal.SIG_DFL)
-    _send_to_self(signum)
-
-
-def _send_to_self(signum: int) -> None:
-    """Signal this very thread: what happens then is exactly what the signal does."""
-    _signal.pthread_kill(_thread.get_ident(), signum)
-
-
-def all_signals() -> "Any":
-    """Return every signal that can be blocked."""
-    return getattr(_signal, "valid_signals", lambda: range(1, _signal.NSIG))()  # Python 3.7 has no such function
+        is_term = False
+    return int(_signal.SIGTERM if is_term else _signal.SIGUSR1)
 
 
 def _is_there(name: str) -> bool:

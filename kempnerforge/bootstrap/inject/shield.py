@@ -1,4 +1,4 @@
-"""The shield of a multiprocessing helper: of all SIGTERMs only its parent's ends it.
+"""The shield of a multiprocessing helper: of all SIGTERMs only its parent's ends it, or a little later a grandparent's.
 
 Slurm may send SIGTERM to every process of a job. A DataLoader worker dies of it, and its parent of that, before its
 checkpoint. Ignoring it is no way out: terminate() would hang. Only sigwaitinfo(2) tells who has sent a signal, so a
@@ -9,14 +9,17 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import os
 import sys
+from time import sleep
 
 from .. import forks, proc
-from . import notice, process
+from . import notice, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Iterator
 
+#: How long an ancestor's SIGTERM waits (s): `timeout`, an ancestor too, may hand a notice on to its group. A guess.
+_NOTICE_FOLLOWS = 1.0
 #: The modules that fork multiprocessing's helpers.
 _FORK_MODULES = ("multiprocessing.popen_fork", "multiprocessing.forkserver")
 
@@ -26,6 +29,8 @@ class _State:
     started_by = 0
     #: Who started the fork server that this process was forked from.
     server_started_by = 0
+    #: Who is above it, and below kforge-run: they may end it as well, as psutil's recipes do.
+    ancestors = ()  # type: tuple[int, ...]
     #: The thread that takes SIGTERM; 0: there is no shield.
     thread = 0
     #: This process was forked by multiprocessing.
@@ -56,6 +61,7 @@ def raise_shield() -> None:
     """Let no SIGTERM end this process but its parent's, unless it has a handler of its own."""
     ignore_strays()
     _shield.started_by = os.getppid()
+    _shield.ancestors = tuple(_above(_shield.started_by))
     if _shield.thread or process.real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
         return
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
@@ -82,20 +88,38 @@ def lower_shield() -> None:
 
 
 def _take_sigterms() -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, notice.all_signals())
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
     while True:
         sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
         if sender == os.getpid() and not _shield.thread:
             return  # lowered
         if sender in (os.getpid(), os.getppid(), _shield.server_started_by):
             _end_as_asked()
+        elif sender in _shield.ancestors:
+            _thread.start_new_thread(_end_later, ())
+
+
+def _above(pid: int) -> "Iterator[int]":
+    """Yield who is above a process, up to kforge-run."""
+    launcher = notice.folder_pid()
+    fields = proc.stat(pid)
+    while fields and int(fields[proc.PARENT]) not in (0, 1, launcher):
+        yield int(fields[proc.PARENT])
+        fields = proc.stat(fields[proc.PARENT])
+
+
+def _end_later() -> None:
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
+    sleep(_NOTICE_FOLLOWS)
+    if not notice.stands():
+        _end_as_asked()
 
 
 def _end_as_asked() -> None:
     if "torch" in sys.modules and _signal.SIGTERM in proc.signal_set("self", "SigCgt"):
         os._exit(0)  # as the C handler of a DataLoader worker does, which looks for the sender too
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
-    _signal.pthread_kill(_thread.get_ident(), _signal.SIGTERM)
+    signals.send_to_self(_signal.SIGTERM)
 
 
 def _start_programs_unblocked() -> None:

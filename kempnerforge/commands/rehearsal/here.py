@@ -34,7 +34,7 @@ _KFORGE_RUN = (
 #: Of Slurm's variables, those that say where Slurm is and not where we are.
 _OF_THE_SITE = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"})
 #: What kforge-run takes off its child by itself, but only if it sees it.
-_TAKEN_OFF = frozenset({contract.CONTROL_VARIABLE, contract.CLAIM_VARIABLE})
+_TAKEN_OFF = frozenset({contract.CONTROL_VARIABLE})
 
 
 def kforge_run(*options: str) -> list[str]:

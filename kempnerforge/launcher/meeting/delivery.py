@@ -1,12 +1,7 @@
-"""Who gets the notice. In this order:
+"""Who has a way of its own to hear a notice, and is told in any case: cooperative processes, and every srun below us.
 
-1. every cooperative process, and every srun below us. An srun gets SIGUSR1 whatever came: it hands that on to all its
-   tasks on all nodes, while SIGTERM would make it kill them (slurm-facts, "Who receives what");
-2. if there is neither, every armed process;
-3. if there is none either, the direct child. A rank agent gets SIGTERM: it would die of SIGUSR1, and torchrun hands
-   SIGTERM on to its ranks.
-
-Whoever saves is left in peace, and so is what is around it: the bash, uv or torchrun above it, the workers below it.
+An srun gets SIGUSR1 whatever came: it hands that on to all its tasks on all nodes, while SIGTERM would make it kill
+them (slurm-facts, "Who receives what").
 """
 
 from __future__ import annotations
@@ -14,48 +9,40 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 
-from ...bootstrap import proc, programs
+from ...bootstrap import contract
 from ..policy.tables import SRUN_SETTLES
 from ..policy.words import Delivered
 from ..processes import tree
 from ..processes.child import Child
 from ..processes.process import Process, identify
-from .armed import ArmedProcess
+from .receivers import is_armed
 
 #: Receivers that are named in the log; a node may have more ranks than a line has room. A guess.
 _MOST_NAMED = 8
 
 
-def deliver(signum: int, child: Child, cooperative: Iterable[Process], armed: Iterable[ArmedProcess]) -> Delivered:
-    """Signal whoever should have the notice, at once, and return who that was."""
-    told = [process.name for process in cooperative if process.notify(signum)]
-    ranks_told = bool(told)
+def deliver(signum: int, child: Child, cooperative: Iterable[Process]) -> Delivered:
+    """Signal them at once, and return who that was."""
+    told = [process.name for process in cooperative if process.notify(_word(process, signum))]
     sruns = _sruns(child) if child.status is None else []
     told += _signal_sruns(sruns)
-    started = max((process.started for process in sruns), default=None)
-    if told:
-        return Delivered(_listed(told), started, ranks_told=ranks_told)
-    acting = [one for one in armed if one.notify(signum)]
-    if acting or child.status is not None:
-        told = [one.process.name for one in acting]
-        return Delivered(_listed(told), None, tuple(one.process.who for one in acting), bool(acting))
-    is_agent = programs.runs_one_of(proc.command_line(child.pid), programs.RANK_AGENTS)
-    wanted = signal.SIGTERM if is_agent else signum
-    child.send(wanted)
-    as_other = "" if wanted == signum else f" as {signal.Signals(wanted).name}"
-    return Delivered(f"the child (pid {child.pid}){as_other}", None)
+    return Delivered(_listed(told), max((process.started for process in sruns), default=None))
 
 
-def deliver_again(signum: int, child: Child, armed: Iterable[ArmedProcess], now: float) -> Delivered:
-    """Signal every srun so young that it may have swallowed the first SIGUSR1, and every armed process that had it."""
+def deliver_again(child: Child, now: float) -> Delivered:
+    """Signal every srun so young that it may have swallowed the first SIGUSR1."""
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    told = [one.process.name for one in armed if one.notify_again(signum)]
-    return Delivered(_listed(_signal_sruns(young) + told), max((process.started for process in young), default=None))
+    return Delivered(_listed(_signal_sruns(young)), max((process.started for process in young), default=None))
+
+
+def _word(process: Process, signum: int) -> int:
+    """Return the signal by which a process hears us: an armed one keeps Slurm's own signals back."""
+    return contract.WORD_SIGNAL if is_armed(process.who.pid) else signum
 
 
 def _listed(told: list[str]) -> str:
     more = len(told) - _MOST_NAMED
-    return ", ".join(told[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "") or "nobody"
+    return ", ".join(told[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _sruns(child: Child) -> list[tree.Process]:

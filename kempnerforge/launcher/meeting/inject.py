@@ -29,7 +29,16 @@ _STARTER = "sitecustomize.py"
 #: What is in which file.
 MODULES = {
     contract.CODE_FILE: ("programs", "proc", "inject/process"),
-    contract.LATER_CODE_FILE: ("forks", "inject/dispositions", "inject/notice", "inject/package", "inject/shield"),
+    contract.LATER_CODE_FILE: (
+        "forks",
+        "inject/dispositions",
+        "inject/doors",
+        "inject/notice",
+        "inject/package",
+        "inject/probe",
+        "inject/shield",
+        "inject/signals",
+    ),
 }
 #: Folders that a job or a node has of its own, whoever owns them there and now.
 _PASSING = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are told apart, not used
@@ -262,7 +271,6 @@ def child_environment(
     child = dict(environment)
     # What a kforge-run above us has put there: whatever is below belongs to us now.
     child.pop(contract.CONTROL_VARIABLE, None)
-    child.pop(contract.CLAIM_VARIABLE, None)
     inherited = child.get("PYTHONPATH", "")
     path = [entry for entry in inherited.split(":") if not _OUR_SITE.search(entry)] if inherited else []
     if inherited:

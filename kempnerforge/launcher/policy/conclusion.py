@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import facts, tables
 from .escalation import Escalation
 from .inquiry import Inquiry
-from .savers import Savers
+from .ledger import Ledger
 from .timers import Timer, Timers
 from .words import (
     CHECKPOINTED_STATUS,
@@ -41,16 +41,16 @@ class Conclusion:
 
     Args:
         rules: what is fixed at the start.
-        inquiry, escalation, savers: what came before.
+        inquiry, escalation, ledger: what came before.
         timers: to end waiting for Slurm.
 
     Attributes:
         status: the child's exit status, or minus the signal it died of; None: it runs, or outlived SIGKILL.
     """
 
-    def __init__(self, rules: Rules, inquiry: Inquiry, escalation: Escalation, savers: Savers, timers: Timers) -> None:
+    def __init__(self, rules: Rules, inquiry: Inquiry, escalation: Escalation, ledger: Ledger, timers: Timers) -> None:
         self._rules = rules
-        self._inquiry, self._escalation, self._savers = inquiry, escalation, savers
+        self._inquiry, self._escalation, self._ledger = inquiry, escalation, ledger
         self._timers = timers
         self.status: int | None = None
         self._history: History | None = None
@@ -91,7 +91,7 @@ class Conclusion:
         if (last_word := self._escalation.last_word(now)) is not None:
             return max(last_word, now + LAST_WINDOW)
         failed = self.status != 0 and self._rules.retry_failures > 0
-        worth = failed or self.status == CHECKPOINTED_STATUS or self._savers.cooperation.finished
+        worth = failed or self.status == CHECKPOINTED_STATUS or self._ledger.cooperation.finished
         return now + (REQUEUE_WINDOW if worth else LOOK_WINDOW)
 
     def conclude(self, job: Job | None, now: float) -> Step:
@@ -117,7 +117,7 @@ class Conclusion:
     def _ending(self) -> tables.Ending:
         notice = self._inquiry.notice
         signum, delivered = (None, False) if notice is None else (notice.signum, notice.delivered)
-        killed, cooperation = self._escalation.killed, self._savers.cooperation
+        killed, cooperation = self._escalation.killed, self._ledger.cooperation
         return tables.Ending(self.status, killed, cooperation, signum, delivered, self._inquiry.reason)
 
     @staticmethod
@@ -182,7 +182,7 @@ class Conclusion:
                 because=because,
                 status=status,
                 restarts=inquiry.known.restarts,
-                progress=self._savers.cooperation.made_progress,
+                progress=self._ledger.cooperation.made_progress,
                 retried=requeued and self._outcome == "failed",
                 shutdown=self._shutdown,
                 slack=slack,
@@ -216,10 +216,10 @@ class Conclusion:
 
     @property
     def _assumed(self) -> bool:
-        return self._outcome == "checkpointed" and self.status == 0 and not self._savers.cooperation.registered
+        return self._outcome == "checkpointed" and self.status == 0 and not self._ledger.cooperation.registered
 
     def _moments(self, noticed_at: float, requeued_at: float | None) -> tuple[tuple[str, float], ...]:
         """Return what happened when (s after the notice); Slurm may have told the program a moment before us."""
-        seen = (("first poll", self._savers.first_poll), ("finish", self._savers.finish), ("exit", self._exit_at))
+        seen = (("first poll", self._ledger.first_poll), ("finish", self._ledger.finish), ("exit", self._exit_at))
         all_of_them = (*seen, ("requeued", requeued_at))
         return tuple((name, max(at - noticed_at, 0.0)) for name, at in all_of_them if at is not None)

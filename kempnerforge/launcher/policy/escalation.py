@@ -110,9 +110,9 @@ class Escalation:
 
     # --- the stages --------------------------------------------------------------------------------
 
-    def terminate(self) -> list[Action]:
-        """Have stacks dumped, and everything below sent SIGTERM."""
-        return [facts.StageBegan("terminate"), DumpStacks(), Terminate()]
+    def terminate(self, spared: frozenset[Identity]) -> list[Action]:
+        """Have stacks dumped, and everything below sent SIGTERM but who acts on the notice, and what belongs to it."""
+        return [facts.StageBegan("terminate"), DumpStacks(), Terminate(spared)]
 
     def kill(self, now: float, unsaved: bool) -> list[Action]:
         """Have everything below killed, and given up if that does not help."""

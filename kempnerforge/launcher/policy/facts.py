@@ -199,6 +199,15 @@ class HandedOn(NamedTuple):
     again: bool
 
 
+class Heard(NamedTuple):
+    """A program acts on the notice."""
+
+    pid: int | None = None
+    program: str = ""
+    #: By which door, as `inject/doors.py` names them.
+    door: str = ""
+
+
 class TimeLeft(NamedTuple):
     #: Until the deadline (s).
     seconds: float
@@ -279,6 +288,7 @@ Journaled = (
     | ForcedExit
     | Status
     | NoticeCame
+    | Heard
     | ReasonFound
     | SlurmIsSilent
     | KeptFromSrun
@@ -321,6 +331,7 @@ EVENTS: dict[type[Journaled], str] = {
     ForcedExit: "forced exit",
     Status: "status",
     NoticeCame: "notice",
+    Heard: "heard",
     ReasonFound: "reason",
     SlurmIsSilent: "no answer",
     KeptFromSrun: "kept from srun",

@@ -23,11 +23,12 @@ from . import facts, tables
 from .conclusion import Conclusion, Step
 from .escalation import Escalation
 from .inquiry import Inquiry
-from .savers import Savers
+from .ledger import Ledger
 from .timers import Timer, Timers
 from .words import (
     UNSAVED,
     Action,
+    Answered,
     Armed,
     ChildExited,
     Continued,
@@ -38,10 +39,12 @@ from .words import (
     ForcedExit,
     Forward,
     Gone,
+    Heard,
     HistoryRead,
     Job,
     JobRead,
     Kill,
+    Look,
     MoreTime,
     Phase,
     Polled,
@@ -57,15 +60,13 @@ from .words import (
     Terminate,
     TimePassed,
     TreeEmpty,
+    TreeRead,
     never,
     signal_name,
 )
 
 #: How often the notice is repeated to such an srun (s): a guess.
 SRUN_REPEAT = 1.0
-#: When the notice is repeated to armed processes (s). Python may enter a system call just when the first has come, and
-#: sees it only when that ends or the next signal comes. The time is a guess.
-ARMED_REPEAT = 0.1
 #: A child that died of a signal that is a notice may have got it a moment before us (s, a guess): Slurm signals every
 #: process.
 NOTICE_FOLLOWS = 1.0
@@ -89,11 +90,10 @@ class Policy:
         self._rules = rules
         self._phase: Phase = "run"
         self._timers = Timers()
-        self._savers = Savers()
+        self._ledger = Ledger(self._timers)
         self._inquiry = Inquiry(rules, site or Site(), end, self._timers)
         self._escalation = Escalation(rules, self._inquiry, self._timers)
-        self._conclusion = Conclusion(rules, self._inquiry, self._escalation, self._savers, self._timers)
-        self._was_delivered = False
+        self._conclusion = Conclusion(rules, self._inquiry, self._escalation, self._ledger, self._timers)
 
     # --- what the loop sees ----------------------------------------------------------------------
 
@@ -137,17 +137,23 @@ class Policy:
             case TreeEmpty():
                 return self._start_to_decide(now) if self._phase in ("outlived", "sweep") else []
             case Armed():
-                return self._savers.appeared(event)
+                return [facts.Armed(event.who.pid, event.program), *self._ledger.appeared(now)]
             case Registered():
-                return [*self._escalation.tell(event.who), *self._savers.appeared(event)]
+                return [*self._escalation.tell(event.who), *self._ledger.registered(event)]
+            case TreeRead():
+                return self._tree_read(event, now)
+            case Answered():
+                return self._ledger.answered(event)
+            case Heard():
+                return self._ledger.heard(event, now)
             case Polled():
-                return self._savers.polled(event, now, self._inquiry.after_notice(now))
+                return self._ledger.polled(event, now, self._inquiry.after_notice(now))
             case Finished():
-                finished = self._savers.finished(event, now, self._inquiry.after_notice(now))
+                finished = self._ledger.finished(event, now, self._inquiry.after_notice(now))
                 return finished + self._sweep_if_nothing_saves(now)
             case Gone():
-                self._savers.gone(event)
-                return self._sweep_if_nothing_saves(now)
+                gone = self._ledger.gone(event, now)
+                return gone + self._sweep_if_nothing_saves(now)
             case ForcedExit():
                 return [facts.ForcedExit(event.who.pid)]
             case MoreTime():
@@ -180,11 +186,11 @@ class Policy:
             return actions + self._sweep(now)
         # Not the child, but what is below it holds the run: the stages go on as they were.
         self._phase = "outlived"
-        if not self._savers.saving:
+        if not self._ledger.saving:
             self._timers.set(Timer.TERMINATE, now + NOTICE_FOLLOWS)
             self._timers.set(Timer.KILL, now + NOTICE_FOLLOWS + self._rules.term_grace)
             return actions
-        actions.append(facts.StillSaving(tuple(who.pid for who in self._savers.saving)))
+        actions.append(facts.StillSaving(tuple(who.pid for who in self._ledger.saving)))
         if Timer.KILL not in self._timers:
             self._timers.set(Timer.KILL, now + tables.MANUAL_WINDOW)
             actions.append(Terminate())
@@ -194,7 +200,7 @@ class Policy:
     def _may_save(self) -> bool:
         """Whether what is below the child may hold the run, or will when the notice comes that the child died of."""
         notice_follows = self._conclusion.status in tables.DIED_OF_A_NOTICE and self._inquiry.notice is None
-        return bool(self._savers.saving) or (self._savers.armed and notice_follows)
+        return bool(self._ledger.saving) or notice_follows
 
     def _sweep_if_nothing_saves(self, now: float) -> list[Action]:
         return self._sweep(now) if self._phase == "outlived" and not self._may_save else []
@@ -242,9 +248,8 @@ class Policy:
         if event.signum == SIGINT:
             handed_on = self._forward(event)
         else:
-            # A shell may have died of the signal before us, and what it ran still saves.
-            has_receiver = event.child_alive or self._savers.armed or self._savers.saving
-            handed_on = [Deliver(event.signum)] if has_receiver and self._is_unsaved else []
+            # Also where the child has ended: a shell may have died of the signal before us, and what it ran may save.
+            handed_on = [Deliver(event.signum), *self._ledger.begin(now)] if self._is_unsaved else []
         if self._is_unsaved and window:
             self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
         understood = self._inquiry.understand(now) if reason is None else self._inquiry.set_reason(reason)
@@ -265,13 +270,25 @@ class Policy:
         return [Forward(event.signum), facts.PassedOn(name, event.sender)]
 
     def _delivered(self, event: Delivered, now: float) -> list[Action]:
-        again, self._was_delivered = self._was_delivered, True
-        self._savers.told(event)
-        if event.armed:
-            self._timers.set(Timer.REPEAT_TO_ARMED, now + ARMED_REPEAT)
         if event.srun_started is not None and now - event.srun_started < tables.SRUN_SETTLES:
             self._timers.set(Timer.REPEAT_TO_SRUN, now + SRUN_REPEAT)
-        return [facts.HandedOn(event.targets, again)]
+        return [facts.HandedOn(event.targets, again=False)] if event.targets else []
+
+    def _tree_read(self, event: TreeRead, now: float) -> list[Action]:
+        if not self._is_unsaved:
+            return []
+        until = self._timers[Timer.TERMINATE] if Timer.TERMINATE in self._timers else now + tables.MANUAL_WINDOW
+        told = self._ledger.read(event, until, now)
+        return told + self._end_what_hears_nothing(now) + self._sweep_if_nothing_saves(now)
+
+    def _end_what_hears_nothing(self, now: float) -> list[Action]:
+        """Do not have a person wait for the end of what cannot save, and will not come back."""
+        notice = self._inquiry.notice
+        asked = notice is not None and notice.signum == SIGTERM and self._inquiry.reason in tables.ENDED_BY_A_PERSON
+        if asked and self._ledger.nobody_hears and Timer.TERMINATE in self._timers:
+            self._timers.set(Timer.TERMINATE, now)
+            self._timers.set(Timer.KILL, min(self._timers[Timer.KILL], now + self._rules.term_grace))
+        return []
 
     # --- what Slurm says -----------------------------------------------------------------------------
 
@@ -316,7 +333,7 @@ class Policy:
         stopped = event.stopped_for
         if stopped > 0:
             actions.append(facts.Continued(stopped))
-            for part in (self._inquiry, self._savers, self._conclusion):
+            for part in (self._inquiry, self._ledger, self._conclusion):
                 part.suspended(stopped)
             self._escalation.suspended(stopped, now)
         # A stop that went unnoticed did not outlast anything due, but Slurm may have moved the end.
@@ -334,7 +351,8 @@ class Policy:
     def _ring(self, timer: Timer, now: float) -> list[Action]:
         match timer:
             case Timer.TERMINATE:
-                return self._escalation.terminate()
+                told, spared = self._ledger.final(now)
+                return [*told, *self._escalation.terminate(spared)]
             case Timer.KILL:
                 return self._escalation.kill(now, self._is_unsaved)
             case Timer.ABANDON:
@@ -344,10 +362,11 @@ class Policy:
             case Timer.ASK:
                 return self._inquiry.ask_at_once(now)
             case Timer.REPEAT_TO_SRUN:
-                return [] if self._savers.cooperation.registered else [Deliver(SIGUSR1, again=True)]
-            case Timer.REPEAT_TO_ARMED:
-                notice = self._inquiry.notice
-                return [] if notice is None else [Deliver(notice.signum, again=True)]
+                return [] if self._ledger.cooperation.registered else [Deliver(SIGUSR1, again=True)]
+            case Timer.REPEAT:
+                return self._ledger.repeat(now)
+            case Timer.LOOK:
+                return [Look()]
             case Timer.CONCLUDE:
                 # While a requeue is under way its answer decides; scontrol's own patience is limited.
                 return self._go(self._conclusion.conclude(None, now)) if self._phase == "decide" else []
@@ -361,7 +380,7 @@ class Policy:
         if deadline is None:
             return []
         self._timers.set(Timer.PROGRESS, now + PROGRESS_EVERY)
-        return [facts.Waiting(_awaited(self._savers.cooperation), max(deadline - now, 0))]
+        return [facts.Waiting(_awaited(self._ledger.cooperation), max(deadline - now, 0))]
 
 
 def _awaited(seen: tables.Cooperation) -> Literal["finish", "first poll", "end"]:

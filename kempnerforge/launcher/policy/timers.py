@@ -14,7 +14,8 @@ class Timer(enum.Enum):
     PROGRESS = "the log says how much time is left"
     ASK = "the job's record is read"
     REPEAT_TO_SRUN = "a young srun that may have swallowed the notice gets it once more"
-    REPEAT_TO_ARMED = "armed processes that may have been in the middle of a system call get the notice once more"
+    REPEAT = "who has not acknowledged the notice gets it again"
+    LOOK = "the tree is looked at: whose turn it is may have changed"
     CONCLUDE = "the run is decided without the answer that Slurm owes"
     VERIFY = "an accepted requeue is taken for done, though Slurm has not confirmed it"
 
@@ -22,7 +23,7 @@ class Timer(enum.Enum):
 #: They count the time in which the child could run, so that a suspension moves them.
 MOVED_BY_A_SUSPENSION = frozenset({Timer.TERMINATE, Timer.KILL, Timer.ABANDON, Timer.CONCLUDE})
 #: They are about a child that may still save: nothing of it is left to do when the sweep begins.
-OVER_WHEN_SWEPT = frozenset({Timer.TERMINATE, Timer.PROGRESS, Timer.REPEAT_TO_SRUN, Timer.REPEAT_TO_ARMED})
+OVER_WHEN_SWEPT = frozenset({Timer.TERMINATE, Timer.PROGRESS, Timer.REPEAT_TO_SRUN, Timer.REPEAT, Timer.LOOK})
 
 
 class Timers:

@@ -116,6 +116,63 @@ class Identity(NamedTuple):
     start: int
 
 
+#: What a process is by its command line and its dispositions. A wrapper runs others, a helper works for another one, a
+#: foreign one is no Python and hears SIGTERM or SIGINT, a deaf one hears nothing.
+Role = Literal["program", "cooperative", "launcher", "srun", "wrapper", "helper", "foreign", "deaf"]
+
+
+class Seen(NamedTuple):
+    """A process below us, as /proc shows it at a moment."""
+
+    who: Identity
+    #: pid of its parent.
+    parent: int
+    role: Role
+    #: What it runs, for the log.
+    program: str = "?"
+    #: Its command line.
+    arguments: tuple[str, ...] = ()
+    #: What tells one rank from another: with the same value, it is of the same rank.
+    ranks: str = ""
+    #: The bootstrap is in it.
+    armed: bool = False
+    #: Processor time that it has used (s), and how old it is (s).
+    used: float = 0.0
+    age: float = 0.0
+    #: It sleeps in wait(2).
+    waits_for_children: bool = False
+    #: It sleeps in sigwait(3): no other signal wakes its program up.
+    waits_for_signal: bool = False
+    #: It is in uninterruptible sleep: most likely it writes or reads.
+    in_kernel: bool = False
+    caught: frozenset[int] = frozenset()
+    #: By its main thread.
+    blocked: frozenset[int] = frozenset()
+    #: The pipes that its standard output and error are.
+    output: frozenset[str] = frozenset()
+    #: All pipes that it has open.
+    pipes: frozenset[str] = frozenset()
+    accelerator: bool = False
+
+
+class Answer(NamedTuple):
+    """What an armed process says of itself when it is asked."""
+
+    #: It helps another one.
+    helps: bool = False
+    #: multiprocessing has started it, to help or not.
+    mp_child: bool = False
+    #: It names KeyboardInterrupt where it is now.
+    names_door: bool = False
+    #: It has a handler of its own for SIGUSR1 or SIGTERM.
+    has_handler: bool = False
+    #: It has a try or a with there.
+    inside_try: bool = False
+    has_tensors: bool = False
+    #: pids that it waits for.
+    awaited: frozenset[int] = frozenset()
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -130,14 +187,33 @@ class Signalled(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    #: Who was signalled, for the log.
+    #: Who was signalled, for the log; empty: nobody.
     targets: str
     #: An srun below us that started at this time may have swallowed the signal; None: there is none.
     srun_started: float | None
-    #: The armed processes among them.
-    armed: tuple[Identity, ...] = ()
-    #: They are ranks, and not what was started to run them.
-    ranks_told: bool = False
+
+
+class TreeRead(NamedTuple):
+    """All processes below us."""
+
+    seen: tuple[Seen, ...]
+
+
+class Answered(NamedTuple):
+    """An armed process says what it is."""
+
+    who: Identity
+    answer: Answer
+
+
+class Heard(NamedTuple):
+    """An armed process has noticed that it is told."""
+
+    who: Identity
+    #: By which door it acts, as `inject/doors.py` names them.
+    door: str
+    #: It has come to a regular end.
+    ended: bool = False
 
 
 class Continued(NamedTuple):
@@ -147,7 +223,7 @@ class Continued(NamedTuple):
 
 
 class Armed(NamedTuple):
-    """The bootstrap has installed its handlers in a process, which has not registered."""
+    """The bootstrap is in a process that has started."""
 
     program: str
     who: Identity
@@ -171,7 +247,7 @@ class Finished(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A process has ended that was registered or armed, or its handler is unregistered."""
+    """A process has ended that was registered or told, or its handler is unregistered."""
 
     who: Identity
 
@@ -235,6 +311,9 @@ class TimePassed(NamedTuple):
 Event = (
     Signalled
     | Delivered
+    | TreeRead
+    | Answered
+    | Heard
     | Continued
     | Armed
     | Registered
@@ -257,10 +336,30 @@ Event = (
 
 
 class Deliver(NamedTuple):
-    """Hand the notice's signal to whoever should have it."""
+    """Let the notice stand, and hand it to who has a way of its own: cooperative processes, and srun."""
 
     signum: int
-    #: Only once more to who may have missed it: a young srun, an armed process.
+    #: Only once more to a young srun, which may have missed it.
+    again: bool = False
+
+
+class Look(NamedTuple):
+    """See who is below us."""
+
+
+class Probe(NamedTuple):
+    """Ask armed processes what they are."""
+
+    whos: tuple[Identity, ...]
+
+
+class Signal(NamedTuple):
+    """Tell processes by one way."""
+
+    whos: tuple[Identity, ...]
+    #: A signal, or `ledger.WORD`.
+    by: int
+    #: Only who sleeps as if nothing had come.
     again: bool = False
 
 
@@ -300,6 +399,9 @@ class DumpStacks(NamedTuple):
 class Terminate(NamedTuple):
     """SIGTERM and SIGCONT to everything below us."""
 
+    #: But not to these: they act on the notice, or belong to who does.
+    spared: frozenset[Identity] = frozenset()
+
 
 class Kill(NamedTuple):
     """SIGKILL to everything below us."""
@@ -314,7 +416,21 @@ class Exit(NamedTuple):
 
 
 Action = (
-    Deliver | Forward | Tell | TellOuter | AskSlurm | Listen | DumpStacks | Terminate | Kill | Requeue | Exit | Fact
+    Deliver
+    | Look
+    | Probe
+    | Signal
+    | Forward
+    | Tell
+    | TellOuter
+    | AskSlurm
+    | Listen
+    | DumpStacks
+    | Terminate
+    | Kill
+    | Requeue
+    | Exit
+    | Fact
 )
 
 

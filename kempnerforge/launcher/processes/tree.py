@@ -61,12 +61,19 @@ class Tree:
         below_us = set(children())
         return below_us <= set(self._helpers) if below_us else not self._below_us()
 
-    def terminate(self) -> None:
-        """Ask everything below us to end: SIGTERM, and SIGCONT for what is stopped."""
+    def terminate(self, spared: Collection[int] = ()) -> None:
+        """Ask everything below us to end: SIGTERM, and SIGCONT for what is stopped.
+
+        Args:
+            spared: pids of those that are left alone.
+        """
         for one in self._living():
+            if int(one.partition(".")[0]) in spared:
+                continue
             _send(one, signal.SIGTERM)
             _send(one, signal.SIGCONT)
-        self._send_blindly(signal.SIGTERM, signal.SIGCONT)
+        if not spared:
+            self._send_blindly(signal.SIGTERM, signal.SIGCONT)
 
     def kill(self) -> None:
         """Send SIGKILL to everything below us that has not got it yet."""

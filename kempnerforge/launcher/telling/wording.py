@@ -9,6 +9,17 @@ from ..policy.words import never, signal_name
 from .output import Level
 
 _WAITS = {"finish": "to finish", "first poll": "for its first poll", "end": "for the child to end"}
+#: By the letters of `inject/doors.py`.
+_HEARS = {
+    "u": "hears it by its SIGUSR1 handler",
+    "t": "hears it by its SIGTERM handler",
+    "o": "hears it by a library's SIGTERM handler",
+    "c": "hears it by a SIGTERM handler in C",
+    "k": "hears it as Ctrl-C, which it names",
+    "i": "hears it as Ctrl-C",
+    "w": "hears it by a thread that waits for signals",
+    "-": "has it, and waits until its handler is there",
+}
 _STAGES = {"terminate": "stack dump and SIGTERM", "kill": "SIGKILL"}
 
 
@@ -48,6 +59,8 @@ def line_of(fact: facts.Fact) -> Line | None:
             return Line("info", f"{signal} too, from {sender}")
         case facts.HandedOn(receivers, again):
             return Line("detail" if again else "info", f"delivered to {receivers}")
+        case facts.Heard(pid, program, door):
+            return Line("detail", f"{program} (pid {pid}) {_HEARS.get(door, 'has heard it')}")
         case facts.PassedOn(signal, sender):
             return Line("detail", f"{signal} from {sender} passed on")
         case facts.KeptFromSrun(signal, sender):

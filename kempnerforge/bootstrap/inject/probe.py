@@ -1,0 +1,98 @@
+"""What a Python is and does, told to kforge-run when it asks: only the process itself sees its frames."""
+
+import sys
+
+from . import doors, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Iterator
+
+ANSWER_NEWS = "answer"
+
+ANSWER_LETTERS = "hmndtl"
+
+#: Whose children help, and do not train: by the module of what they run.
+_HELPING = (
+    "concurrent.futures.",
+    "joblib.externals.loky.",
+    "loky.",
+    "multiprocessing.managers",
+    "multiprocessing.pool",
+)
+#: Libraries of whoever trains.
+_TENSOR_LIBRARIES = ("torch", "jax", "tensorflow")
+#: The most pids that fit in the line.
+_MOST_PIDS = 64
+#: Opcodes that begin a try or a with before Python 3.11, where no table tells.
+_SETUP_FINALLY, _SETUP_WITH = 122, 143
+
+
+def on_probe(_signum: int, frame: "FrameType | None") -> None:
+    """Answer on the FIFO."""
+    holds = (
+        _is_helper(),
+        _is_mp_child(),
+        doors.names_interrupt(frame),
+        doors.has_handler(),
+        _is_inside_try(frame),
+        any(name in sys.modules for name in _TENSOR_LIBRARIES),
+    )
+    letters = "".join(letter for letter, one in zip(ANSWER_LETTERS, holds) if one)
+    pids = sorted(set(_awaited()))[:_MOST_PIDS]
+    process.tell("%s:%s:%s" % (ANSWER_NEWS, letters, ",".join(map(str, pids))))
+
+
+def _is_mp_child() -> bool:
+    module = sys.modules.get("multiprocessing.process")
+    return module is not None and getattr(module, "parent_process", lambda: None)() is not None
+
+
+def _is_helper() -> bool:
+    """Return whether multiprocessing has started this process to help another one."""
+    if not _is_mp_child():
+        return False
+    current = sys.modules["multiprocessing.process"].current_process()
+    module = getattr(getattr(current, "_target", None), "__module__", None) or type(current).__module__
+    return bool(current.daemon) or module.startswith(_HELPING)
+
+
+def _is_inside_try(frame: "FrameType | None") -> bool:
+    """Return whether a function of the program's own has a try or a with, as far as is quickly told."""
+    while frame is not None:
+        code = frame.f_code
+        if doors.is_own(code.co_filename):
+            table = getattr(code, "co_exceptiontable", None)
+            if table is None:
+                operations = code.co_code[::2]
+                table = _SETUP_FINALLY in operations or _SETUP_WITH in operations
+            if table:
+                return True
+        frame = frame.f_back
+    return False
+
+
+def _awaited() -> "Iterator[int]":
+    """Yield the pids of processes that some thread waits for in Python's own functions for that."""
+    for frame in sys._current_frames().values():
+        depth = frame  # type: FrameType | None
+        while depth is not None:
+            module = depth.f_globals.get("__name__")
+            if module in (
+                "subprocess",
+                "multiprocessing.popen_fork",
+                "asyncio.unix_events",
+                "torch.multiprocessing.spawn",
+            ):
+                names = depth.f_locals
+                for found in (names.get("self"), names.get("pid")):
+                    for pid in [found, getattr(found, "pid", None), *_pids(found)]:
+                        if isinstance(pid, int) and pid > 0:
+                            yield pid
+            depth = depth.f_back
+
+
+def _pids(found: object) -> "list[object]":
+    """Return the pids of what torch's `spawn` waits for."""
+    return [getattr(one, "pid", None) for one in getattr(found, "processes", None) or ()]

@@ -1,0 +1,153 @@
+"""Who is below us, and what /proc tells of each (proc(5)): read at a notice, and quickly, while signals wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+
+from ...bootstrap import contract, proc, programs
+from ..policy.words import Identity, Role, Seen
+
+#: What tells one rank from another.
+_RANK_NAMES = """
+SLURM_PROCID RANK LOCAL_RANK GROUP_RANK NODE_RANK TORCHELASTIC_RESTART_COUNT OMPI_COMM_WORLD_RANK PMI_RANK PMIX_RANK
+"""
+_RANK_VARIABLES = tuple(_RANK_NAMES.split())
+#: Programs that are no Python, run others, and are never the run itself; some of them catch SIGTERM.
+_FORWARDER_NAMES = """
+apptainer ash bash bwrap catchsegv chroot chrt conda csh dash docker doas doit dumb-init env fish flock gdb
+hydra_pmi_proxy ionice ksh make micromamba mpiexec mpiexec.hydra mpirun nice nohup nsys numactl orted orterun parallel
+perf podman prte prted prterun pixi runc screen script setarch setpriv setsid sh singularity slurmstepd stdbuf strace su
+sudo taskset tcsh time timeout tini tmux unshare uv watch xargs zsh
+"""
+_FORWARDERS = frozenset(_FORWARDER_NAMES.split())
+#: Devices of accelerators.
+_ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/accel", "/dev/dri/render")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_ARMED = {contract.WORD_SIGNAL, contract.PROBE_SIGNAL}
+#: The most descriptors that are looked at in a process. A guess.
+_MOST_DESCRIPTORS = 512
+
+
+def read(without: Mapping[int, object] | set[int]) -> tuple[Seen, ...]:
+    """Return all that is below us, parents first.
+
+    Args:
+        without: pids of our own children that are no part of the run.
+    """
+    age = _Age()
+    return tuple(seen for pid in proc.children(os.getpid()) if pid not in without for seen in _below(pid, age))
+
+
+class _Age:
+    """Now, in clock ticks since the boot."""
+
+    def __init__(self) -> None:
+        self.now = time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS
+
+
+def _below(pid: int, age: _Age) -> Iterator[Seen]:
+    seen = see(pid, age.now)
+    if seen is None:
+        return
+    yield seen
+    # An inner kforge-run looks after what it runs, and an srun's own child is its helper.
+    if seen.role not in ("launcher", "srun"):
+        for child in proc.children(pid):
+            yield from _below(child, age)
+
+
+def see(pid: int, now: float) -> Seen | None:
+    """Return a process as it is at this moment; None: it has ended, or is hidden.
+
+    Args:
+        now: clock ticks since the boot.
+    """
+    fields = proc.stat(pid)
+    if not fields or fields[proc.STATE] in proc.ENDED:
+        return None
+    arguments = proc.command_line(pid)
+    masks = _masks(pid)
+    who = Identity(contract.node_name(), pid, int(fields[proc.STARTED]))
+    is_python, role = _role(pid, fields[proc.NAME], arguments, masks)
+    asleep_in = proc.read(f"/proc/{pid}/wchan")
+    seen = Seen(
+        who,
+        int(fields[proc.PARENT]),
+        role,
+        _program(arguments, is_python) or fields[proc.NAME],
+        tuple(arguments),
+        armed=masks["SigCgt"] >= _ARMED,
+        used=(int(fields[proc.USER]) + int(fields[proc.SYSTEM])) / _TICKS,
+        age=max(now - int(fields[proc.STARTED]), 0) / _TICKS,
+        waits_for_children="do_wait" in asleep_in,
+        waits_for_signal="sigtimedwait" in asleep_in,
+        in_kernel=fields[proc.STATE] == "D",
+        caught=frozenset(masks["SigCgt"]),
+        blocked=frozenset(masks["SigBlk"]),
+    )
+    if not is_python:
+        return seen
+    links = list(_links(pid))
+    pipes = frozenset(link for _, link in links if link.startswith("pipe:"))
+    return seen._replace(
+        ranks=_ranks(pid),
+        output=frozenset(link for number, link in links if number in ("1", "2") and link.startswith("pipe:")),
+        pipes=pipes,
+        accelerator=any(link.startswith(_ACCELERATORS) for _, link in links),
+    )
+
+
+def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]]) -> tuple[bool, Role]:
+    """Return whether a process is a Python, and what it is."""
+    executable = proc.executable(pid)
+    if "python" in executable or "pypy" in executable:
+        kind, program = programs.program_of(arguments)
+        role = programs.role_of(arguments, kind, program)
+        if role == "ours":
+            return True, "launcher"
+        return True, "helper" if role == "helper" else "wrapper" if role == "wrapper" else "program"
+    if name == "srun":
+        return False, "srun"
+    if executable in _FORWARDERS or name in _FORWARDERS:
+        return False, "wrapper"
+    heard = masks["SigCgt"] | masks["SigBlk"]
+    return False, "foreign" if signal.SIGTERM in heard or signal.SIGINT in heard else "deaf"
+
+
+def _masks(pid: int) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {"SigCgt": set(), "SigBlk": set()}
+    for line in proc.read(f"/proc/{pid}/status").split("\n"):
+        name, _, value = line.partition(":")
+        if name in found:
+            bits = int(value, 16)
+            found[name] = {bit + 1 for bit in range(bits.bit_length()) if bits >> bit & 1}
+    return found
+
+
+def _program(arguments: list[str], is_python: bool) -> str:
+    if not is_python:
+        return os.path.basename(arguments[0]) if arguments else ""
+    kind, name = programs.program_of(arguments)
+    return kind if kind == "-c" else name or "".join(arguments[:1])
+
+
+def _ranks(pid: int) -> str:
+    given = proc.read(f"/proc/{pid}/environ").split("\0")
+    found = dict(entry.partition("=")[::2] for entry in given)
+    return ",".join(found.get(name, "") for name in _RANK_VARIABLES)
+
+
+def _links(pid: int) -> Iterator[tuple[str, str]]:
+    """Yield what is open in a process, by its number."""
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for number in numbers[:_MOST_DESCRIPTORS]:
+        try:
+            yield number, os.readlink(f"/proc/{pid}/fd/{number}")
+        except OSError:
+            continue
