@@ -22,8 +22,9 @@ then. The same with Slurm's own SIGTERM while somebody saved, to kforge-run's ch
 The last two columns are about that SIGTERM, which Slurm gives to every process at once where the site has
 `ProctrackType=proctrack/linuxproc`:
 
-- *after a notice*: the work is saved also if it comes then. "no" is a process that holds the work, or that is needed
-  to save it, and dies of a SIGTERM at once: nothing below kforge-run can keep it from that.
+- *after a notice*: the work is saved also if it comes then. "no" is a process that holds the work, is needed to
+  save it, or would start what comes then, and dies of a SIGTERM at once: nothing can keep it from that. A wrapper that
+  dies of it makes the run an interrupted one, which is requeued as well.
 - *alone*: the work is saved also if there was no notice before. Where it is not "yes" a shell or another program that
   dies of SIGTERM stands around the work, or in it: only a lead (`--signal=B:USR1@120`) is sure to help.
 

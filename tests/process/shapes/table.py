@@ -30,7 +30,8 @@ class Shape(NamedTuple):
     #: Saves as well when the first that anybody hears is Slurm's SIGTERM, to every process at once. The outermost
     #: processes are Pythons that the bootstrap is in, or have a handler: a shell or another program dies of it.
     without_lead: bool = False
-    #: Slurm's SIGTERM kills what holds work, or what it needs to save, and nothing can keep it from that.
+    #: Slurm's SIGTERM kills what holds work, or what it needs to save, or what would start what comes then; nothing
+    #: can keep it from that.
     dies_of_sigterm: bool = False
     #: What starts after the notice, or does not end of itself, gets its chance at the final stage only, so that this
     #: takes half a minute, and is tried once.
@@ -197,6 +198,7 @@ SHELLS = (
         "uploads the checkpoint afterwards",
         "bash -c 'python train.py && python upload.py; exit $?'",
         ("run", "upload"),
+        dies_of_sigterm=True,
     ),
     Shape(
         "shell_one_after_another",
@@ -219,11 +221,13 @@ TOOLS = (
     Shape("tool_nohup", "`nohup`", "nohup python train.py", without_lead=True),
     Shape("tool_stdbuf", "`stdbuf`", "stdbuf -oL python train.py", without_lead=True),
     Shape("tool_timeout", "`timeout`", "timeout 100 python train.py"),
-    Shape("tool_setsid", "`setsid`", "setsid -w python train.py", without_lead=True),
+    Shape("tool_setsid", "`setsid`", "setsid -w python train.py"),
     Shape("tool_setsid_fork", "`setsid --fork --wait`", "setsid --fork --wait python train.py"),
     Shape("tool_time", "`time`", "bash -c 'time python train.py'"),
     Shape("tool_gnu_time", "GNU time", "env time -v python train.py", needs=("time",)),
-    Shape("tool_script", "`script`", "script -qec 'python train.py' /dev/null", needs=("script",)),
+    Shape(
+        "tool_script", "`script`", "script -qec 'python train.py' /dev/null", needs=("script",), dies_of_sigterm=True
+    ),
     Shape("tool_xargs", "`xargs`", "bash -c 'echo run | xargs python train.py'"),
     Shape("tool_xargs_ranks", "`xargs -P`", "bash -c 'printf \"rank0 rank1\" | xargs -n1 -P2 python train.py'", RANKS),
     Shape(
@@ -515,7 +519,13 @@ DOORS = (
     Shape(
         "foreign_perl", "a Perl program with a SIGTERM handler", "perl save.pl TERM", needs=("perl",), without_lead=True
     ),
-    Shape("foreign_perl_int", "a Perl program with a SIGINT handler", "perl save.pl INT", needs=("perl",)),
+    Shape(
+        "foreign_perl_int",
+        "a Perl program with a SIGINT handler",
+        "perl save.pl INT",
+        needs=("perl",),
+        dies_of_sigterm=True,
+    ),
     Shape(
         "foreign_c",
         "a C program with a SIGTERM handler",

@@ -37,9 +37,11 @@ def test_who_holds_the_work_saves(launch: Launch, short_tmpdir: dict[str, str], 
                 trial.slurm_alone()
             else:
                 trial.notice()
-        for name, trial in trials.items():
-            if name.endswith("too"):
-                trial.slurm_follows(to_all="to all" in name)
+        waiting = {name: trial for name, trial in trials.items() if name.endswith("too")}
+        while waiting:
+            wait_until(lambda: any(trial.slurm_is_due for trial in waiting.values()))
+            for name in [name for name, trial in waiting.items() if trial.slurm_is_due]:
+                waiting.pop(name).slurm_follows(to_all="to all" in name)
         faults = [f"{name}: {fault}" for name, trial in trials.items() for fault in trial.faults()]
     finally:
         for trial in trials.values():

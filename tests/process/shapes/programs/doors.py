@@ -179,11 +179,7 @@ def _waits_in_a_thread(signum: signal.Signals) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
     flag = Flag()
 
-    def wait() -> None:
-        while True:
-            flag(signal.sigwait({signum}))
-
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=lambda: flag(signal.sigwait({signum})), daemon=True).start()
     begin("run", signum.name[3:])
     until(flag)
 

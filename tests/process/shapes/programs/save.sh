@@ -1,5 +1,6 @@
 # No Python: a script with a trap.
 save() {
+  trap '' TERM
   echo "told run" | tee -a said
   sleep 0.3
   echo "SAVED run" | tee -a said
