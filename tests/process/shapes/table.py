@@ -555,3 +555,5 @@ GROUPS = (
     Group("How it hears of the end", DOORS),
 )
 SHAPES = tuple(shape for group in GROUPS for shape in group.shapes)
+#: Shapes whose outermost process holds no work: in the others a signal to the child is one to all who matter.
+WRAPPED = frozenset(shape.name for shapes in (PYTHONS, SHELLS, TOOLS, LAUNCHERS) for shape in shapes)
