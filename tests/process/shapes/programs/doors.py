@@ -73,8 +73,8 @@ def leaves_at_sigterm() -> None:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, leave)
-    begin("run", "TERM")
     try:
+        begin("run", "TERM")
         work()
     finally:
         save("run")
@@ -100,8 +100,8 @@ def raises_at_sigterm() -> None:
         raise Preempted
 
     signal.signal(signal.SIGTERM, handler)
-    begin("run", "TERM")
     try:
+        begin("run", "TERM")
         work()
     except Preempted:
         save("run")
@@ -120,19 +120,20 @@ def saves_at_exit() -> None:
 def saves_in_a_context() -> None:
     class Checkpointing:
         def __enter__(self) -> None:
-            begin("run")
+            pass
 
         def __exit__(self, kind: object, *_: object) -> bool:
             save("run")
             return kind is KeyboardInterrupt
 
     with Checkpointing():
+        begin("run")
         work()
 
 
 def saves_whatever_comes() -> None:
-    begin("run")
     try:
+        begin("run")
         work()
     except BaseException:  # noqa: BLE001 - as scripts have it
         save("run")
