@@ -336,7 +336,6 @@ LAUNCHERS = (
     Shape("launcher_ipython", "`ipython`", "ipython train.py", needs=("import IPython",)),
     Shape("launcher_snakemake", "`snakemake`", "snakemake --cores 1 --quiet", needs=("import snakemake",)),
     Shape("launcher_hydra", "`@hydra.main`", "python hydra_train.py", needs=("import hydra",), without_lead=True),
-    Shape("launcher_ray", "a task of ray's", "python ray_train.py", needs=("import ray",)),
 )
 
 PROCESSES = (
@@ -451,7 +450,9 @@ HELPERS = (
     _service("evaluation_run", "an evaluation by `subprocess.run(check=True)`", "evaluation"),
     _service("evaluation_output", "an evaluation by `subprocess.check_output`", "evaluation"),
     _service("evaluation_wait", "an evaluation by `Popen.wait`", "evaluation"),
-    _service("evaluation_system", "an evaluation by `os.system`", "evaluation", without_lead=False),
+    _service("evaluation_system", "an evaluation by `os.system`", "evaluation", without_lead=False)._replace(
+        dies_of_sigterm=True
+    ),
     _service("tracker", "a tracker's service, to which the last metrics go"),
     _service("tracker_in_a_session", "the same in a session of its own"),
     _service("compiler", "a compile worker that ignores Ctrl-C"),
