@@ -471,7 +471,7 @@ HELPERS = (
         for method in ("fork", "spawn", "forkserver")
     ),
     Shape("helper_joblib", "joblib's workers", "python joblib_train.py", needs=("import joblib",), without_lead=True),
-    Shape("helper_wandb", "wandb's service", "python wandb_train.py", needs=("import wandb",)),
+    Shape("helper_wandb", "wandb's service", "python wandb_train.py", needs=("import wandb",), dies_of_sigterm=True),
     Shape("helper_ray", "a driver of ray's that trains itself", "python ray_driver.py", needs=("import ray",)),
     Shape(
         "helper_gunicorn",
