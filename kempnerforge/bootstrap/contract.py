@@ -33,6 +33,8 @@ SOCKET_FILE = "control"
 NOTICE_FILE = "notice"
 #: The SIGTERM that comes now is the last word before SIGKILL.
 TERMINATE_FILE = "terminate"
+#: Made anew whenever kforge-run gets SIGTERM or SIGUSR1: what comes to a process at that time is Slurm's, to every one.
+SIGNALLED_FILE = "signalled"
 #: A FIFO on which processes tell news, a line each: a word and ``PID.START``, where the start is field 22 of
 #: /proc/PID/stat. No process below kforge-run writes anything else into the folder: its file system may hang.
 NEWS_FIFO = "news"
@@ -53,7 +55,7 @@ DONE_NEWS = "done"
 CODE_FILE = "code"
 LATER_CODE_FILE = "later code"
 #: All of them.
-FILES = (SOCKET_FILE, NOTICE_FILE, TERMINATE_FILE, NEWS_FIFO, CODE_FILE, LATER_CODE_FILE)
+FILES = (SOCKET_FILE, NOTICE_FILE, TERMINATE_FILE, SIGNALLED_FILE, NEWS_FIFO, CODE_FILE, LATER_CODE_FILE)
 
 # --- files of the installation -------------------------------------------------------------------
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 from . import surroundings
-from .asking import slurm
 from .policy import facts, tables, words
 from .telling.chronicle import Chronicle
 
@@ -87,15 +85,14 @@ class Advice:
         """Warn that Slurm cannot be asked."""
         self._chronicle.warn(f"{why}: without it this job cannot be requeued")
 
-    def site_read(self, site: words.Site, ask_script: Callable[[], None]) -> None:
-        """Have the batch script looked at, if stopping may take longer than Slurm gives by itself."""
+    def site_read(self, site: words.Site) -> None:
+        """Keep what Slurm gives by itself."""
         self._kill_wait = site.kill_wait
-        if self.time_to_stop > site.kill_wait:
-            ask_script()
 
-    def script_read(self, answer: slurm.BatchScript) -> None:
-        """Warn if the batch script asks for too short a lead."""
-        self._chronicle.warn(surroundings.lead_warning(self.time_to_stop, self._kill_wait, answer.text))
+    def script_read(self, asked: surroundings.AskedSignal | None) -> None:
+        """Warn if the batch script asks for too short a lead, or for another signal."""
+        self._chronicle.warn(surroundings.signal_warning(asked))
+        self._chronicle.warn(surroundings.lead_warning(self.time_to_stop, self._kill_wait, asked))
 
     def job_read(self, read: words.JobRead) -> None:
         """Say which attempt this is, and warn of what keeps the job from a requeue."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from .policy.tables import CANNOT_EXECUTE, FAILED, NOT_FOUND
-from .settings import Settings
+from .settings import INNER_OPTION, Settings
 from .telling.output import complain, keep_standard_descriptors
 
 #: What may say something of how to run a command, beside its options: theirs, and click's question for completions.
@@ -39,6 +39,14 @@ def main(umask: int | None = None) -> NoReturn:
 
 def _what_is_asked(arguments: list[str], environment: Mapping[str, str], umask: int | None) -> Settings | int:
     """Return how to run which command, or the exit status where there is none to run."""
+    if arguments[:1] == [INNER_OPTION] and len(arguments) > 2:
+        from .inside_srun import read_inner
+
+        try:
+            return read_inner(arguments[1], arguments[2:], umask)
+        except ValueError as error:
+            _complain(f"{INNER_OPTION} is for kforge-run itself: {error} (hint: kforge-run python train.py)")
+            return FAILED
     if arguments and not arguments[0].startswith("-") and VARIABLES.isdisjoint(environment):
         return Settings(arguments, umask=umask)
     try:

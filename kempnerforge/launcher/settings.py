@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from .telling.output import Verbosity
 
+#: The first argument of a kforge-run that another one has put into an srun, before what that hands down: JSON.
+INNER_OPTION = "--inner"
+
 
 class Settings(NamedTuple):
     """All options of kforge-run.

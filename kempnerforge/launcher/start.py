@@ -29,6 +29,7 @@ from .telling.output import Log
 
 if TYPE_CHECKING:
     from .asking.early_notice import EarlyNotice
+    from .inside_srun import InsideSrun
     from .meeting.outer import Outer
 
 _NO_FOLDER = "no private folder: processes cannot register, signals are passed on"
@@ -87,6 +88,7 @@ class Launched(NamedTuple):
     #: None: no kforge-run above this one can be reached.
     outer: Outer | None
     chronicle: Chronicle
+    rules: words.Rules
     policy: Policy
     first_facts: FirstFacts
 
@@ -138,9 +140,16 @@ def start(
     if where.place == "batch":
         end = None if first.job is None else first.job.end
         job_facts = place.facts_to_hand_down(where.job_id, end, first.site.site, kills)
+    inside = None
+    if is_srun:
+        from .inside_srun import InsideSrun
+
+        inside = InsideSrun(settings, environment, where)
     in_our_group = child.shares_our_terminal()
     try:
-        started, meeting = _spawn(settings, environment, not in_our_group, job_facts, poller, helpers, chronicle)
+        started, meeting = _spawn(
+            settings, environment, not in_our_group, job_facts, inside, poller, helpers, chronicle
+        )
     except BaseException as error:
         if controller is not None:
             controller.close()
@@ -162,6 +171,8 @@ def start(
         timeout=settings.timeout,
         term_grace=settings.term_grace,
         child_is_srun=is_srun,
+        tasks="unknown" if inside is None else inside.tasks,
+        tasks_here=0 if inside is None else inside.tasks_here,
         kill_on_bad_exit=where.outer.kill_on_bad_exit if where.outer else kills,
         has_outer=where.outer is not None,
         job_id=slurm.requeue_id_by_environment(environment),
@@ -187,10 +198,11 @@ def start(
         meeting,
         _register_above(where),
         chronicle,
+        rules,
         policy,
         first,
     )
-    _tell(launched, environment)
+    _tell(launched, environment, inside)
     return launched
 
 
@@ -199,6 +211,7 @@ def _spawn(
     environment: Mapping[str, str],
     own_group: bool,
     job_facts: str | None,
+    inside: InsideSrun | None,
     poller: select.poll,
     helpers: set[int],
     chronicle: Chronicle,
@@ -214,7 +227,7 @@ def _spawn(
     while True:
         try:
             started = child.spawn(
-                settings.command,
+                settings.command if inside is None else inside.command(meeting.folder, job_facts),
                 inject.child_environment(environment, meeting.folder, meeting.site, job_facts),
                 own_group=own_group,
                 death_signal=signal.SIGTERM,
@@ -365,12 +378,16 @@ def _register_above(where: place.Whereabouts) -> Outer | None:
         return None  # it is on another node, where srun hands its signals on
 
 
-def _tell(launched: Launched, environment: Mapping[str, str]) -> None:
+def _tell(launched: Launched, environment: Mapping[str, str], inside: InsideSrun | None) -> None:
     """Say what was started, and what around it would lose the run."""
     chronicle, where, command = launched.chronicle, launched.where, launched.settings.command
     chronicle.tell(facts.Remark(f"started {command[0]} (pid {launched.child.pid}), {where.place}", detail=True))
     chronicle.warn(where.trouble)
     chronicle.warn(surroundings.deaf_srun_warning(command))
+    if inside is not None and inside.is_put:
+        chronicle.tell(facts.Remark("kforge-run runs inside srun's tasks, too"))
+    elif inside is not None:
+        chronicle.warn(inside.warning)
     if where.place == "batch" and (warning := surroundings.batch_shell_warning(environment.get("SLURM_TASK_PID", ""))):
         chronicle.warn(warning)
         # When that process ends, the job does. Nothing else would tell us.

@@ -11,24 +11,29 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..bootstrap import contract
+from . import surroundings
 from .advice import Advice
 from .asking import slurm
 from .meeting import delivery
 from .meeting.control import Connection, StatusText, Unusable
 from .policy import facts, tables, words
 from .processes import reaping, snapshot, tree
-from .processes.signals import CapturedSignals
+from .processes.signals import CapturedSignals, Received
 from .processes.stops import HEARTBEAT, Stops
 from .settings import Settings
 from .start import AlreadyDone, Launched, start
+from .telling.writer import LAST_PATIENCE, Writer, wait_for
 
 if TYPE_CHECKING:
     from ..bootstrap import wire
+    from .processes.log_readers import Unread
 
 #: After a SIGKILL, how often to look for what was forked meanwhile (s): a guess.
 _KILL_AGAIN = 0.2
 #: What poll(2) can wait at most (ms), 24 days: jobs may run longer than that.
 _LONGEST_POLL = 2**31 - 1
+#: How long whoever reads our log may take for what is left in the pipe (s): a guess.
+_DRAIN = 10.0
 #: json and the messages are loaded when the start is over, and not while a notice waits to be delivered (s). A guess.
 _WARM_UP_AFTER = 0.1
 
@@ -44,13 +49,14 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
         child.CannotExecute: the command is not there or not executable.
         OSError: no process could be started.
     """
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
     poller = select.poll()
     signals = CapturedSignals()
     poller.register(signals.fd, select.POLLIN)
     launched = start(settings, environment, poller, signals)
     if isinstance(launched, AlreadyDone):
         return launched.status
-    supervisor = Supervisor(launched, poller, signals)
+    supervisor = Supervisor(launched, poller, signals, began)
     try:
         return supervisor.run()
     except Exception:  # noqa: BLE001 - a bug in kforge-run must not cost the run: it goes on, without a requeue
@@ -63,9 +69,13 @@ def supervise(settings: Settings, environment: Mapping[str, str]) -> int:
 
 
 class Supervisor:
-    """The loop around one attempt, from when its child has been started."""
+    """The loop around one attempt, from when its child has been started.
 
-    def __init__(self, launched: Launched, poller: select.poll, signals: CapturedSignals) -> None:
+    Args:
+        began: when nothing of the run was there yet (s since the boot).
+    """
+
+    def __init__(self, launched: Launched, poller: select.poll, signals: CapturedSignals, began: float) -> None:
         self._launched = launched
         self._child = launched.child
         self._policy = launched.policy
@@ -79,7 +89,7 @@ class Supervisor:
         self._writers = [*self._chronicle.writers(), *([folder_writer] if folder_writer is not None else [])]
         self._poller = poller
         self._signals = signals
-        self._tree = tree.Tree(launched.helpers, None if launched.in_our_group else launched.child.pid)
+        self._tree = tree.Tree(launched.helpers, None if launched.in_our_group else launched.child.pid, began)
         settings = launched.settings
         self._advice = Advice(
             self._chronicle,
@@ -90,6 +100,10 @@ class Supervisor:
             timeout=settings.timeout,
         )
         self._stops = Stops()
+        #: By which tasks of ours are known that are not below us; None: there may be others on other nodes.
+        self._node_wide_folder = None
+        if self._folder is not None and os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
+            self._node_wide_folder = self._folder.path
         #: Read, but not handed on yet.
         self._received = launched.first_facts.signals
         self._answered = launched.first_facts.answers
@@ -97,6 +111,9 @@ class Supervisor:
         self._warm_up_at = time.monotonic() + _WARM_UP_AFTER
         self._kill_again_at = math.inf
         self._exit_status: int | None = None
+        #: Writes what the log's reader does not, which has ended before us; None: it lives, or there was none.
+        self._stand_in: Writer | None = None
+        self._reads_log = False
 
     def run(self) -> int:
         """Return kforge-run's exit status when everything is over."""
@@ -142,6 +159,7 @@ class Supervisor:
             self._controller.read()
         for writer in self._writers:
             writer.read()
+        self._stand_in_for_log_reader()
         self._chronicle.look_after_journal()
         for pid in reaping.ended_children():
             yield from self._ended(pid)
@@ -171,17 +189,29 @@ class Supervisor:
         """Yield what the signals that were read mean."""
         while self._received:
             one = self._received[0]
+            if one.signum in (signal.SIGTERM, signal.SIGUSR1) and self._folder is not None:
+                self._folder.mark(contract.SIGNALLED_FILE)
             if one.signum == signal.SIGCONT:
                 yield words.Continued(self._stops.continued())
             if one.signum != signal.SIGCHLD:
                 child_alive = self._child.status is None and not reaping.has_ended(self._child.pid)
-                child_has_it = one.from_kernel and self._launched.in_our_group
-                yield words.Signalled(one.signum, one.sender, child_has_it, child_alive)
+                yield words.Signalled(one.signum, one.sender, self._child_has(one), child_alive)
             if one.signum == signal.SIGTSTP and self._stops.stop():
                 yield words.Continued(self._stops.continued())
             # Only now: what a bug of ours keeps from being handled is passed on all the same.
             del self._received[0]
         self._stops.none_is_left()
+
+    def _child_has(self, one: Received) -> bool:
+        """Return whether a signal went to our whole process group, and so to the child as well."""
+        if not self._launched.in_our_group:
+            return False
+        if one.signum != signal.SIGHUP:
+            return one.from_kernel
+        # When the terminal hangs up, the kernel tells the session's leader alone. A shell tells its jobs, and by its
+        # end the kernel tells the foreground.
+        leader = os.getsid(0)
+        return leader != os.getpid() and (one.from_kernel or one.pid == leader)
 
     def _ended(self, pid: int) -> Iterator[words.Event]:
         """Reap one of our children that has ended."""
@@ -203,6 +233,7 @@ class Supervisor:
             yield from self._answers(self._controller.ended(pid))
         else:
             os.waitpid(pid, 0)
+            self._replace_log_reader()
         if self._child.status is not None and self._tree.is_empty():
             yield words.TreeEmpty()
 
@@ -237,9 +268,13 @@ class Supervisor:
                 case slurm.NoScontrol(why):
                     self._advice.no_scontrol(why)
                 case slurm.BatchScript():
-                    self._advice.script_read(answer)
+                    asked = surroundings.asked_signal(answer.text)
+                    self._advice.script_read(asked)
+                    if asked is not None and asked.is_term:
+                        yield words.TermAsked(asked.lead)
                 case slurm.SiteFacts(site):
-                    self._advice.site_read(site, self._controller.ask_script)
+                    self._advice.site_read(site)
+                    self._controller.ask_script()
                     if answer.early_notice_helps:
                         self._listen()
                     yield words.SiteRead(site)
@@ -276,7 +311,7 @@ class Supervisor:
             case words.Deliver():
                 return self._deliver(action, now)
             case words.Look():
-                return words.TreeRead(snapshot.read(self._launched.helpers))
+                return words.TreeRead(snapshot.read(self._not_the_run(), self._node_wide_folder))
             case words.Probe(whos):
                 self._receivers.ask(whos)
             case words.Signal(whos, by, again):
@@ -315,12 +350,22 @@ class Supervisor:
         return None
 
     def _deliver(self, action: words.Deliver, now: float) -> words.Delivered:
+        cooperative, rules = [connection.process for connection in self._cooperative()], self._launched.rules
         if action.again:
-            return delivery.deliver_again(self._child, now)
+            return delivery.deliver_again(self._child, cooperative, rules, now)
         self._write_notice(action.signum, None)
         self._receivers.listen()
         self._advice.notice_came(now)
-        return delivery.deliver(action.signum, self._child, [one.process for one in self._cooperative()])
+        delivered = delivery.deliver(action.signum, self._child, cooperative, rules)
+        self._not_the_run()  # from here on Slurm may end who reads our log
+        return delivered
+
+    def _not_the_run(self) -> set[int]:
+        """Return which children of ours are no part of the run: our own helpers, and who reads our log."""
+        not_the_run = set(self._launched.helpers)
+        if set(tree.children()) - not_the_run - {self._child.pid}:
+            not_the_run |= {int(reader.partition(".")[0]) for reader in self._tree.log_readers()}
+        return not_the_run
 
     def _cooperative(self) -> list[Connection]:
         return self._control.cooperative if self._control is not None else []
@@ -336,6 +381,29 @@ class Supervisor:
 
         if self._folder is not None:
             self._folder.write_notice(wire.encode(wire.Notice(signum, reason)))
+
+    # --- the log's reader ------------------------------------------------------------------------
+
+    def _replace_log_reader(self) -> None:
+        """Do its work if it has ended: a program that still saves would die of its next line, or wait for ever."""
+        unread = self._tree.unread
+        if self._stand_in is None and unread is not None and unread.is_file and not self._tree.log_readers():
+            self._stand_in = Writer(unread.write, self._poller, self._launched.helpers, keep=unread.descriptors)
+            self._writers.append(self._stand_in)
+
+    def _stand_in_for_log_reader(self) -> None:
+        """Take a part from the pipe when the last is written: what hangs is not to fill our memory."""
+        unread, writer = self._tree.unread, self._stand_in
+        if unread is None or unread.pipe is None or writer is None:
+            return
+        if not writer.busy and (block := unread.read()):
+            writer.put(block)
+        if writer.busy == self._reads_log:
+            self._reads_log = not writer.busy
+            if self._reads_log:
+                self._poller.register(unread.pipe, select.POLLIN)
+            else:
+                self._poller.unregister(unread.pipe)
 
     # --- if kforge-run has a bug -----------------------------------------------------------------
 
@@ -374,9 +442,35 @@ class Supervisor:
             for survivor in self._tree.survivors():
                 self._chronicle.warn(f"could not be killed: {survivor}")
         self._launched.meeting.close()
-        self._chronicle.close()
+        if self._tree.unread is not None:
+            self._see_log_off(self._tree.unread)
+        else:
+            self._chronicle.close()
         if self._controller is not None:
             reaping.reap_all()
+
+    def _see_log_off(self, unread: Unread) -> None:
+        """Let who reads our log write down all that was said, and end it only if it does not end then."""
+        deadline = self._policy.deadline
+        patience = _DRAIN if deadline is None else min(max(deadline - time.monotonic(), LAST_PATIENCE), _DRAIN)
+        until = time.monotonic() + patience
+        self._write_unread(unread)  # or there may be no room for what we still have to say
+        self._chronicle.close(patience)
+        unread.let_go()
+        if self._stand_in is None:
+            reaping.reap_all(max(until - time.monotonic(), LAST_PATIENCE))
+            self._tree.kill_log_readers()
+            reaping.reap_all()
+            self._replace_log_reader()
+        self._write_unread(unread)
+        if self._stand_in is not None:
+            self._stand_in.give_up()
+
+    def _write_unread(self, unread: Unread) -> None:
+        if self._stand_in is not None:
+            while block := unread.read():
+                self._stand_in.put(block)
+            wait_for([self._stand_in], LAST_PATIENCE)
 
 
 def _warm_up() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..bootstrap import contract, proc, programs
 from .asking import slurm
@@ -13,7 +14,9 @@ from .policy import tables
 from .processes import tree
 
 #: `sbatch --signal=[{R|B}:]SIGNAL[@SECONDS]`; without seconds it comes 60 s before the end (sbatch(1)).
-_SIGNAL_OPTION = re.compile(r"^#SBATCH\s+--signal[=\s]+(?:[RB]+:)?\w+(?:@(\d+))?", re.MULTILINE)
+_SIGNAL_OPTION = re.compile(
+    r"""^#SBATCH\s[^#\n]*?--signal[=\s]+["']?(?:([RB]+):)?(?:SIG)?(\w+)(?:@(\d{1,9}))?""", re.MULTILINE | re.IGNORECASE
+)
 DEFAULT_LEAD = 60
 #: What torchrun's agent gives the other ranks when one has ended with an error (s), and what changes that.
 AGENT_PATIENCE = 30.0
@@ -70,20 +73,63 @@ def unreadable_warning(job_id: str, why: str) -> str:
     return f"cannot read this job's record ({why}): nothing will be requeued; please report it with {report}"
 
 
-def lead_warning(time_to_stop: float, kill_wait: float, script: str) -> str | None:
+class AskedSignal(NamedTuple):
+    """What the last ``--signal`` of a batch script asks for; sbatch's command line may have asked for another."""
+
+    #: It goes to the batch process.
+    batch: bool
+    #: Its name without SIG, or its number.
+    name: str
+    #: So long before the end (s).
+    lead: float
+
+    @property
+    def is_notice(self) -> bool:
+        """Whether it gets here, and tells that the end is near."""
+        return self.batch and (self.name in ("USR1", "10") or self.is_term)
+
+    @property
+    def is_term(self) -> bool:
+        """Whether it is what a person sends as well."""
+        return self.batch and self.name in ("TERM", "15")
+
+
+def asked_signal(script: str) -> AskedSignal | None:
+    """Return which signal a batch script has Slurm send before the end; None: none."""
+    found = _SIGNAL_OPTION.findall(script)
+    if not found:
+        return None
+    flags, name, seconds = found[-1]
+    return AskedSignal("B" in flags.upper(), name.upper(), float(seconds or DEFAULT_LEAD))
+
+
+def signal_warning(asked: AskedSignal | None) -> str | None:
+    """Return what is wrong if a batch script asks for another signal than the notice's."""
+    if asked is None or (asked.is_notice and not asked.is_term):
+        return None
+    cure = f"ask for `#SBATCH --signal=B:USR1@{asked.lead:.0f}`"
+    if not asked.batch:
+        return f"the batch script's --signal={asked.name} has no B:, and does not get here: {cure}"
+    means = "is taken for the time limit if it comes when it is due, and a person's then as well"
+    other = "is no notice: it is handed on to the program, and nothing is requeued after it"
+    return f"the batch script's --signal=B:{asked.name} {means if asked.is_term else other}: {cure}"
+
+
+def lead_warning(time_to_stop: float, kill_wait: float, asked: AskedSignal | None) -> str | None:
     """Return what is wrong if Slurm gives less time than the run needs to stop.
 
     Args:
         time_to_stop: what ``--timeout`` allows, or the last attempt took (s).
         kill_wait: from SIGTERM to SIGKILL (s).
-        script: the batch script.
+        asked: for which signal the batch script asks.
     """
-    option = _SIGNAL_OPTION.search(script)
-    lead = 0.0 if option is None else float(option[1] or DEFAULT_LEAD)
+    if asked is not None and not asked.is_notice:
+        return None  # that is said
+    lead = 0.0 if asked is None else asked.lead
     if time_to_stop <= max(lead, kill_wait):
         return None
     without = f"the batch script has no --signal, and unless sbatch was given one Slurm gives {kill_wait:.0f} s"
-    gives = f"the batch script's --signal gives {lead:.0f} s" if option else without
+    gives = f"the batch script's --signal gives {lead:.0f} s" if asked else without
     cure = f"#SBATCH --signal=B:USR1@{tables.recommended_lead(time_to_stop)}"
     return f"stopping may take {time_to_stop:.0f} s, but {gives}: ask for `{cure}`"
 

@@ -7,8 +7,47 @@ import os
 import stat
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional, Tuple
+
+    #: Which file it is: device and inode.
+    File = Optional[Tuple[int, int]]
+
 #: Stands for a descriptor where none can be had: nothing can be written to it.
 NONE = -1
+#: Files that a program opens hardly ever get such a number. A guess.
+_HIGH = 200
+
+
+class Owned:
+    """A descriptor of ours, for as long as it is that.
+
+    A program may close all that it does not know, and then open files of its own under the same numbers.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._file = file_of(fd)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is open, and what it was."""
+        return self._file is not None and file_of(self.fd) == self._file
+
+    def close(self) -> None:
+        """Close it, unless the program has."""
+        if self.is_ours:
+            os.close(self.fd)
+
+
+def file_of(fd: int) -> File:
+    """Return which file a descriptor stands for; None: it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def above_stdio(fd: int) -> int:
@@ -24,12 +63,14 @@ def above_stdio(fd: int) -> int:
     return moved
 
 
-def close(fd: int) -> None:
-    """Close a descriptor that may have been closed already, by a program that closes all of them."""
+def out_of_the_way(fd: int) -> int:
+    """Return the descriptor, moved to where a number is hardly ever used again, if there is room."""
     try:
-        os.close(fd)
+        moved: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     except OSError:
-        pass
+        return above_stdio(fd)  # beyond the limit (ulimit -n)
+    os.close(fd)
+    return moved
 
 
 def open_log() -> int:

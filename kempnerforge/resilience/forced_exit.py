@@ -13,7 +13,7 @@ import os
 import select
 import time
 
-from .descriptors import NONE, close, open_log, open_without_blocking
+from .descriptors import NONE, Owned, file_of, open_log, open_null, open_without_blocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,28 @@ class ForcedExit:
     """When the process has to end, and how. One per process, like the timer it uses."""
 
     def __init__(self) -> None:
-        #: The log, for what may block or is written with care.
-        self.log = open_log()
-        self._never_blocking = open_without_blocking(self.log)
+        #: The log, for what may block or is written with care, and for what must not block.
+        self._log = Owned(open_log())
+        self._never_blocking = Owned(open_without_blocking(self.log))
+        self._stderr = file_of(2)
         #: When the process ends (s, monotonic); None: it does not.
         self.at: float | None = None
         self._timer_runs = False
+
+    @property
+    def log(self) -> int:
+        """A descriptor for the log."""
+        return self._log.fd
+
+    def mend(self) -> bool:
+        """Have descriptors of our own again, if the program has closed them; return whether it had."""
+        if self._log.is_ours and self._never_blocking.is_ours:
+            return False
+        self.abandon()
+        # It may have opened a checkpoint as 2.
+        self._log = Owned(open_log() if file_of(2) == self._stderr else open_null())
+        self._never_blocking = Owned(open_without_blocking(self.log))
+        return True
 
     def arm(self, at: float, backstop: bool) -> None:
         """End the process at a time (s, monotonic).
@@ -50,7 +66,7 @@ class ForcedExit:
             left = max(at - time.monotonic(), 0.05)
             gap = min(_BACKSTOP_GAP, left * _BACKSTOP_SHARE)
             try:
-                faulthandler.dump_traceback_later(left + gap, exit=True, file=self._never_blocking)
+                faulthandler.dump_traceback_later(left + gap, exit=True, file=self._never_blocking.fd)
                 self._timer_runs = True
             except (RuntimeError, ValueError):
                 self._timer_runs = False  # no thread, or no descriptor, can be had here
@@ -76,11 +92,12 @@ class ForcedExit:
 
     def abandon(self) -> None:
         """Close the descriptors, in a forked child: the timer is its parent's."""
-        close(self.log)
-        close(self._never_blocking)
+        self._log.close()
+        self._never_blocking.close()
 
     def say(self, text: str) -> None:
         """Write a line into the log, if that takes it."""
+        self.mend()
         _write(self.log, f"kempnerforge: {text}\n".encode(), 0.0)
 
     def exit(self, allowed: float) -> NoReturn:
@@ -90,8 +107,9 @@ class ForcedExit:
             allowed: how long the shutdown was allowed to take (s).
         """
         try:
+            self.mend()
             # Ends us even if something below blocks against all reason.
-            faulthandler.dump_traceback_later(2 * _PATIENCE, exit=True, file=self._never_blocking)
+            faulthandler.dump_traceback_later(2 * _PATIENCE, exit=True, file=self._never_blocking.fd)
             took = f"graceful shutdown took longer than {round(allowed, 1):g} s"
             line = f"kempnerforge: {took}: forced exit, stacks of all threads follow\n"
             _write(self.log, line.encode() + _stacks(), _PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from ..bootstrap.contract import BOOTSTRAP_MODULE
@@ -30,6 +31,13 @@ def rearm(signum: int) -> bool:
 def take_pending() -> int:
     """Return the signal that came before anybody was registered, 0 if there was none, and forget it."""
     return _ask("notice.take_pending") or 0
+
+
+def set_wakeup_fd(fd: int, **options: bool) -> int:
+    """Set the wakeup fd as Python does, and not as the bootstrap does for others: we want to see what waits, too."""
+    process = getattr(sys.modules.get(BOOTSTRAP_MODULE), "process", None)
+    real = signal.set_wakeup_fd if process is None else process.real_set_wakeup_fd
+    return int(real(fd, **options))
 
 
 def hear_by_message() -> None:

@@ -13,9 +13,10 @@ import signal
 import socket
 import struct
 import sys
+import threading
 
 from ..bootstrap import contract, wire
-from .descriptors import NONE, above_stdio
+from .descriptors import NONE, Owned, above_stdio
 from .dispositions import is_caught
 
 #: How long register() waits for a launcher whose backlog is full (s): a guess.
@@ -23,22 +24,72 @@ _CONNECT_TIMEOUT = 1
 
 
 class LauncherLink:
-    """A connection to the launcher."""
+    """A connection to the launcher.
 
-    def __init__(self, connection: socket.socket, stacks: int | None) -> None:
+    Args:
+        connection: owned by this object.
+        log: gets the stacks of all threads on a signal.
+    """
+
+    def __init__(self, connection: socket.socket, log: int) -> None:
         self._connection = connection
-        self._stacks = stacks
+        self._owned = Owned(connection.fileno())
+        self._log = log
+        self._stacks = _dump_stacks_on_signal(log)
+        #: As it was said last; None: it was not, or this is closed for good.
+        self._registration: wire.Registered | None = None
+        #: The watcher mends, and so does who has something to say. Reentrant: a signal handler may interrupt it.
+        self._mending = threading.RLock()
 
     def fileno(self) -> int:
         """Return the descriptor, for poll."""
-        return self._connection.fileno()
+        return self._owned.fd
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the program has left the connection open."""
+        return self._owned.is_ours
+
+    def mend(self, log: int, wait: bool = True) -> None:
+        """Connect and register anew, if a program has closed the connection with all else that it does not know.
+
+        Args:
+            log: where stacks go from now on.
+            wait: for another thread that is at it.
+        """
+        if self.is_ours or self._registration is None or not self._mending.acquire(blocking=wait):
+            return
+        try:
+            if not self.is_ours:
+                self._connect_anew(log, self._registration)
+        finally:
+            self._mending.release()
+
+    def _connect_anew(self, log: int, registration: wire.Registered) -> None:
+        self._forget()
+        self._log = log
+        try:
+            launcher = Launcher()
+        except OSError:
+            return
+        try:
+            self._connection = launcher.connect()
+        except OSError:
+            return
+        finally:
+            launcher.close()
+        self._owned = Owned(self._connection.fileno())
+        self._stacks = _dump_stacks_on_signal(log)
+        self._registration = registration._replace(stacks=self._stacks)
+        self._send_now(self._registration)
 
     # --- up ------------------------------------------------------------------------------------------
 
     def registered(self, timeout: float | None) -> None:
         """Say who we are, and our own limit (s; None: no forced exit)."""
         program = (getattr(sys, "argv", None) or [""])[0] or sys.executable or "python"
-        self._send(wire.Registered(program, timeout or 0, self._stacks))
+        self._registration = wire.Registered(program, timeout or 0, self._stacks)
+        self._send(self._registration)
 
     def polled(self, stop: bool) -> None:
         """Say what a poll returned."""
@@ -54,13 +105,18 @@ class LauncherLink:
 
     def forced_exit(self) -> None:
         """Say that the process ends itself."""
-        self._send(wire.ForcedExit())
+        self._send(wire.ForcedExit(), wait=False)
 
     def status(self, text: str) -> None:
         """Have a text logged."""
         self._send(wire.Status(text))
 
-    def _send(self, message: wire.Message) -> None:
+    def _send(self, message: wire.Message, wait: bool = True) -> None:
+        self.mend(self._log, wait)
+        if self.is_ours:
+            self._send_now(message)
+
+    def _send_now(self, message: wire.Message) -> None:
         packet = wire.encode(message)
         try:
             self._connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -74,16 +130,17 @@ class LauncherLink:
 
         Raises:
             EOFError: the launcher is gone.
-            OSError: the connection is not ours any more.
         """
         notices: list[wire.Notice] = []
-        while True:
+        while self.is_ours:
             try:
                 packet = self._connection.recv(wire.MAX_MESSAGE + 1, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return notices
             except ConnectionResetError:
                 raise EOFError from None  # killed before it had read all we sent
+            except OSError:
+                break  # the program has closed it this very moment
             if not packet:
                 raise EOFError
             try:
@@ -92,17 +149,21 @@ class LauncherLink:
                 continue  # what cannot be read is answered with nothing at all
             if isinstance(message, wire.Notice):
                 notices.append(message)
+        return notices
 
     # --- the end -------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close our end; in a forked child this leaves the parent's connection as it is."""
+        self._registration = None
+        self._forget()
+
+    def _forget(self) -> None:
         if self._stacks is not None:
             faulthandler.unregister(self._stacks)
-        try:
-            self._connection.close()
-        except OSError:
-            pass  # closed by the program
+        self._stacks = None
+        self._connection.detach()  # or Python would close what may be the program's by now
+        self._owned.close()
 
 
 class Launcher:
@@ -118,8 +179,8 @@ class Launcher:
             raise FileNotFoundError(errno.ENOENT, "no launcher on this node")
         self._folder = above_stdio(contract.open_private_folder(folder))
 
-    def connect(self, log: int) -> LauncherLink:
-        """Connect, and have a signal dump the stacks of all threads into the log.
+    def connect(self) -> socket.socket:
+        """Connect.
 
         Raises:
             OSError: no kforge-run listens.
@@ -135,7 +196,7 @@ class Launcher:
         except OSError:
             connection.close()
             raise
-        return LauncherLink(connection, _dump_stacks_on_signal(log))
+        return connection
 
     def notice(self) -> wire.Notice | None:
         """Return the notice that came before us, if there is a legible one."""

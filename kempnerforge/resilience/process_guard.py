@@ -20,7 +20,7 @@ import time
 
 from ..bootstrap import forks
 from . import injected
-from .descriptors import NONE, above_stdio, close
+from .descriptors import NONE, Owned, above_stdio, out_of_the_way
 from .dispositions import Displaced
 from .forced_exit import ForcedExit
 
@@ -84,7 +84,10 @@ class ProcessGuard:
         self._shutdowns: list[Shutdown] = []
         self._forks = 0
         self._closed = False
-        self._reader = self._writer = NONE
+        self._reader = self._writer = Owned(NONE)
+        #: The process's, if it is ours. The program may have closed it: then it is set again when a poll or a signal
+        #: comes by, because that works in the main thread only.
+        self._wakeup_fd = NONE
         self._main_clock = time.pthread_getcpuclockid(threading.main_thread().ident or threading.get_ident())
         #: None: the surroundings allow no thread, or no descriptor. Then the main thread alone takes signals, and
         #: kforge-run alone enforces the limit.
@@ -92,14 +95,17 @@ class ProcessGuard:
         try:
             self._start_watcher()
         except (OSError, RuntimeError) as error:
-            close(self._reader)
-            close(self._writer)
-            self._reader = self._writer = NONE
+            self._reader.close()
+            self._writer.close()
             self.forced_exit.say(f"{error}: no forced exit here, the rest works")
 
-    def _start_watcher(self) -> None:
+    def _open_pipe(self) -> None:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._reader, self._writer = above_stdio(reader), above_stdio(writer)
+        # Python itself writes to the one, whatever has its number by then.
+        self._reader, self._writer = Owned(above_stdio(reader)), Owned(out_of_the_way(writer))
+
+    def _start_watcher(self) -> None:
+        self._open_pipe()
         watcher = threading.Thread(target=self._watch, name="kempnerforge-watcher", daemon=True)
         # A thread inherits the mask. The kernel must not hand a signal to this one: a system call of the main thread
         # would go on uninterrupted.
@@ -173,16 +179,22 @@ class ProcessGuard:
     def _take_wakeup_fd(self) -> None:
         if self._watcher is None:
             return  # the watcher reads it, and there is none
-        there = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        if there not in (-1, self._writer):
+        there = injected.set_wakeup_fd(self._writer.fd, warn_on_full_buffer=False)
+        if there not in (-1, self._writer.fd, self._wakeup_fd):
             _set_wakeup_fd(there)
+        self._wakeup_fd = self._writer.fd
 
     def _return_wakeup_fd(self) -> None:
         if self._watcher is None:
             return
-        there = signal.set_wakeup_fd(-1)
-        if there not in (-1, self._writer):
+        there = injected.set_wakeup_fd(-1)
+        if there not in (-1, self._writer.fd, self._wakeup_fd):
             _set_wakeup_fd(there)
+
+    def pass_by(self) -> None:
+        """Do what only the main thread can: have Python write to the watcher's pipe, if that is another one now."""
+        if self._wakeup_fd != self._writer.fd and not self._closed and in_main_thread():
+            self._take_wakeup_fd()
 
     # --- in any thread -------------------------------------------------------------------------------
 
@@ -228,9 +240,10 @@ class ProcessGuard:
     def _poke(self) -> None:
         """Have the watcher look around."""
         try:
-            os.write(self._writer, b"\0")
+            if self._writer.is_ours:
+                os.write(self._writer.fd, b"\0")
         except OSError:
-            pass  # full: it is going to; or closed by the program, and then there is no watcher
+            pass  # full: it is going to
 
     # --- at a fork -----------------------------------------------------------------------------------
 
@@ -249,8 +262,8 @@ class ProcessGuard:
                 if signum == signal.SIGUSR1 and displaced.is_default:
                     signal.signal(signum, forks.ignore)
         self._return_wakeup_fd()
-        close(self._reader)
-        close(self._writer)
+        self._reader.close()
+        self._writer.close()
         self.forced_exit.abandon()
         for shutdown in self._shutdowns:
             if shutdown.link is not None:
@@ -265,9 +278,15 @@ class ProcessGuard:
         while True:
             poller = select.poll()
             with self.lock:
-                poller.register(self._reader, select.POLLIN)
+                if self._closed:
+                    break
+                try:
+                    self._mend()
+                except OSError:
+                    return  # no descriptor can be had here
+                poller.register(self._reader.fd, select.POLLIN)
                 for shutdown in self._shutdowns:
-                    if shutdown.link is not None:
+                    if shutdown.link is not None and shutdown.link.is_ours:
                         poller.register(shutdown.link, select.POLLIN)
                 exit_at = self.forced_exit.at
             # No wake-up at all without a shutdown, and slices during one: a stop can only be seen by what it adds.
@@ -284,12 +303,32 @@ class ProcessGuard:
                     break
                 if wait is not None:
                     self._discount(passed - max(wait, worked))
-                if not self._read_signals():
-                    return
+                self._read_signals()
                 self._read_links()
                 self._exit_if_due()
-        os.close(self._reader)
-        os.close(self._writer)
+        self._reader.close()
+        self._writer.close()
+
+    def _mend(self) -> None:
+        """Have our descriptors again, where a program has closed all that it does not know.
+
+        By that it has closed both ends of the pipe, which wakes us up, or one, and then we see it the next time.
+
+        Raises:
+            OSError: none can be had.
+        """
+        if not (self._reader.is_ours and self._writer.is_ours):
+            self._reader.close()
+            self._writer.close()
+            self._open_pipe()
+            for shutdown in self._shutdowns:
+                shutdown.quiet = False  # so that the next poll passes by
+        if self.forced_exit.mend():
+            self._rearm()
+        for shutdown in self._shutdowns:
+            if shutdown.link is not None:
+                # Who mends it just now may be in a signal handler that waits for the lock.
+                shutdown.link.mend(self.forced_exit.log, wait=False)
 
     def _discount(self, late: float) -> None:
         if late > _STOPPED:
@@ -297,14 +336,12 @@ class ProcessGuard:
                 shutdown.discount(late)
             self._rearm()
 
-    def _read_signals(self) -> bool:
-        """Note the signals that came; return False if the pipe is gone: the program closes all descriptors."""
+    def _read_signals(self) -> None:
+        """Note the signals that came."""
         try:
-            came = os.read(self._reader, 4096)
-        except BlockingIOError:
-            return True
+            came = os.read(self._reader.fd, 4096) if self._reader.is_ours else b""
         except OSError:
-            return False
+            return  # there are none; or the program has closed it this very moment
         for signum in SIGNALS:
             # If it is not ours any more, it is not meant for us either.
             if signum in came and signal.getsignal(signum) is _on_signal:
@@ -312,7 +349,6 @@ class ProcessGuard:
                 for shutdown in self._shutdowns:
                     shutdown.note(signum)
                 self._rearm()
-        return True
 
     def _read_links(self) -> None:
         for shutdown in self._shutdowns:
@@ -326,8 +362,6 @@ class ProcessGuard:
             except EOFError:
                 shutdown.lose_launcher()
                 self._rearm()
-            except OSError:
-                shutdown.link = None  # closed by the program, together with all other descriptors
 
     def _exit_if_due(self) -> None:
         for shutdown in self._shutdowns:
@@ -347,7 +381,7 @@ def _limit(shutdown: Shutdown) -> float:
 def _set_wakeup_fd(fd: int) -> None:
     """Put a wakeup fd back. Whether it warned of a full buffer cannot be read; the default, as asyncio's, does."""
     try:
-        signal.set_wakeup_fd(fd)
+        injected.set_wakeup_fd(fd)
     except (OSError, ValueError):
         pass  # its owner has closed it
 
@@ -359,6 +393,7 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
     guard = _guard
     is_installed = signal.getsignal(signum) is _on_signal
     if guard is not None and guard.is_needed:
+        guard.pass_by()
         if is_installed:
             guard.take(signum)
         else:

@@ -69,6 +69,8 @@ class ShutdownHandler:
         """Return whether the training loop should save and stop. Call it after each step: it costs some 50 ns."""
         if self._shutdown.quiet:
             return False
+        if self._guard is not None:
+            self._guard.pass_by()
         return self._shutdown.poll()
 
     @property
@@ -208,14 +210,14 @@ class ShutdownHandler:
 def _connect(shutdown: Shutdown, guard: ProcessGuard) -> None:
     """Register with the launcher that the environment names, if it is there."""
     # Here, because json and socket cost 10 ms that a program without a launcher need not pay.
-    from .launcher_link import Launcher
+    from .launcher_link import Launcher, LauncherLink
 
     try:
         launcher = Launcher()
     except OSError:
         return  # a stale environment
     try:
-        link = launcher.connect(guard.forced_exit.log)
+        link = LauncherLink(launcher.connect(), guard.forced_exit.log)
         link.registered(shutdown.timeout)
         # Now, not earlier: a notice from now on comes as a message, and one from before is in the file.
         notice = launcher.notice()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import socket
 
 #: Ends `listen`: the last one that a process gets of all that are pending.
-LAST = signal.SIGRTMAX - 3
+LAST = signal.SIGRTMAX - 1
 
 
 def say(*words: object) -> None:
@@ -64,6 +64,26 @@ def cooperate(status: str = "0", saving: str = "0") -> None:
     sys.exit(int(status))
 
 
+def close_all(when: str) -> None:
+    """Cooperate, and close every descriptor that is not known: before, after, while the run is saved, or twice."""
+    from kempnerforge.resilience import ShutdownHandler
+
+    def close(moment: str) -> None:
+        if moment in when.split("+"):
+            os.closerange(3, 4096)
+
+    close("before")
+    handler = ShutdownHandler(timeout_sec=60)
+    handler.register()
+    close("after")
+    say("ready")
+    while not handler.should_shutdown():
+        time.sleep(0.001)
+    say("stop")
+    close("saving")
+    handler.finish()
+
+
 def listen_above_a_rank(status: str = "9") -> None:
     """Have a child that cooperates, and say every signal that comes to this process itself."""
     pid = os.fork()
@@ -82,7 +102,10 @@ def stop_quietly(status: str = "0") -> None:
 
 
 def shell(terminal: str, *command: str) -> None:
-    """Run a command in the foreground of a terminal like an interactive shell, and continue it once it is stopped."""
+    """Run a command in the foreground of a terminal like an interactive shell, and continue it once it is stopped.
+
+    When the terminal hangs up, tell the command.
+    """
     tty = os.open(terminal, os.O_RDWR)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     pid = os.fork()
@@ -91,6 +114,7 @@ def shell(terminal: str, *command: str) -> None:
         os.tcsetpgrp(tty, os.getpid())
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
         os.execvp(command[0], command)
+    signal.signal(signal.SIGHUP, lambda *_: os.killpg(pid, signal.SIGHUP))
     while os.WIFSTOPPED(wait_status := os.waitpid(pid, os.WUNTRACED)[1]):
         say("stopped by", name_of(os.WSTOPSIG(wait_status)))
         os.killpg(pid, signal.SIGCONT)

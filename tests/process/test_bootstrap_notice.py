@@ -224,7 +224,7 @@ asyncio.run(main())
     run.ends(CHECKPOINTED)
 
 
-def test_a_program_that_goes_on_is_ended_at_the_sigterm_stage(launch: Launch) -> None:
+def test_a_program_that_goes_on_is_interrupted_once_more_and_then_killed(launch: Launch) -> None:
     code = """
 import os, time
 while True:
@@ -234,13 +234,14 @@ while True:
     except KeyboardInterrupt:
         os.write(1, b"no\\n")
 """
-    run = launch(*python(code), options=("--timeout", "3"))
+    run = launch(*python(code), options=("--timeout", "8"))
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("no")
     run.send(signal.SIGTERM)
-    assert run.rest() == ["ready"]
-    run.ends(128 + signal.SIGTERM)
+    run.says("ready")
+    assert run.rest() == ["no", "ready"]
+    run.ends(128 + signal.SIGKILL)
 
 
 # --- dispositions are what they are without us -------------------------------------------------------------
@@ -360,8 +361,7 @@ def test_a_program_cooperates(launch: Launch, lines: str, first: str) -> None:
 
 
 @pytest.mark.parametrize("lines", [TWO_LINES, FOUR_LINES], ids=["two lines", "four lines"])
-@pytest.mark.parametrize("sender", ["kforge-run", "somebody else"])
-def test_a_notice_during_the_imports_is_remembered(launch: Launch, lines: str, sender: str) -> None:
+def test_a_notice_during_the_imports_is_remembered(launch: Launch, lines: str) -> None:
     slow = launch.folder / "slow"
     slow.mkdir()
     (slow / "heavy.py").write_text("import os, time\nos.write(1, b'importing\\n')\ntime.sleep(1)\n")
@@ -369,13 +369,19 @@ def test_a_notice_during_the_imports_is_remembered(launch: Launch, lines: str, s
     script.write_text("import sys\nsys.path.append('slow')\nimport heavy\n" + lines + UNTIL_STOP)
     run = launch(sys.executable, str(script), options=OPTIONS)
     run.says("importing")
-    (child,) = run.armed()
-    if sender == "kforge-run":
-        run.send(signal.SIGUSR1)
-    else:
-        signal.pidfd_send_signal(child.pidfd, signal.SIGUSR1)
+    run.send(signal.SIGUSR1)
     assert run.rest() == ["ready", "stop SIGUSR1", "the end"]
-    run.ends(CHECKPOINTED if sender == "kforge-run" else 0)
+    run.ends(CHECKPOINTED)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_without_a_notice_a_signal_does_what_it_does_without_us(launch: Launch, signum: int) -> None:
+    run = launch(*python(INTERRUPTED), options=OPTIONS)
+    run.says("ready")
+    (child,) = run.armed()
+    signal.pidfd_send_signal(child.pidfd, signum)
+    assert run.rest() == []
+    run.ends(128 + signum)
 
 
 def test_a_notice_during_the_imports_interrupts_who_does_not_cooperate_afterwards(launch: Launch) -> None:
@@ -421,17 +427,22 @@ def test_after_unregister_the_program_is_armed_as_before(launch: Launch) -> None
 def test_a_signal_that_was_not_seen_before_unregister_waits_for_the_next_handler(launch: Launch) -> None:
     code = """
 from kempnerforge.resilience import ShutdownHandler
-import os, signal
-with ShutdownHandler():
-    os.kill(os.getpid(), signal.SIGTERM)
+import time
+print("ready", flush=True)
+with ShutdownHandler() as handler:
+    while not handler._shutdown.requested:
+        time.sleep(0.01)
 print("between", flush=True)
 with ShutdownHandler() as handler:
     print(handler.should_shutdown(), flush=True)
 """
     run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.logs("has a ShutdownHandler")
+    run.send(signal.SIGUSR1)
     run.says("between")
     run.says("True")
-    run.ends(0)
+    run.ends(CHECKPOINTED)
 
 
 @pytest.mark.parametrize("option", ["--embed", "--no-embed"])
@@ -478,7 +489,28 @@ def test_the_shared_handler_works_without_kforge_run(launch: Launch) -> None:
     run.ends(0)
 
 
-def test_registering_in_a_thread_is_refused(launch: Launch) -> None:
+def test_a_thread_that_cooperates_hears_of_the_notice(launch: Launch) -> None:
+    """Ranks of Ray's train in threads; the main thread waits for them, and is not interrupted."""
+    code = """
+import threading, time
+def train():
+    from kempnerforge.resilience import shutdown_handler
+    print("ready", flush=True)
+    while not shutdown_handler.should_shutdown():
+        time.sleep(0.01)
+    print(shutdown_handler.reason, flush=True)
+    shutdown_handler.finish()
+thread = threading.Thread(target=train); thread.start(); thread.join()
+print("the end", flush=True)
+"""
+    run = launch(*python(code), options=OPTIONS)
+    run.says("ready")
+    run.send(signal.SIGUSR1)
+    assert run.rest() == ["manual", "the end"]
+    run.ends(CHECKPOINTED)
+
+
+def test_without_kforge_run_registering_in_a_thread_is_refused(launch: Launch) -> None:
     code = """
 import threading
 def register():
@@ -490,7 +522,7 @@ thread = threading.Thread(target=register); thread.start(); thread.join()
 from kempnerforge.resilience import shutdown_handler
 print(shutdown_handler.should_shutdown())
 """
-    run = launch(*python(code))
+    run = launch.start(python(code))
     assert run.rest() == ["ValueError", "False"]
     run.ends(0)
 

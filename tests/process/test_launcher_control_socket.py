@@ -115,3 +115,18 @@ def test_of_long_texts_the_log_has_what_is_documented(launch: Launch) -> None:
     run.ends(0)
     assert f": {'x' * 299}!\n" in run.log
     assert "/train.py (pid" in next(line for line in run.own_lines if line.endswith("has a ShutdownHandler"))
+
+
+@pytest.mark.parametrize("when", ["before", "after", "saving", "before+after+saving"])
+@pytest.mark.parametrize("signums", [(signal.SIGUSR1,), (signal.SIGUSR1, signal.SIGTERM)], ids=["once", "twice"])
+def test_a_program_that_closes_every_descriptor(launch: Launch, when: str, signums: tuple[int, ...]) -> None:
+    """It stays cooperative: it is told once more who it is, and its `finish()` counts."""
+    journals = launch.folder / "journals"
+    run = launch(*program("close_all", when), options=("-v", "--journal", str(journals)))
+    run.says("ready")
+    run.send(*signums)
+    run.says("stop")
+    run.ends(CHECKPOINTED)
+    end = launch.journal(journals)[-1]
+    assert (end["event"], end["outcome"], end["progress"]) == ("end", "checkpointed", True)
+    assert "assumed" not in run.log

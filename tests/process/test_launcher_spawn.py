@@ -17,6 +17,7 @@ from tests.process.children import LAST
 from tests.process.launch import (
     KFORGE_RUN,
     Launch,
+    Launched,
     kill_kforge_run,
     program,
     reap,
@@ -54,7 +55,7 @@ def same_with_and_without(launch: Launch, *command: str, shell: str = "") -> lis
 # --- signals -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ignored", ["", "HUP INT QUIT USR2 WINCH TSTP RTMIN"], ids=["none", "ignored"])
+@pytest.mark.parametrize("ignored", ["", "HUP QUIT USR2 WINCH TSTP RTMIN"], ids=["none", "ignored"])
 def test_mask_and_dispositions_are_as_without_us(launch: Launch, ignored: str) -> None:
     shell = f"trap '' {ignored}" if ignored else ""
     said = same_with_and_without(launch, "grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status", shell=shell)
@@ -70,6 +71,66 @@ def test_the_notices_signals_are_never_inherited_as_ignored(launch: Launch) -> N
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.ends(5)
+
+
+INTERRUPTIBLE = """
+import signal
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
+try:
+    signal.pause()
+except KeyboardInterrupt:
+    raise SystemExit(3)
+"""
+
+
+def in_background(launch: Launch, *command: str, first: str = ":", then: str = "") -> Launched:
+    """Start kforge-run in the background of a script: its shell has it ignore SIGINT and SIGQUIT."""
+    script = f'{first}; "$@" & {then}wait $!'
+    run = launch.start(["bash", "-c", script, "bash", *KFORGE_RUN, *command])
+    wait_until(lambda: len(run_below(run.pid)) > 0)
+    run.find_kforge_run()
+    return run
+
+
+def test_a_child_in_a_scripts_background_can_be_interrupted(launch: Launch) -> None:
+    run = in_background(launch, sys.executable, "-c", INTERRUPTIBLE)
+    run.says(True)
+    assert signals_in(run.pid, "SigIgn") >= {signal.SIGINT, signal.SIGQUIT}
+    run.send(signal.SIGINT)
+    run.ends(3)
+
+
+def test_a_notice_interrupts_what_runs_in_a_scripts_background(launch: Launch) -> None:
+    run = in_background(launch, sys.executable, "-c", INTERRUPTIBLE)
+    run.says(True)
+    run.send(signal.SIGUSR1)
+    run.ends(3)
+
+
+def test_ctrl_c_is_not_meant_for_a_scripts_background(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """As without kforge-run: the child is in the terminal's group, and ignores it."""
+    code = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, flush=True)
+signal.sigwait({signal.SIGUSR2})
+raise SystemExit(3)
+"""
+    first = f"exec <{terminal[1]}; trap 'echo interrupted' INT"
+    run = in_background(launch, sys.executable, "-c", code, first=first, then="wait $!; ")
+    run.says(True)
+    os.write(terminal[0], b"\x03")
+    run.says("interrupted")
+    run.taken()
+    run.send(signal.SIGUSR2)
+    run.ends(3)
+    assert "interrupt" not in run.log
+
+
+def test_nohup_is_kept(launch: Launch) -> None:
+    run = launch.start(["nohup", *KFORGE_RUN, "grep", "^SigIgn", "/proc/self/status"])
+    run.says("SigIgn:\t0000000000000001")
+    run.ends(0)
 
 
 def test_a_blocked_signal_is_not_inherited(launch: Launch) -> None:
@@ -171,6 +232,79 @@ def test_ctrl_z_stops_and_fg_continues(launch: Launch, terminal: tuple[int, Path
     os.write(terminal[0], b"\x1a")
     assert {run.line(), run.line()} == {"stopped by SIGTSTP", "continued"}
     run.ends(6)
+
+
+def hang_up(terminal: tuple[int, Path]) -> None:
+    """Close a person's end of a terminal."""
+    with open(os.devnull, "rb") as null:
+        os.dup2(null.fileno(), terminal[0])
+
+
+def is_told_once(run: Launched) -> None:
+    run.says("SIGHUP")
+    run.taken()
+    run.send(LAST)
+    assert run.rest() == []
+
+
+def test_a_hang_up_reaches_the_child_of_a_sessions_leader(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """As with `ssh -t`, in tmux, under `srun --pty`: the kernel tells the leader, and the others only by its end."""
+    run = launch(*program("listen"), options=("-v",), shell=f"exec <{terminal[1]}")
+    run.says("ready")
+    assert os.getsid(run.pid) == run.pid
+    hang_up(terminal)
+    is_told_once(run)
+    run.ends(9)
+    assert "SIGHUP from the terminal" in run.log
+
+
+def test_a_hang_up_that_a_shell_passes_on_reaches_the_child_once(launch: Launch, terminal: tuple[int, Path]) -> None:
+    run = launch.start(program("shell", terminal[1], *KFORGE_RUN, *program("listen")))
+    run.says("ready")
+    run.find_kforge_run()
+    hang_up(terminal)
+    is_told_once(run)
+    run.ends(9)
+
+
+def test_a_hang_up_that_kills_the_shell_reaches_the_child_once(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """By the end of the session's leader, the kernel tells the foreground."""
+    script = f'exec <{terminal[1]}; "$@"; exit $?'
+    run = launch.start(["sh", "-c", script, "sh", *KFORGE_RUN, *program("listen")])
+    run.says("ready")
+    run.find_kforge_run()
+    hang_up(terminal)
+    run.ends(-signal.SIGHUP)
+    is_told_once(run)
+    assert reap(run.pid) == 9
+
+
+def test_a_hang_up_reaches_the_child_of_a_background_once(launch: Launch, terminal: tuple[int, Path]) -> None:
+    """It has a group of its own, which a shell knows nothing of."""
+    script = f"""exec <{terminal[1]}; set -m; "$@" & trap 'kill -HUP -- -$!' HUP; wait $!; wait $!"""
+    run = launch.start(["bash", "-c", script, "bash", *KFORGE_RUN, *program("listen")])
+    run.says("ready")
+    run.find_kforge_run()
+    hang_up(terminal)
+    is_told_once(run)
+    run.ends(9)
+
+
+def test_a_program_dies_of_a_hang_up_as_without_us(launch: Launch, terminal: tuple[int, Path]) -> None:
+    run = launch("sh", "-c", "echo ready; exec sleep 60", shell=f"exec <{terminal[1]}")
+    run.says("ready")
+    hang_up(terminal)
+    run.ends(128 + signal.SIGHUP)
+
+
+def test_a_program_under_nohup_outlives_a_hang_up(launch: Launch, terminal: tuple[int, Path]) -> None:
+    code = "trap 'exit 3' USR2; echo ready; while :; do sleep 0.01; done"
+    run = launch.start(["nohup", *KFORGE_RUN, "-v", "sh", "-c", code], shell=f"exec <{terminal[1]}")
+    run.says("ready")
+    hang_up(terminal)
+    run.logs("SIGHUP from the terminal")
+    run.send(signal.SIGUSR2)
+    run.ends(3)
 
 
 # --- whatever else is inherited ------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class FakeLauncher:
 
     def accept(self) -> dict[str, Any]:
         """Return what the child that registers says."""
+        if self.connection is not None:
+            self.connection.close()
         self.connection, _ = self.listener.accept()
         self.connection.settimeout(PATIENCE)
         return self.hear()
@@ -422,3 +424,84 @@ def test_two_handlers_two_connections(run: Run, launcher: FakeLauncher) -> None:
     launcher.tell(reason="manual")
     child.says(False, "manual")
     child.ends()
+
+
+# --- a program that closes every descriptor it does not know -------------------------------------------
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_it_registers_anew(run: Run, launcher: FakeLauncher, times: int) -> None:
+    child = run(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})"
+        + REGISTER
+        + f"""
+for _ in range({times}):
+    os.closerange(3, 4096)
+    say("closed")
+    signal.sigwait({{signal.SIGUSR2}})
+wait_until(handler.should_shutdown)
+say(repr(handler.signal_received), handler.reason, 9 < handler.remaining() <= 10)
+handler.finish()
+say(signal.set_wakeup_fd(-1), len(threading.enumerate()), max(open_files()))
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    first = launcher.accept()
+    child.says("ready")
+    for _ in range(times):
+        child.says("closed")
+        assert launcher.hear() == {"verb": "the end"}
+        assert launcher.accept() == first
+        os.kill(child.pid, signal.SIGUSR2)
+    launcher.tell(signal.SIGUSR1, reason="preempted", forced_exit_in=10)
+    child.says(repr(signal.SIGUSR1), "preempted", True)
+    said = [launcher.hear()]
+    while said[-1] != {"verb": "the end"}:
+        said.append(launcher.hear())
+    assert said[-3:] == [{"verb": "polled", "stop": True}, {"verb": "finished"}, {"verb": "the end"}]
+    child.says(-1, 1, 2)
+    child.ends()
+
+
+def test_what_has_its_numbers_then_is_left_alone(run: Run, launcher: FakeLauncher) -> None:
+    """Nothing is written to it, read from it, or closed."""
+    child = run(
+        REGISTER
+        + """
+import socket, tempfile
+def opened_instead():
+    os.closerange(3, 4096)
+    files = [tempfile.TemporaryFile() for _ in range(20)]
+    pipes = [os.pipe() for _ in range(20)]
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(20)]
+    for _, writer in pipes:
+        os.write(writer, b"kept")
+    for one, _ in pairs:
+        one.send(b"kept")
+    return files, pipes, pairs
+files, pipes, pairs = opened_instead()
+say("closed")
+wait_until(handler.should_shutdown)
+handler.status("text")
+handler.finish()
+say({os.fstat(file.fileno()).st_size for file in files})
+say({os.read(reader, 10) for reader, _ in pipes})
+say({other.recv(10) for _, other in pairs})
+for one, _ in pairs:
+    try:
+        one.recv(10, socket.MSG_DONTWAIT)
+        say("read something")
+    except BlockingIOError:
+        pass
+""",
+        KFORGE_CONTROL=launcher.variable,
+    )
+    launcher.accept()
+    child.says("ready")
+    child.says("closed")
+    os.kill(child.pid, signal.SIGUSR1)
+    child.says({0})
+    child.says({b"kept"})
+    child.says({b"kept"})
+    assert child.rest() == []
+    assert child.wait() == 0

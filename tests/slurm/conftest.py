@@ -6,19 +6,23 @@ With pytest-xdist the first worker that needs one starts it, the others join, an
 from __future__ import annotations
 
 import fcntl
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.slurm import roots
-from tests.slurm.sandbox import Sandbox, Tracking, installed_version, missing, no_cgroups
+from tests.slurm.sandbox import PRIVATE, Sandbox, Tracking, installed_version, missing, no_cgroups
 from tests.slurm.tried import Version, only_on, tried, why_not_on
 
 #: Enough for a run with `-n 12`: a test of preemption has a node or two to itself.
 NODES = 8
 #: What is tried with cgroups too, on the oldest and the newest Slurm, and on one that is not known.
-WITH_CGROUPS = ("test_survival.py", "test_bootstrap.py", "test_drill.py")
+WITH_CGROUPS = ("test_survival.py", "test_bootstrap.py", "test_drill.py", "test_srun.py")
 
 
 def _is_in_between(version: Version) -> bool:
@@ -103,3 +107,24 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     yield sandbox
     if sandbox.submitted:
         sandbox.scancel(*sandbox.submitted)
+
+
+@pytest.fixture(scope="session")
+def everywhere() -> Iterator[Path]:
+    """An installation that every node has: none is where each node has a folder of its own, as this checkout may be."""
+    folder = Path(tempfile.mkdtemp(prefix=".kforge-test-", dir=Path.home()))
+    if any(private in folder.parents for private in PRIVATE):
+        folder.rmdir()
+        pytest.skip(f"{Path.home()} is below a folder that each node has of its own")
+    (folder / "bin").mkdir()
+    for package in ("click", "psutil"):
+        spec = find_spec(package)
+        assert spec is not None and spec.origin is not None
+        shutil.copytree(Path(spec.origin).parent, folder / package)
+    shutil.copytree(roots.CHECKOUT / "kempnerforge", folder / "kempnerforge")
+    text = (roots.CHECKOUT / "bin" / "kforge-run").read_text()
+    script = folder / "bin" / "kforge-run"
+    script.write_text(text.replace("#!/usr/bin/env python3", f"#!{Path(sys.executable).resolve()}", 1))
+    script.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,8 @@ class Reader:
         self.slurm = slurm
         self.home = slurm.work / name
         self.home.mkdir()
+        #: Where the commands are.
+        self.path = str(BIN)
         (self.home / "train.py").write_text(pages.TRAIN)
         (self.home / "slurm_templates").symlink_to(pages.ROOT / "slurm_templates")
         self.run: Run | None = None
@@ -37,7 +40,7 @@ class Reader:
             command = re.sub(r"(?<= )1\b(?=\s*(?:#|$))", str(self.run.job), command)
         environment = {
             **self.slurm.environment,
-            "PATH": f"{BIN}:{self.slurm.environment['PATH']}",
+            "PATH": f"{self.path}:{self.slurm.environment['PATH']}",
             "XDG_STATE_HOME": str(self.home / "state"),
         }
         answer = subprocess.run(
@@ -120,7 +123,8 @@ def test_the_log_of_a_time_limit(reader: Reader) -> None:
     assert pages.lines_that_are_not_in(pages.block_with("reason: time limit", NOTICE).text, run.output) == set()
 
 
-def test_the_log_of_several_nodes(reader: Reader) -> None:
+def test_the_log_of_several_nodes(reader: Reader, everywhere: Path) -> None:
+    reader.path = f"{everywhere}/bin:{reader.path}"
     (command,) = (block for block in pages.blocks("bash", page=NOTICE) if "srun" in block.text)
     run = reader.submits(command.text, "--nodes=2", "--ntasks=2").says("step 3 ", count=2).signal("USR1")
     run.says("requeued +")

@@ -34,6 +34,24 @@ def test_time_limit_without_any_signal_before_it(slurm: Sandbox) -> None:
     assert "notice: SIGTERM from slurmstepd" in run.output
 
 
+def test_time_limit_with_a_sigterm_before_it(slurm: Sandbox) -> None:
+    batch = kforge_run(training(350)).replace("--requeue\n", "--requeue\n#SBATCH --signal=B:TERM@20\n")
+    run = Run(slurm, batch, "--time=1")
+    run.says("reason: time limit").ends("COMPLETED").lost_nothing(steps=350)
+    assert int(run.record["Restarts"]) >= 1
+    assert (
+        "warning: the batch script's --signal=B:TERM is taken for the time limit if it comes when it is due"
+        in run.output
+    )
+
+
+def test_a_log_through_tee(slurm: Sandbox) -> None:
+    batch = kforge_run(training(STEPS)).replace("exec kforge-run", "exec > >(tee -a tee.log) 2>&1\nexec kforge-run")
+    run = Run(slurm, batch, "--time=10").says("step 3 ").signal("USR1")
+    run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
+    assert re.search(r"checkpointed: SIGUSR1 → first poll .* → finish .* → exit .* → requeued .* to spare", run.output)
+
+
 def test_preemption_when_its_grace_is_over(slurm: Sandbox) -> None:
     batch = kforge_run(training(STEPS * 4), "--no-early-notice")
     run = Run(slurm, batch, "--partition=preemptible", "--time=10").says("step 3 ")

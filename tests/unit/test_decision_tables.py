@@ -26,6 +26,13 @@ BEFORE = Known(restarts=0, end=NOW + 5000, grace_time=20)
         (RUNNING._replace(preempted_at=NOW, end=NOW + 20), BEFORE, SIGTERM, "preempted"),
         (RUNNING._replace(end=NOW + 120), BEFORE, SIGUSR1, "time_limit"),
         (RUNNING._replace(end=NOW + 120), BEFORE, SIGTERM, "manual"),
+        # --signal=B:TERM@120, which Slurm sends up to 60 s earlier
+        (RUNNING._replace(end=NOW + 120), BEFORE._replace(term_lead=180), SIGTERM, "time_limit"),
+        (RUNNING._replace(end=NOW + 180), BEFORE._replace(term_lead=180), SIGTERM, "time_limit"),
+        (RUNNING._replace(end=NOW + 181), BEFORE._replace(term_lead=180), SIGTERM, "manual"),
+        (RUNNING._replace(end=None), BEFORE._replace(term_lead=180), SIGTERM, "manual"),
+        (RUNNING._replace(end=NOW + 120), BEFORE._replace(term_lead=180), SIGINT, "interrupt"),
+        (RUNNING._replace(preempted_at=NOW), BEFORE._replace(term_lead=9000), SIGTERM, "preempted"),
         (RUNNING, BEFORE, SIGUSR1, "manual"),
         (RUNNING._replace(end=NOW + tables.NEAR_END), BEFORE, SIGUSR1, "time_limit"),
         (COMPLETING._replace(preempted_at=NOW - 1), BEFORE._replace(grace_time=None), SIGTERM, "preempted"),

@@ -19,6 +19,7 @@ from kempnerforge.commands.cli import kforge
 from kempnerforge.launcher import cli, options
 from kempnerforge.launcher.policy import tables
 from tests import pages
+from tests.process.shapes import page as shapes_page
 
 #: A page's name and one of its headings, as code and pages cite them.
 CITED = re.compile(r'\b(slurm-facts|[\w-]+(?=\.md))(?:\.md)?\)?, "([^"]+)"')
@@ -36,6 +37,10 @@ def test_the_readme_is_what_the_first_ten_minutes_need() -> None:
 
 def test_it_leads_to_every_page() -> None:
     assert {page.name for page in pages.DOCS.iterdir()} <= {Path(target).name for target in links(pages.README)}
+
+
+def test_the_page_of_launch_shapes_is_what_their_table_says() -> None:
+    assert shapes_page.FILE.read_text() == shapes_page.text(), "hint: python -m tests.process.shapes"
 
 
 # --- links and headings --------------------------------------------------------------------------

@@ -66,6 +66,11 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "env -i": ("exec kforge-run", "exec env -i kforge-run", 7, "without SLURM_JOB_ID", "env -u"),
     "srun --wait": ("python train", "srun --wait=30 python train", 7, "30 s after the first", "--wait=0"),
     "a deaf srun": ("python train", "srun --ignore-signals=USR1 python train", 7, "hand the notice", "USR1 out"),
+    "srun with other programs": ("python train.py", "srun ./a.out", 7, "srun's tasks, which", "srun kforge-run ./"),
+    "--multi-prog": ("python train.py", "srun --multi-prog x", 7, "with --multi-prog", "before each program"),
+    "an option of a plugin": ("python train", "srun --auks=yes python train", 7, "--auks is no", "srun … kforge-run …"),
+    "many tasks": ("=append", "=append -n 17\nexec kforge-run srun python x", 6, "17 tasks", "srun kforge-run python"),
+    "a container": ("=append", "=append --container=/x\nexec kforge-run srun python x", 6, "CONTAINER", "the image"),
     "a short timeout": ("kforge-run", "kforge-run --timeout=6", 7, "leaves 4 s", "leave it out"),
     "KFORGE_TIMEOUT": ("exec", "KFORGE_TIMEOUT=6 exec", 7, "leaves 4 s", "leave it out"),
     "joined": ("kforge-run", "kforge-run --max-requeues=0", 7, "never brings", "leave it out"),
@@ -75,7 +80,7 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "&> redirected": ("train.py", "train.py >& x.log", 7, "empties x.log", "&>>x.log"),
     "no lead": ("#SBATCH --signal=B:USR1@120\n", "", 0, "no --signal", "#SBATCH --signal=B:USR1@120"),
     "no B:": ("B:USR1@120", "USR1@120", 3, "without B:", "#SBATCH --signal=B:USR1@120"),
-    "TERM": ("B:USR1@120", "B:TERM@120", 3, "does not requeue after TERM", "#SBATCH --signal=B:USR1@120"),
+    "USR2": ("B:USR1@120", "B:USR2@120", 3, "does not requeue after USR2", "#SBATCH --signal=B:USR1@120"),
     "too short": ("@120", "@15", 3, "too short", "#SBATCH --signal=B:USR1@120"),
     "longer than the job": ("@120", "@40000\n#SBATCH -t 60", 3, "as soon as the run starts", "longer --time"),
     "no signal at all": ("B:USR1@120", "B:NONSENSE", 3, "cannot be understood", "#SBATCH --signal=B:USR1@120"),
@@ -96,8 +101,8 @@ LOSES: dict[str, tuple[str, str, int, str, str]] = {
     "Windows": ("\n", "\r\n", 1, "Windows", "sed -i"),
     "no #!": ("#!/bin/bash\n", "\n", 1, "does not begin with #!", "#!/bin/bash"),
     "scancel": ("exec", "scancel -s USR1 $JOB\nexec", 7, "without -b", "scancel -b -s USR1"),
-    "--kill-on-bad-exit": ("python train", "srun --kill-on-bad-exit=1 python train", 7, "--kill-on-bad-exit", "=0"),
-    "-K": ("python train", "srun -K python train", 7, "--kill-on-bad-exit", "=0"),
+    "--kill-on-bad-exit": ("python train", "env srun --kill-on-bad-exit=1 python train", 7, "--kill-on-bad-exit", "=0"),
+    "-K": ("python train", "env srun -K python train", 7, "--kill-on-bad-exit", "=0"),
     "torchrun": ("python train", "torchrun train", 7, "torchrun kills", "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=180"),
     "impatient": ("exec kforge-run python", f"export {PATIENCE}=60; exec kforge-run torchrun", 7, "60 s after", "=180"),
     "torch.distributed.run": ("python train", "python -m torch.distributed.run train", 7, "run kills", "TORCH"),
@@ -115,6 +120,12 @@ def test_what_would_lose_a_run_is_found(old: str, new: str, line: int, what: str
     losing = [finding for finding in find(script) if finding.loses]
     assert len(losing) == 1
     assert (losing[0].line, what in losing[0].what, cure in losing[0].cure) == (line, True, True), losing[0]
+
+
+def test_a_sigterm_before_the_end_is_only_worth_knowing() -> None:
+    (finding,) = find(GOOD.replace("B:USR1@120", "B:TERM@120"))
+    assert (finding.line, finding.loses, finding.cure) == (3, False, "#SBATCH --signal=B:USR1@120")
+    assert "TERM is taken for the time limit if it comes when it is due" in finding.what
 
 
 def test_a_trap_swallows_the_signal_where_the_shell_stays() -> None:
@@ -137,6 +148,9 @@ def test_a_trap_before_exec_is_only_worth_knowing() -> None:
         ("=append", "=append --array=0-3 --output=x-%x.log", "one log"),
         ("exec", "scontrol requeue 5\nexec", "what its owner has cancelled"),
         ("python train.py", "srun -K kforge-run python train.py", "--kill-on-bad-exit"),
+        ("python train.py", "srun -n4 -- python train.py", "too: srun -n4 -- kforge-run python train.py"),
+        ("python train.py", "-v srun composer.sh x", "too: srun kforge-run composer.sh x"),
+        ("python train.py", "srun ./train.py : bash run.sh", "too: srun kforge-run ./train.py : kforge-run bash"),
     ],
 )
 def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str) -> None:
@@ -175,6 +189,26 @@ def test_what_is_only_worth_knowing_does_not_count(old: str, new: str, what: str
 )
 def test_a_launch_that_keeps_the_notice_is_left_alone(launch: str) -> None:
     assert find(GOOD.replace("exec kforge-run python train.py", launch)) == []
+
+
+@pytest.mark.parametrize("number", ["$SLURM_NTASKS", "${SLURM_NTASKS}", "8"])
+def test_what_the_options_of_a_job_mean_for_its_srun(number: str) -> None:
+    script = GOOD.replace("=append\n", "=append\n#SBATCH -n 8\n").replace(
+        "python train", f"srun -n {number} python train"
+    )
+    (finding,) = find(script)
+    assert (finding.line, finding.loses, finding.is_unclear) == (8, False, False)
+    assert finding.what == "kforge-run runs in srun's tasks, too: srun -n 8 kforge-run python train.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"), [("$OPTIONS python", "$OPTIONS is neither"), ("-n $N python", "an unknown number of tasks")]
+)
+def test_an_srun_whose_words_are_not_known(words: str, why: str) -> None:
+    (finding,) = find(GOOD.replace("python train", f"srun {words} train"))
+    assert (finding.line, finding.loses, finding.is_unclear) == (7, False, True)
+    assert finding.what.startswith(f"cannot tell whether kforge-run runs in srun's tasks: {why}")
+    assert "kforge-run" in finding.cure
 
 
 #: What is in place of the launch in GOOD, on which line that is unclear, and why.

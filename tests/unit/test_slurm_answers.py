@@ -133,10 +133,34 @@ def test_the_hint_names_the_task_of_an_array() -> None:
         ("#SBATCH --signal=RB:10@90", 89, False),
         ("#SBATCH --signal=B:USR1", 61, True),
         ("#SBATCH --signal=B:USR1", 59, False),
+        ("#SBATCH --signal=B:USR1@9\n#SBATCH -n 1 --signal='B:USR1@120'", 100, False),
+        ("#SBATCH --signal=B:TERM@120", 121, True),
         ("", 31, True),
         ("", 29, False),
     ],
 )
 def test_a_lead_that_is_too_short(lines: str, time_to_stop: float, warned: bool) -> None:
-    warning = surroundings.lead_warning(time_to_stop, 30, f"#!/bin/sh\n{lines}\nexec kforge-run true\n")
-    assert (warning is not None) is warned
+    asked = surroundings.asked_signal(f"#!/bin/sh\n{lines}\nexec kforge-run true\n")
+    assert (surroundings.lead_warning(time_to_stop, 30, asked) is not None) is warned
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--signal=B:USR1@120", None),
+        ("--signal=BR:SIGUSR1", None),
+        ("--signal b:10@9", None),
+        ("--mem=1G", None),
+        ("--signal=B:TERM@120", "--signal=B:TERM is taken for the time limit if it comes when it is due"),
+        ("--signal=B:15@120", "--signal=B:15 is taken for the time limit"),
+        ("--signal=B:USR2@120", "--signal=B:USR2 is no notice"),
+        ("--signal=B:INT@120", "--signal=B:INT is no notice"),
+        ("--signal=USR1@120", "--signal=USR1 has no B:, and does not get here"),
+        ("--signal=R:TERM@120", "--signal=TERM has no B:"),
+    ],
+)
+def test_another_signal_than_the_notices(option: str, said: str | None) -> None:
+    asked = surroundings.asked_signal(f"#!/bin/sh\n#SBATCH {option}\nexec kforge-run true\n")
+    warning = surroundings.signal_warning(asked)
+    assert (warning is None) if said is None else (said in (warning or ""))
+    assert warning is None or warning.endswith("ask for `#SBATCH --signal=B:USR1@120`")

@@ -4,7 +4,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 
 from .. import forks
-from . import notice, process, shield, signals
+from . import notice, process, shield, signals, wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ def set_disposition(signalnum: "Any", handler: "Any") -> "Any":
 
     SIG_DFL means "as before": who restores what it found stays armed.
     """
+    if isinstance(signalnum, int) and signalnum in process.listeners:
+        # Who sets a handler for every signal there is does not mean ours.
+        before, process.hidden[signalnum] = signals.get_disposition(signalnum), handler
+        return before
     is_default = isinstance(handler, int) and handler == _signal.SIG_DFL
     ours = signalnum in process.own if isinstance(signalnum, int) else False
     if ours and (callable(handler) or is_default):
@@ -70,6 +74,7 @@ def after_fork_in_child() -> None:
     mask = _held.forget()
     own, process.own = process.own, {}
     notice.forget()  # it is the parent's
+    wakeup.forget()
     for signum, disposition in own.items():
         if process.real_getsignal(signum) is process.handler:
             stray = signum == _signal.SIGUSR1 and not callable(disposition)

@@ -160,7 +160,9 @@ def _saves(handler: "Any") -> bool:
         handler = handler.func  # functools.partial
     handler = getattr(handler, "__func__", handler)
     code = getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
-    return code is None or is_own(code.co_filename) or _is_framework(getattr(handler, "__module__", ""))
+    module = getattr(handler, "__module__", "")
+    # asyncio calls the program's own, by the wakeup fd.
+    return code is None or is_own(code.co_filename) or module == "asyncio.unix_events" or _is_framework(module)
 
 
 def _is_framework(module: "Any") -> bool:

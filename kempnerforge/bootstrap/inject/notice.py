@@ -9,11 +9,11 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import os
 import sys
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
-from .. import proc
+from .. import proc, programs
 from ..site.sitecustomize import folder_of_launcher, open_folder
-from . import doors, process, signals
+from . import doors, process, signals, wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +24,19 @@ NOTICE_FILE = "notice"
 SEEN_NEWS = "seen"
 DONE_NEWS = "done"
 TERMINATE_FILE = "terminate"
+SIGNALLED_FILE = "signalled"
 
 #: What Python calls before and after a fork.
 _FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
 
-#: When Slurm signals every process, how long kforge-run may need to say that there is a notice (s): it has its own
-#: signal within a millisecond, and is at work from then on. Guesses.
-_SAME_SIGNAL = 0.005
-_AT_WORK = 0.25
-#: The same where kforge-run cannot be seen: in a container (s). A guess.
-_UNSEEN = 0.05
+#: When Slurm signals every process, kforge-run may get its signal so long after us (s), and takes so long to say so if
+#: it is at work already; below a program, which may terminate() us, we are quick to believe that nothing has come to
+#: it. Guesses.
+_SAME_SIGNAL = 0.25
+_SAME_SIGNAL_NESTED = 0.02
+_AT_WORK = 0.5
+#: A signal that kforge-run got so long ago (s) came with ours. A guess.
+_SAME_EVENT = 0.5
 #: How often to look (s): a guess.
 _LOOK_EVERY = 0.001
 #: A word that comes so soon after another repeats it, and is no second interrupt (s): kforge-run waits longer.
@@ -42,7 +45,7 @@ _SAME_WORD = 4.0
 _REMIND_EVERY = 0.05
 _SEEK_EVERY = 0.01
 #: How long another place is looked for (s): a guess.
-_SEEKS_FOR = 5.0
+_SEEKS_FOR = 2.0
 #: When an import has just ended, the next one may come within so long (s): a guess.
 _IMPORTS_FOLLOW = 1.0
 #: How long a program that has imported ShutdownHandler may take to register one, and one that only names it (s).
@@ -70,6 +73,8 @@ class _State:
     places = ()  # type: tuple[object, ...]
     #: Until when another place is looked for (s, monotonic).
     seeks_until = 0.0
+    #: The last word was heard.
+    had_last_word = False
     #: A thread cooperates, and hears of the notice by a message.
     by_message = False
     #: A ShutdownHandler was registered, and is not any more.
@@ -93,18 +98,20 @@ def on_word(_signum: int, frame: "FrameType | None") -> None:
     """Save and end."""
     if _notice.by_message:
         return
-    if _notice.acted_at is None:
+    if _is_in_fork_hook(frame):
+        # What a handler raises now would be dropped.
+        _keep(remind=True)
+    elif _notice.acted_at is None and _is_there(TERMINATE_FILE):
+        _hear_last_word(frame)
+    elif _notice.acted_at is None:
         _act_when_ready(frame)
-    elif monotonic() - _notice.acted_at > _SAME_WORD or _notice.seeks_until:
+    elif monotonic() - _notice.acted_at > _SAME_WORD or _notice.seeks_until or _is_there(TERMINATE_FILE):
         _interrupt_again(frame)
 
 
 def _act_when_ready(frame: "FrameType | None") -> None:
     """Act on the word, or keep it until that can be done."""
-    if _is_in_fork_hook(frame):
-        # What a handler raises now would be dropped.
-        _keep(remind=True)
-    elif not doors.has_handler() and _may_cooperate(frame):
+    if not doors.has_handler() and _may_cooperate(frame):
         _keep(remind=not _notice.has_cooperated)
         tell_seen("-")
     else:
@@ -130,10 +137,13 @@ def _interrupt_again(frame: "FrameType | None") -> None:
     if not (_notice.door in (doors.NAMED, doors.CTRL_C) or is_other_use) or doors.is_interrupted(frame):
         _notice.seeks_until = 0.0
         return
-    now, place = monotonic(), doors.place(frame)
+    now, place, is_last = monotonic(), doors.place(frame), _is_there(TERMINATE_FILE)
+    if is_last and _notice.had_last_word:
+        return
+    _notice.had_last_word = is_last
     if not _notice.seeks_until:
         _notice.seeks_until = now + _SEEKS_FOR
-    if place in _notice.places and now < _notice.seeks_until and not is_other_use:
+    if place in _notice.places and now < _notice.seeks_until and not (is_other_use or is_last):
         _remind()
         return
     _notice.acted_at, _notice.seeks_until, _notice.places = now, 0.0, (*_notice.places, place)
@@ -175,42 +185,57 @@ def _end() -> None:
 def on_signal(signum: int, frame: "FrameType | None") -> None:
     """Do what a signal does without us, but not while there is a notice: then kforge-run's word counts."""
     if signals.is_sent(signum):
-        _call_own(signum, frame)
+        if callable(process.own[signum]):
+            _call_own(signum, frame)
     elif signum == _signal.SIGTERM and _is_there(TERMINATE_FILE):
         _hear_last_word(frame)
-    elif _notice.acted_at is None and not kforge_run_lives():
-        _act_when_ready(frame)  # nobody is left to give the word
-    elif not _notice_stands():
-        _call_own(signum, frame)
-    elif _notice.has_cooperated and _notice.acted_at is None:
-        _act_when_ready(frame)  # nobody has polled it: it waits for the next handler
     elif _dies_of_own_accord(signum):
         _go_on_to_interrupt(frame)
+    elif _notice.acted_at is not None:
+        pass  # whoever acts is left in peace
+    elif not kforge_run_lives():
+        _act_when_ready(frame)  # nobody is left to give the word
+    elif not _came_to_kforge_run():
+        _call_own(signum, frame)
+    elif _notice.has_cooperated:
+        _act_when_ready(frame)  # nobody has polled it: it waits for the next handler
 
 
 def _call_own(signum: int, frame: "FrameType | None") -> None:
+    """Do what a signal does without us."""
     own = process.own[signum]
     if callable(own):
         own(signum, frame)
-    elif _notice.acted_at is None:
+        wakeup.write(signum)
+    else:
         signals.die_of(signum)
 
 
-def _notice_stands() -> bool:
-    """Return whether there is a notice, or kforge-run is about to say so: Slurm may have signalled us first."""
-    if stands():
-        return True
-    pid = folder_pid()
-    before = monotonic()
-    while monotonic() - before < _AT_WORK:
-        sleep(_LOOK_EVERY)
-        if stands():
+def _came_to_kforge_run() -> bool:
+    """Return whether a signal is Slurm's, to every process of the job: then kforge-run has it as well."""
+    launcher = folder_pid()
+    patience = _SAME_SIGNAL_NESTED if _is_below_a_program(launcher) else _SAME_SIGNAL
+    began = monotonic()
+    while monotonic() - began < _AT_WORK:
+        if _age_of(SIGNALLED_FILE) < _SAME_EVENT:
             return True
-        passed, state = monotonic() - before, proc.stat(pid)
-        if passed > _SAME_SIGNAL and state and state[proc.STATE] == "S":
-            return False  # nothing has come to it: it sleeps
-        if passed > _UNSEEN and not state:
+        state = proc.stat(launcher)
+        # Where it is hidden, in a container, it counts as asleep.
+        if monotonic() - began > patience and (not state or state[proc.STATE] == "S"):
             return False
+        sleep(_LOOK_EVERY)
+    return False
+
+
+def _is_below_a_program(launcher: int) -> bool:
+    """Return whether another Python that is no rank agent is between kforge-run and us."""
+    pid = os.getppid()
+    while pid not in (0, 1, launcher):
+        fields, arguments = proc.stat(pid), proc.command_line(pid)
+        kind, program = programs.program_of(arguments)
+        if "python" in proc.executable(pid) and programs.role_of(arguments, kind, program) != "wrapper":
+            return True
+        pid = int(fields[proc.PARENT]) if fields else 0
     return False
 
 
@@ -251,7 +276,7 @@ def _go_on_to_interrupt(frame: "FrameType | None") -> None:
 
 def _hear_last_word(frame: "FrameType | None") -> None:
     """Take the last chance before SIGKILL; who acts on the notice is left in peace."""
-    own = process.own[_signal.SIGTERM]
+    own = signals.get_disposition(_signal.SIGTERM)
     if _notice.acted_at is not None:
         _interrupt_again(frame)
     elif process.role == "wrapper" and not callable(own):
@@ -365,16 +390,20 @@ def _signal_of_notice() -> int:
     return int(_signal.SIGTERM if is_term else _signal.SIGUSR1)
 
 
-def _is_there(name: str) -> bool:
-    """Return whether kforge-run has put a file into the private folder, and no other user something in its place."""
+def _age_of(name: str) -> float:
+    """Return how old a file is that kforge-run has put into the private folder (s); infinity: there is none."""
     try:
         folder = open_folder(process.folder)
     except OSError:
-        return False  # it was tidied away
+        return float("inf")  # it was tidied away
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return abs(time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime)
     except OSError:
-        return False
+        return float("inf")
     finally:
         os.close(folder)
-    return True
+
+
+def _is_there(name: str) -> bool:
+    """Return whether kforge-run has put a file into the private folder."""
+    return _age_of(name) < float("inf")

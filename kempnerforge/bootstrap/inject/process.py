@@ -30,7 +30,7 @@ WORD_SIGNAL = _signal.SIGRTMAX - 2
 PROBE_SIGNAL = _signal.SIGRTMAX - 3
 
 #: What is loaded when it is needed, in the order in which one needs the other.
-_LATER = ("proc", "forks", "signals", "doors", "notice", "shield", "dispositions", "probe")
+_LATER = ("proc", "forks", "signals", "wakeup", "doors", "notice", "shield", "dispositions", "probe")
 
 #: The resource tracker ignores SIGTERM by itself.
 _TRACKER_CODE = "from multiprocessing.resource_tracker "
@@ -46,12 +46,14 @@ own = {}  # type: dict[int, Any]
 handler = None  # type: Any
 #: What runs when kforge-run's own signals come.
 listeners = {}  # type: dict[int, Any]
+#: What the program believes to have set for these.
+hidden = {}  # type: dict[int, Any]
 #: Whoever has started it had SIGINT ignored: a script's background, which does not mean a notice.
 ignores_sigint = False
 #: What `call` has found.
 _functions = {}  # type: dict[str, Any]
 #: The functions of the module `_signal`, which the program does not get to see.
-real_signal, real_getsignal = _signal.signal, _signal.getsignal
+real_signal, real_getsignal, real_set_wakeup_fd = _signal.signal, _signal.getsignal, _signal.set_wakeup_fd
 
 
 def start(folder_fd):
@@ -101,8 +103,8 @@ def tell_news(news, folder_fd):
 # --- what is there when it is needed -------------------------------------------------------------------
 
 
-def call(function, *arguments):
-    # type: (str, Any) -> Any
+def call(function, *arguments, **options):
+    # type: (str, Any, Any) -> Any
     """Call a function of another module (`MODULE.FUNCTION`), which is loaded now if need be."""
     found = _functions.get(function)
     if found is None:
@@ -113,7 +115,7 @@ def call(function, *arguments):
             return _without_the_rest(function, arguments)
         module, _, name = function.partition(".")
         found = _functions[function] = getattr(load(module), name)
-    return found(*arguments)
+    return found(*arguments, **options)
 
 
 def _without_the_rest(function, arguments):
@@ -123,6 +125,8 @@ def _without_the_rest(function, arguments):
         return real_signal(*arguments)
     if function == "signals.get_disposition":
         return real_getsignal(*arguments)
+    if function == "wakeup.set_wakeup_fd":
+        return real_set_wakeup_fd(*arguments)
     if function == "notice.on_word":
         raise KeyboardInterrupt
     if function == "notice.on_signal":
@@ -184,6 +188,8 @@ def _take_signals(function):
     _signal.signal = lambda signalnum, handler: call("dispositions.set_disposition", signalnum, handler)
     _signal.getsignal = lambda signalnum: call("signals.get_disposition", signalnum)
     _signal.signal.__doc__, _signal.getsignal.__doc__ = real_signal.__doc__, real_getsignal.__doc__
+    if own:
+        _signal.set_wakeup_fd = _later(call, "wakeup.set_wakeup_fd")
     os.register_at_fork(
         before=_later(call, "dispositions.before_fork"),
         after_in_parent=_later(call, "dispositions.after_fork"),

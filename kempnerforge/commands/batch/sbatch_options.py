@@ -188,9 +188,14 @@ class Lead(NamedTuple):
         """Whether it is the signal after which kforge-run requeues."""
         return self.signal in {"USR1", "10"}
 
+    @property
+    def is_term(self) -> bool:
+        """Whether it is what a person sends as well, and kforge-run takes for the time limit if it comes when due."""
+        return self.batch and self.signal in {"TERM", "15"}
+
 
 def why_no_notice(value: str) -> str | None:
-    """Return why kforge-run would not requeue after what ``--signal`` asks for; None: it would.
+    """Return why kforge-run would not requeue after what ``--signal`` asks for, or not surely; None: it would.
 
     Raises:
         Trouble: sbatch would not take it.
@@ -198,6 +203,8 @@ def why_no_notice(value: str) -> str | None:
     asked = lead(value)
     if not asked.batch:
         return f"--signal={value} without B: does not reach the batch process, which is kforge-run"
+    if asked.is_term:
+        return f"{asked.signal} is taken for the time limit if it comes when it is due, and a person's then as well"
     if not asked.is_notice:
         return f"kforge-run does not requeue after {asked.signal}, which a person may have sent"
     return None

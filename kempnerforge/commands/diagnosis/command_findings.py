@@ -11,12 +11,13 @@ import math
 import os
 import re
 import shlex
+import string
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...bootstrap import programs
-from ...launcher.asking import slurm
+from ...launcher.asking import slurm, srun
 from ...launcher.options import options_of
 from ...launcher.policy.tables import recommended_lead
 from ...launcher.surroundings import AGENT_PATIENCE, AGENT_PATIENCE_VARIABLE, DEAF_SRUN, isolating_option
@@ -70,18 +71,20 @@ class Around(NamedTuple):
         environment: of the sbatch that submits it, which hands it on.
         needed: how long a shutdown may take: what earlier attempts needed, else the lead (s).
         kills_on_bad_exit: srun kills all tasks when one ends with an error, unless told otherwise.
+        of_steps: variables that the job's options give to srun.
     """
 
     environment: Mapping[str, str]
     needed: float
     kills_on_bad_exit: bool
+    of_steps: Mapping[str, str]
 
 
 def find(script: Script, around: Around) -> Iterator[Finding]:
     """Yield what in the commands of a script would lose a run."""
     commands = _up_to_the_end(script.commands)
     launches = [(command, index) for command in commands if (index := _launcher_in(command.words)) is not None]
-    exported = {**around.environment, **_exported(commands)}
+    exported = {**around.environment, **around.of_steps, **_exported(commands)}
     unclear = list(_of_what_is_unclear(script, commands))
     yield from unclear
     for command, index in launches:
@@ -90,6 +93,7 @@ def find(script: Script, around: Around) -> Iterator[Finding]:
         yield from _of_kforge_run_options(command, index)
         yield from _of_kforge_run_variables(command, exported)
         yield from _of_what_cannot_be_armed(command, index)
+        yield from _of_sruns_tasks(command, exported)
     if not launches and not unclear:
         behind = script.commands[len(commands) :]
         yield from _of_no_launch(commands, is_behind=any(_launcher_in(command.words) is not None for command in behind))
@@ -391,10 +395,50 @@ def _srun_of(command: Command) -> list[str]:
     return list(command.words[names.index("srun") :]) if "srun" in names else []
 
 
+def _of_sruns_tasks(command: Command, exported: dict[str, str]) -> Iterator[Finding]:
+    """Look whether kforge-run puts itself before the programs of an srun (docs/notice.md, "Several nodes")."""
+    words = _launched_by(command)
+    verdict = _put_into_srun(command, exported)
+    if verdict.is_put:
+        what = f"kforge-run runs in srun's tasks, too: {shlex.join(verdict.command)}"
+        yield Finding(command.line, False, what, "none is needed")
+    elif verdict.why_not and any("$" in word or "`" in word for word in words):
+        what = f"cannot tell whether kforge-run runs in srun's tasks: {verdict.why_not}"
+        yield Finding(command.line, False, what, verdict.cure, is_unclear=True)
+    elif verdict.why_not:
+        what = f"kforge-run does not run in srun's tasks, which may not hear the notice: {verdict.why_not}"
+        yield Finding(command.line, True, what, verdict.cure)
+
+
+def _launched_by(command: Command) -> tuple[str, ...]:
+    """Return what kforge-run runs in a command; empty: nothing that can be seen."""
+    index = _launcher_in(command.words)
+    try:
+        launched = () if index is None else options_of(list(command.words[index + 1 :])).get("command")
+    except ValueError:
+        return ()  # it will not start
+    return launched if isinstance(launched, tuple) else ()
+
+
+def _put_into_srun(command: Command, exported: dict[str, str]) -> srun.Verdict:
+    """Return what becomes of an srun that kforge-run runs."""
+    given = _environment_of(command, exported)
+    words = [string.Template(word).safe_substitute(given) for word in _launched_by(command)]
+    if not words or os.path.basename(words[0]) != "srun":
+        return srun.Verdict(words, "unknown")
+    return srun.put(["kforge-run"], words, given, first_line=_first_line_by_name)
+
+
+def _first_line_by_name(program: str, _folder: str) -> str:
+    """Return how a program's file may begin; it need not be here."""
+    is_script = program.endswith((".py", ".sh")) or os.path.basename(program) in programs.RANK_AGENTS[0].split()
+    return "#!/bin/sh\n" if is_script else ""
+
+
 def _of_a_bad_exit(command: Command, exported: dict[str, str], configured: bool) -> Iterator[Finding]:
     words = _srun_of(command)
     if words and slurm.kills_on_bad_exit(words, _environment_of(command, exported), configured):
-        inner = _launcher_in(words) is not None
+        inner = _launcher_in(words) is not None or _put_into_srun(command, exported).is_put
         what = "--kill-on-bad-exit: the first task that ends with an error takes those with it that still save"
         cure = "srun --kill-on-bad-exit=0" if inner else "srun --kill-on-bad-exit=0 kforge-run …"
         yield Finding(command.line, not inner, what, cure)

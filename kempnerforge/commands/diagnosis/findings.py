@@ -50,6 +50,13 @@ _VARIABLES = {
     "SBATCH_ARRAY_INX": "array",
     "SBATCH_JOB_NAME": "job-name",
 }
+#: Variables of the job that srun reads, and the options that they come from.
+_OF_STEPS = {
+    "ntasks": "SLURM_NTASKS",
+    "nodes": "SLURM_JOB_NUM_NODES",
+    "ntasks-per-node": "SLURM_NTASKS_PER_NODE",
+    "container": "SLURM_CONTAINER",
+}
 
 
 class Subject:
@@ -141,7 +148,11 @@ def find(
     if script.interpreter in _SHELLS:
         needed = _lead_of(options) if past is None else past.stop
         kills = cluster is not None and cluster.kills_on_bad_exit
-        sources.append(command_findings.find(subject.shell, Around(environment or {}, needed, kills)))
+        of_steps = {
+            variable: options[name].option.value or "" for name, variable in _OF_STEPS.items() if name in options
+        }
+        around = Around(environment or {}, needed, kills, of_steps)
+        sources.append(command_findings.find(subject.shell, around))
     else:
         sources.append(_of_the_interpreter(script))
     findings: list[Finding] = []
@@ -223,7 +234,7 @@ def _of_the_lead(options: Mapping[str, Directive], cluster: Cluster | None, past
         yield Finding(line, True, str(trouble), cure)
         return
     if (why := sbatch_options.why_no_notice(option.value or "")) is not None:
-        yield Finding(line, True, why, f"#SBATCH --signal=B:USR1@{lead.seconds}")
+        yield Finding(line, not lead.is_term, why, f"#SBATCH --signal=B:USR1@{lead.seconds}")
     yield from _of_seconds(line, lead, options, past, cure)
 
 

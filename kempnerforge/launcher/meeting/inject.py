@@ -38,6 +38,7 @@ MODULES = {
         "inject/probe",
         "inject/shield",
         "inject/signals",
+        "inject/wakeup",
     ),
 }
 #: Folders that a job or a node has of its own, whoever owns them there and now.
@@ -108,9 +109,18 @@ def _check_name(site: str) -> None:
     """
     if ":" in site:
         raise Strange(site, "has a colon in its name, which PYTHONPATH cannot say")
+    check_passing(site)
+
+
+def check_passing(path: str) -> None:
+    """Make sure that a path is not below a folder that every job or node has of its own.
+
+    Raises:
+        OSError: it is.
+    """
     for parent in {*_PASSING, *map(os.path.realpath, _PASSING)}:
-        if os.path.commonpath([parent, site]) == parent:
-            raise Strange(site, f"is below {parent}, which is another folder on another node")
+        if os.path.commonpath([parent, path]) == parent:
+            raise Strange(path, f"is below {parent}, which is another folder on another node")
 
 
 def _check_always(site: str) -> None:

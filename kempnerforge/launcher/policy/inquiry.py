@@ -185,6 +185,11 @@ class Inquiry:
         self.site = site
         self.known = self.known._replace(grace_time=site.grace_time)
 
+    def term_asked(self, lead: float, now: float) -> list[Action]:
+        """Keep when a SIGTERM is due, as the job has asked; one that has come may have been that."""
+        self.known = self.known._replace(term_lead=lead + tables.SENT_EARLY)
+        return self.ask(now) if self.reason == "manual" else []
+
     def _say_no_answer(self, read: JobRead) -> list[Action]:
         first, self._said_no_answer = not self._said_no_answer, True
         return [facts.SlurmIsSilent(read.error, read.answered)] if first else []

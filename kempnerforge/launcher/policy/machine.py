@@ -57,6 +57,7 @@ from .words import (
     SiteRead,
     StepEnded,
     Tell,
+    TermAsked,
     Terminate,
     TimePassed,
     TreeEmpty,
@@ -123,6 +124,8 @@ class Policy:
             case SiteRead():
                 self._inquiry.site_read(event.site)
                 return self._plan(now)
+            case TermAsked():
+                return self._inquiry.term_asked(event.lead, now)
             case HistoryRead():
                 self._conclusion.history_read(event.history)
                 return []
@@ -258,7 +261,7 @@ class Policy:
         # The signal before the message: told first, a quick program has saved, finished and put its handlers back
         # when the signal comes, and dies of it.
         told = [action for action in plan if isinstance(action, Tell)]
-        return [*handed_on, *told, *said, *understood, *(action for action in plan if action not in told)]
+        return [*said, *handed_on, *told, *understood, *(action for action in plan if action not in told)]
 
     def _forward(self, event: Signalled) -> list[Action]:
         name = signal_name(event.signum)

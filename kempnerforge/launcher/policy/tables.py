@@ -42,6 +42,8 @@ LEAD_RESERVE = 60.0
 #: The largest part of a shutdown's window that escalation may take from the save: a guess.
 ESCALATION_SHARE = 1 / 3
 
+#: Slurm sends the signal of ``--signal`` up to so much earlier than it was asked to (s): sbatch(1).
+SENT_EARLY = 60.0
 #: Slurm looks for jobs out of time twice a minute or so: later than this, it was not the time limit (s).
 LATE_KILL = 90.0
 
@@ -104,6 +106,8 @@ class Known(NamedTuple):
     end: float | None = None
     #: Seconds of grace that the partition gives before a preemption; None: unknown.
     grace_time: float | None = None
+    #: So long before its end the job has asked for a SIGTERM (s); None: it has not, as far as known.
+    term_lead: float | None = None
 
 
 def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
@@ -113,7 +117,8 @@ def reason_from_job(job: Job, known: Known, signum: int, now: float) -> Reason:
     if job.state in RUNNING_STATES:
         if job.preempted_at is not None:
             return "preempted"
-        if signum == SIGUSR1 and job.end is not None and job.end - now <= NEAR_END:
+        lead = NEAR_END if signum == SIGUSR1 else known.term_lead
+        if lead is not None and job.end is not None and job.end - now <= lead:
             return "time_limit"
         return "manual"
     if job.state in WAITING_STATES or (known.restarts is not None and job.restarts > known.restarts):

@@ -14,6 +14,9 @@ from .facts import Fact
 #: Where kforge-run runs: as the batch process, as a task of a job step, or outside of either.
 Place = Literal["batch", "step", "outside"]
 
+#: Who the tasks are of an srun that is our direct child: kforge-runs, programs without one, or not known.
+Tasks = Literal["ours", "strangers", "unknown"]
+
 #: Why we were told to stop.
 Reason = Literal["time_limit", "preempted", "requeued", "cancelled", "manual", "interrupt", "unknown"]
 
@@ -49,6 +52,10 @@ class Rules(NamedTuple):
     term_grace: float = 10.0
     #: The command is ``srun``, which must never get SIGTERM, SIGHUP or SIGQUIT as a request.
     child_is_srun: bool = False
+    #: Of such a command: who its tasks are.
+    tasks: Tasks = "unknown"
+    #: How many of ours there are, if all of them run on our own node, where they register; 0: not all, or not known.
+    tasks_here: int = 0
     #: srun kills all tasks when one exits non-zero: inner kforge-runs end 0 instead of 85.
     kill_on_bad_exit: bool = False
     #: A kforge-run above this one (of a step) escalates and requeues, so this one must be done earlier.
@@ -281,6 +288,12 @@ class SiteRead(NamedTuple):
     site: Site
 
 
+class TermAsked(NamedTuple):
+    """The job has asked Slurm for a SIGTERM so long before its end (s): its script says so."""
+
+    lead: float
+
+
 class HistoryRead(NamedTuple):
     history: History
 
@@ -325,6 +338,7 @@ Event = (
     | ChildExited
     | TreeEmpty
     | SiteRead
+    | TermAsked
     | HistoryRead
     | JobRead
     | RequeueAnswered

@@ -77,7 +77,8 @@ def spawn(
 
     Args:
         command: program and arguments; a program without a slash is looked for in PATH of `environment`.
-        own_group: put it into a process group of its own.
+        own_group: put it into a process group of its own, where no terminal's Ctrl-C reaches it. It can always be
+            interrupted there: a script's background is started with SIGINT ignored, which is not meant for a notice.
         death_signal: what it gets when kforge-run dies.
         umask: None: ours.
 
@@ -89,6 +90,7 @@ def spawn(
     def prepare() -> None:
         if own_group:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if umask is not None:
             os.umask(umask)
 

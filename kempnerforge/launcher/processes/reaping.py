@@ -39,9 +39,13 @@ def wait_for(pid: int, patience: float) -> bool:
     return True
 
 
-def reap_all() -> None:
-    """Reap our children, all of them killed, until there is none, but for one that hangs in the kernel."""
-    until = time.monotonic() + _PATIENCE
+def reap_all(patience: float = _PATIENCE) -> None:
+    """Reap our children until there is none, but for a bounded time (s): one may hang in the kernel.
+
+    Args:
+        patience: as long as those take that were killed; for others, what they are given.
+    """
+    until = time.monotonic() + patience
     while True:
         for pid in ended_children():
             os.waitpid(pid, 0)

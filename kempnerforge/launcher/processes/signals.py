@@ -20,6 +20,8 @@ _NOT_CAUGHT = {
     *(signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS),
     *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTIN),
 }
+#: What a key of the terminal sends, and a shell has its background ignore.
+_TYPED = (signal.SIGINT, signal.SIGQUIT)
 #: ``si_code`` of a signal that the kernel sent, as the terminal does (sigaction(2)).
 _SI_KERNEL = 0x80
 #: The first fields of struct signalfd_siginfo (signal, errno, code, pid), and its size (signalfd(2)).
@@ -73,6 +75,8 @@ class CapturedSignals:
         # An ignored SIGCHLD (inherited) would have the kernel reap our children, and their exit statuses be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, caught)
+        #: A script's background ignores what the keyboard sends. Blocked, it comes all the same.
+        self._not_meant = {signum for signum in _TYPED if signal.getsignal(signum) is signal.SIG_IGN}
         self.fd = libc.signalfd(caught)
 
     def read(self) -> list[Received]:
@@ -84,7 +88,8 @@ class CapturedSignals:
         received = []
         for offset in range(0, len(block), _SIGINFO_SIZE):
             signum, _errno, code, pid = _SIGINFO.unpack_from(block, offset)
-            received.append(Received(signum, pid, code == _SI_KERNEL))
+            if code != _SI_KERNEL or signum not in self._not_meant:
+                received.append(Received(signum, pid, code == _SI_KERNEL))
         return received
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 from ...bootstrap import contract, proc, programs
 from ..policy.words import Identity, Role, Seen
@@ -31,14 +31,27 @@ _ARMED = {contract.WORD_SIGNAL, contract.PROBE_SIGNAL}
 _MOST_DESCRIPTORS = 512
 
 
-def read(without: Mapping[int, object] | set[int]) -> tuple[Seen, ...]:
-    """Return all that is below us, parents first.
+def read(without: Collection[int], folder: str | None) -> tuple[Seen, ...]:
+    """Return all that is below us, parents first, and the tasks of an srun of ours that the bootstrap is in.
 
     Args:
         without: pids of our own children that are no part of the run.
+        folder: our private folder; None: no tasks, for others of them are on other nodes, and cannot be told.
     """
     age = _Age()
-    return tuple(seen for pid in proc.children(os.getpid()) if pid not in without for seen in _below(pid, age))
+    seen = [one for pid in proc.children(os.getpid()) if pid not in without for one in _below(pid, age)]
+    if folder is not None and any(one.role == "srun" for one in seen):
+        seen += _tasks(folder, {one.who.pid for one in seen}, age)
+    return tuple(seen)
+
+
+def _tasks(folder: str, known: set[int], age: _Age) -> Iterator[Seen]:
+    """Yield armed processes that belong to us, though slurmstepd has started them."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in known and f":{folder}\0" in proc.read(f"/proc/{name}/environ"):
+            seen = see(int(name), age.now)
+            if seen is not None and seen.armed:
+                yield seen
 
 
 class _Age:
@@ -104,6 +117,8 @@ def see(pid: int, now: float) -> Seen | None:
 
 def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]]) -> tuple[bool, Role]:
     """Return whether a process is a Python, and what it is."""
+    if name == "srun":
+        return False, "srun"  # or a site's script of that name
     executable = proc.executable(pid)
     if "python" in executable or "pypy" in executable:
         kind, program = programs.program_of(arguments)
@@ -111,8 +126,6 @@ def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]])
         if role == "ours":
             return True, "launcher"
         return True, "helper" if role == "helper" else "wrapper" if role == "wrapper" else "program"
-    if name == "srun":
-        return False, "srun"
     if executable in _FORWARDERS or name in _FORWARDERS:
         return False, "wrapper"
     heard = masks["SigCgt"] | masks["SigBlk"]

@@ -11,9 +11,12 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...bootstrap import proc, programs
+
+if TYPE_CHECKING:
+    from .log_readers import Unread
 
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 #: A guess.
@@ -41,25 +44,53 @@ class Tree:
     Args:
         helpers: pids of our own children that are no part of the run (a running scontrol); asked at each use.
         group: the child's own process group, which is all that can be signalled where there is no /proc.
+        began: when nothing of the run was there yet (s since the boot); what is older may be the log's reader.
     """
 
-    def __init__(self, helpers: Collection[int], group: int | None = None) -> None:
+    def __init__(self, helpers: Collection[int], group: int | None = None, began: float = 0.0) -> None:
         self._helpers = helpers
         self._group = group
+        self._began = began
+        #: Who reads our log, by pid and start; None: nobody has looked for them yet.
+        self._log_readers: list[str] | None = None
+        #: What they leave unread; None: there is none, or nobody has looked for them yet.
+        self.unread: Unread | None = None
         #: Already killed, by pid and start, so that no pass sends SIGKILL twice to the same process.
         self._killed: set[str] = set()
 
     def is_empty(self) -> bool:
-        """Return whether nothing is left below us: no process, no zombie."""
+        """Return whether nothing of the run is left below us: no process, no zombie."""
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
+            self._log_readers = []  # nor will there ever be one
             return True
-        if not self._helpers:
+        others = {*self._helpers, *map(_pid, self.log_readers())}
+        if not others:
             return False
         # psutil takes as long to import as a short command takes to run.
         below_us = set(children())
-        return below_us <= set(self._helpers) if below_us else not self._below_us()
+        return below_us <= others if below_us else not self._below_us()
+
+    def log_readers(self) -> list[str]:
+        """Return which children of ours read our log, as `proc.identity` names them."""
+        if self._log_readers is None:
+            from . import log_readers  # not at the start, where nobody needs it
+
+            self._log_readers = log_readers.find(children(), self._began)
+            for reader in self._log_readers[:1]:
+                try:
+                    self.unread = log_readers.Unread(reader)
+                except OSError:
+                    self._log_readers = []  # it has just ended, or we have no descriptors left
+        return [one for one in self._log_readers if proc.identity(_pid(one)) == one]
+
+    def kill_log_readers(self) -> None:
+        """Send SIGKILL to who reads our log, and to all below."""
+        for reader in self.log_readers():
+            for process in list(walk(_pid(reader))):
+                if one := proc.identity(process.pid):
+                    _send(one, signal.SIGKILL)
 
     def terminate(self, spared: Collection[int] = ()) -> None:
         """Ask everything below us to end: SIGTERM, and SIGCONT for what is stopped.
@@ -92,10 +123,10 @@ class Tree:
 
         A child that is not reaped keeps its pid, so this hits no other process.
         """
-        hit: set[int] = set()
+        hit = {*self._helpers, *map(_pid, self.log_readers())}
         until = time.monotonic() + _CHASE
         while time.monotonic() < until:
-            new = set(children()).difference(hit, self._helpers)
+            new = set(children()).difference(hit)
             for pid in new:
                 os.kill(pid, signal.SIGKILL)
             hit |= new
@@ -131,6 +162,8 @@ class Tree:
         below = _listed_by_psutil()
         if below is None:
             below = _listed_by_proc()
+        spared = {process.pid for reader in self.log_readers() for process in walk(_pid(reader))}
+        below = [pid for pid in below if pid not in spared]
         if not self._helpers:
             return below
         # A helper leads a group of its own: whatever a site's scontrol script has started belongs to it.
@@ -139,6 +172,8 @@ class Tree:
 
 def warm_up() -> None:
     """Import what the sweep needs: later a folder on Python's path may hang."""
+    from . import log_readers  # noqa: F401
+
     _listed_by_psutil()
 
 
@@ -177,9 +212,14 @@ def children() -> list[int]:
     return proc.children(os.getpid())
 
 
+def _pid(identified: str) -> int:
+    """Return the pid of a process that `proc.identity` named so."""
+    return int(identified.partition(".")[0])
+
+
 def _send(identified: str, signum: int) -> None:
     """Signal the process that `proc.identity` named so, and none that has got its pid since."""
-    pid = int(identified.partition(".")[0])
+    pid = _pid(identified)
     try:
         if proc.identity(pid) == identified:
             os.kill(pid, signum)

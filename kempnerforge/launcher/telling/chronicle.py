@@ -76,8 +76,12 @@ class Chronicle:
         """Return how earlier attempts ended; nothing: not known within `patience` (s)."""
         return self._journal.wait_for_history(patience) if self._journal is not None else ()
 
-    def close(self) -> None:
-        """Wait a moment for what is not written yet; what hangs is left behind."""
+    def close(self, patience: float = LAST_PATIENCE) -> None:
+        """Wait for what is not written yet; what hangs is left behind.
+
+        Args:
+            patience: how long whoever reads our log may take to make room (s).
+        """
         if self._journal is not None:
             wait_for(self.writers(), LAST_PATIENCE)
             if (left := self._journal.writer.give_up()) is not None:
@@ -86,6 +90,7 @@ class Chronicle:
         if self._log.writer is not None:
             wait_for([self._log.writer], LAST_PATIENCE)
             self._log.writer.give_up()
+        self._log.flush(patience)
 
     def look_after_journal(self) -> None:
         """Warn if the journal is not written any more."""

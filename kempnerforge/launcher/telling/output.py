@@ -23,6 +23,10 @@ _SHOWN: dict[Verbosity, tuple[Level, ...]] = {
 }
 
 
+#: Lines that wait for room in a pipe; what more there is to say meanwhile is dropped. A guess.
+_MOST_WAITING = 1000
+
+
 class Log:
     """Writes prefixed lines; never blocks and never raises, whatever standard error is.
 
@@ -40,6 +44,8 @@ class Log:
         #: None: standard error is no file, and tells itself whether it would block. A file never says so.
         self.writer = Writer(_write_lines, poller, helpers, keep=(2,), without=_write_lines) if _is_file(2) else None
         self._descriptor = 2 if self.writer is not None else _open_without_blocking(2)
+        #: For which a pipe had no room.
+        self._waiting: list[bytes] = []
 
     def say(self, level: Level, text: str) -> None:
         if level not in self._shown:
@@ -50,13 +56,25 @@ class Log:
         if self.writer is not None:
             self.writer.put(line)
             return
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(line)
+        self.flush(0.0)
+
+    def flush(self, patience: float) -> None:
+        """Write what a pipe had no room for, but wait for room no longer than so (s).
+
+        A pipe that nobody reads is never ready, and its lines are lost: they must not hold up a shutdown.
+        """
+        until = time.monotonic() + patience
         try:
-            # A pipe that nobody reads is not ready, and its line is dropped: it must not hold up a shutdown. One that
-            # is ready takes PIPE_BUF bytes, unless another process was quicker: then that it does not block is needed.
-            if self._ready.poll(0):
-                os.write(self._descriptor, line)
+            # One that is ready takes PIPE_BUF bytes, unless another process was quicker: then it must not block.
+            while self._waiting and self._ready.poll(max(until - time.monotonic(), 0.0) * 1000):
+                os.write(self._descriptor, self._waiting[0])
+                del self._waiting[0]
+        except BlockingIOError:
+            pass  # full
         except OSError:
-            pass  # closed, full or broken
+            self._waiting.clear()  # closed or broken
 
 
 def _is_file(descriptor: int) -> bool:

@@ -1,0 +1,70 @@
+"""Every launch shape of the table, below a real kforge-run: the notice reaches whoever holds the work."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import leaks
+from tests.process.launch import Launch, wait_until
+from tests.process.shapes.table import SHAPES, WRAPPED, Shape
+from tests.process.shapes.trial import Trial, why_not_here
+
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+
+
+def _skip_where_missing(shape: Shape) -> None:
+    if why := why_not_here(shape):
+        pytest.skip(why)
+
+
+@every_shape
+def test_who_holds_the_work_saves(launch: Launch, short_tmpdir: dict[str, str], shape: Shape) -> None:
+    """With one notice; and with Slurm's own SIGTERM after it, to the child or to all; and with nothing but that one."""
+    _skip_where_missing(shape)
+    names = ["one notice"]
+    if not shape.late and not shape.dies_of_sigterm:
+        names += ["SIGTERM to all, too"]
+        if shape.name in WRAPPED:
+            names += ["SIGTERM to the child, too"]
+    if shape.without_lead:
+        names += ["SIGTERM to all, and no notice"]
+    trials: dict[str, Trial] = {}
+    try:
+        for number, name in enumerate(names):
+            trials[name] = Trial(launch, shape, str(number), short_tmpdir["TMPDIR"])
+        for trial in trials.values():
+            trial.begins()
+        for name, trial in trials.items():
+            if name == "SIGTERM to all, and no notice":
+                trial.slurm_alone()
+            else:
+                trial.notice()
+        waiting = {name: trial for name, trial in trials.items() if name.endswith("too")}
+        while waiting:
+            wait_until(lambda: any(trial.slurm_is_due for trial in waiting.values()))
+            for name in [name for name, trial in waiting.items() if trial.slurm_is_due]:
+                waiting.pop(name).slurm_follows(to_all="to all" in name)
+        faults = [f"{name}: {fault}" for name, trial in trials.items() for fault in trial.faults()]
+    finally:
+        for trial in trials.values():
+            trial.end()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.slow
+@every_shape
+def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(
+    launch: Launch, short_tmpdir: dict[str, str], shape: Shape
+) -> None:
+    """Without kforge-run: what the test above finds lost is not the shape's own fault."""
+    _skip_where_missing(shape)
+    others = leaks.children()
+    trial = Trial(launch, shape, "0", short_tmpdir["TMPDIR"], supervised=False)
+    try:
+        trial.begins()
+        if trial.tell_holders() and not shape.late:
+            wait_until(lambda: trial.is_over or not trial.unsaved())
+            assert not trial.unsaved(), (trial.said, trial.log)
+    finally:
+        trial.end()
+        leaks.end_all(others)  # nobody sweeps
