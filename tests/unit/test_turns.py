@@ -7,7 +7,7 @@ from signal import SIGINT, SIGTERM
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kempnerforge.launcher.policy.turns import Turn, at_once, needs_answers, not_to_be_terminated, turns
@@ -247,6 +247,15 @@ SHAPES = (
         "r0 r1 r2",
     ),
     Shape(
+        "rank 0 is the parent, by subprocess, and all are in C",
+        (
+            TRAINER._replace(name="r0", line="train.py", busy=0.0, says=None).over(
+                *(one._replace(says=None) for one in ranks("r1", "r2"))
+            ),
+        ),
+        "r0 r1 r2",
+    ),
+    Shape(
         "rank 0 is the parent, and all are given as code",
         (TRAINER._replace(name="r0", line="-c code", busy=0.0).over(*ranks("r1", line="-c code")),),
         "r0 r1",
@@ -288,6 +297,11 @@ SHAPES = (
     Shape(
         "a rank runs what has no rank",
         (ranks("r0")[0].over(SERVICE),),
+        "r0",
+    ),
+    Shape(
+        "a rank runs what has its own rank",
+        (ranks("r0")[0].over(SERVICE._replace(ranks="0,0,")),),
         "r0",
     ),
     # --- helpers -------------------------------------------------------------------------------------
@@ -556,6 +570,7 @@ answers = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(processes, max_size=8),
     st.dictionaries(identities, answers),

@@ -81,8 +81,7 @@ class _Tree:
             return one.role
         if answer is not None:
             return "helper" if answer.helps or (one.role == "helper" and not answer.mp_child) else "program"
-        is_fork = above is not None and one.role == "program" and above.arguments == one.arguments
-        if above is not None and (is_fork or one.role == "helper"):
+        if above is not None and (one.role == "helper" or _is_fork(one, above)):
             # Whether it helps cannot be told, unless it is waited for.
             return "program" if self._says_it_waits(above, {one.who.pid}) else "helper"
         return one.role
@@ -116,7 +115,7 @@ class _Tree:
         answer, inner = self._answers.get(one.who), self._answers.get(other.who)
         used, is_mp_child = self._used(other), inner is not None and inner.mp_child
         if waits:
-            has_forked_itself = one.arguments == other.arguments and used < one.used and not is_mp_child
+            has_forked_itself = _is_fork(other, one) and used < one.used and not is_mp_child
             return "never" if has_forked_itself or self._only_serves(one, answer, inner) else "first"
         if is_mp_child and (works or one.used >= _LIKE_A_RANK * used):
             return "together"
@@ -158,6 +157,11 @@ class _Tree:
 
 def _trains(one: Seen, answer: Answer) -> bool:
     return one.accelerator or answer.has_tensors
+
+
+def _is_fork(one: Seen, above: Seen) -> bool:
+    """Return whether a process looks as if it had never run another program: as its parent does."""
+    return (one.arguments, one.ranks) == (above.arguments, above.ranks)
 
 
 def _runs_the_same(one: Seen, other: Seen) -> bool:
