@@ -323,6 +323,11 @@ SHAPES = (
         "train.py",
     ),
     Shape(
+        "a tracker's service that is busier than a GPU's trainer",
+        (TRAINER._replace(accelerator=True, used=1, busy=0.0).over(SERVICE._replace(used=50)),),
+        "train.py",
+    ),
+    Shape(
         "a pool's workers, and below each what it runs",
         (WRAPPER.over(FORKED._replace(says=HELPS).over(P("task.py", used=50, busy=1.0, says=NAMES))),),
         "wrap.py",
