@@ -102,6 +102,7 @@ SHAPES = (
     Shape("whose parent has died", (SHELL, TRAINER), "train.py"),
     # --- wrappers ----------------------------------------------------------------------------------
     Shape("polls", (WRAPPER.over(TRAINER),), "train.py", ("wrap.py: train.py",)),
+    Shape("polls often", (WRAPPER._replace(busy=0.1).over(TRAINER),), "train.py", ("wrap.py: train.py",)),
     Shape("waits in wait(2)", (WAITS_IN_WAIT.over(TRAINER),), "train.py", ("wrap.py!: train.py",)),
     Shape(
         "waits in wait(2) of another language, and does not answer",
@@ -192,6 +193,12 @@ SHAPES = (
         ("wrap.py: a b",),
     ),
     Shape(
+        "runs several, and waits for one",
+        (WRAPPER._replace(awaits="a").over(*named(TRAINER, "a", "b")),),
+        "a b",
+        ("wrap.py!: a b",),
+    ),
+    Shape(
         "a registered one below an idle one",
         (WRAPPER.over(TRAINER._replace(role="cooperative")),),
         "train.py",
@@ -200,6 +207,12 @@ SHAPES = (
     Shape(
         "waits for a registered one",
         (WAITS_IN_WAIT.over(TRAINER._replace(role="cooperative")),),
+        "train.py",
+        ("wrap.py!: train.py",),
+    ),
+    Shape(
+        "has a GPU open, and waits for a registered one",
+        (WAITS_IN_WAIT._replace(accelerator=True).over(TRAINER._replace(role="cooperative")),),
         "train.py",
         ("wrap.py!: train.py",),
     ),
@@ -229,6 +242,12 @@ SHAPES = (
     Shape(
         "ranks below one that waits for them",
         (WAITS_IN_WAIT.over(*ranks("r0", "r1")),),
+        "r0 r1",
+        ("wrap.py!: r0 r1",),
+    ),
+    Shape(
+        "ranks below one that waits for them, and has a GPU open",
+        (WAITS_IN_WAIT._replace(accelerator=True).over(*ranks("r0", "r1")),),
         "r0 r1",
         ("wrap.py!: r0 r1",),
     ),
@@ -269,6 +288,11 @@ SHAPES = (
     Shape(
         "rank 0 is the parent, by multiprocessing",
         (TRAINER._replace(name="r0").over(*named(FORKED._replace(says=CHILD), "r1", "r2")),),
+        "r0 r1 r2",
+    ),
+    Shape(
+        "rank 0 is the parent, by multiprocessing, and has used less so far",
+        (TRAINER._replace(name="r0", used=10).over(*named(FORKED._replace(says=CHILD), "r1", "r2")),),
         "r0 r1 r2",
     ),
     Shape(

@@ -221,11 +221,13 @@ def needs_answers(seen: Sequence[Seen]) -> bool:
 def at_once(seen: Sequence[Seen]) -> dict[Identity, Turn]:
     """Return the turns where no time is left to find any out: everybody's, but a wrapper's or a helper's."""
     tree = _Tree(seen)
-    found = {one.who: Turn() for one in seen if one.role == "program" or one.role in OWN_WAYS}
+    found: dict[Identity, Turn] = {}
     for one in seen:
         if one.role == "program":
             waits_for = {other.who for other in tree.programs(tree.below(one)) if tree.waits(one, other)}
             found[one.who] = Turn(frozenset(waits_for), bool(waits_for))
+        elif one.role in OWN_WAYS:
+            found[one.who] = Turn()
     return found or turns(seen, {}, {})
 
 
