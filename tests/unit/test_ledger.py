@@ -71,6 +71,7 @@ class Notice:
         self.spared = frozenset[str]()
         self._tree: dict[str, Seen] = {}
         self._busy: dict[str, float] = {}
+        self._suspended = 0.0
 
     # --- what is below -------------------------------------------------------------------------------
 
@@ -130,6 +131,14 @@ class Notice:
         self.now = until
         return self
 
+    def is_suspended(self, seconds: float) -> Notice:
+        """Have nothing run for a while."""
+        self.now += seconds
+        self.until += seconds
+        self._suspended += seconds
+        self.ledger.suspended(seconds)
+        return self
+
     def comes_to_the_end(self) -> Notice:
         """Have the final stage begin."""
         actions, spared = self.ledger.final(self.now)
@@ -144,7 +153,7 @@ class Notice:
                 self._do(self.ledger.read(TreeRead(self._seen()), self.until, self.now))
 
     def _seen(self) -> tuple[Seen, ...]:
-        passed = self.now - START
+        passed = self.now - START - self._suspended
         return tuple(one._replace(used=one.used + self._busy[name] * passed) for name, one in self._tree.items())
 
     # --- what came of it -----------------------------------------------------------------------------
@@ -298,6 +307,13 @@ def test_where_nobody_hears_that_is_known(role: Role) -> None:
     assert not notice.ledger.nobody_hears
     assert notice.comes().ledger.nobody_hears
     assert not notice.registers("x").ledger.nobody_hears
+
+
+@pytest.mark.parametrize("role", ["srun", "launcher"])
+def test_who_has_a_way_of_its_own_hears(role: Role) -> None:
+    notice = Notice().has("s", role="wrapper").has("r", "s", role=role).comes()
+    assert not notice.ledger.nobody_hears
+    assert notice.ends("r").passes(1).ledger.nobody_hears
 
 
 # --- in turn -----------------------------------------------------------------------------------------------
@@ -542,15 +558,9 @@ def test_a_process_that_nobody_has_seen_end_has_gone_when_it_is_not_there() -> N
 # --- a suspension ------------------------------------------------------------------------------------------
 
 
-def suspend(notice: Notice, seconds: float) -> None:
-    notice.now += seconds
-    notice.until += seconds
-    notice.ledger.suspended(seconds)
-
-
 def test_a_suspension_counts_in_nothing() -> None:
     notice = Notice().has("t", busy=1.0).comes().hears("t").passes(10)
-    suspend(notice, 100)
+    notice.is_suspended(100)
     notice.passes(19)
     assert len(notice.tellings) == 1
     assert len(notice.passes(3).tellings) == 2
@@ -558,18 +568,23 @@ def test_a_suspension_counts_in_nothing() -> None:
 
 def test_a_suspension_makes_nobody_impatient() -> None:
     notice = wrapped().passes(1).hears("t").becomes("t", busy=0.0).passes(5)
-    suspend(notice, 100)
+    notice.is_suspended(100)
     assert "w" not in notice.passes(3).told
     assert "w" in notice.passes(5).told
     gone = wrapped().passes(1).hears("t").becomes("w", busy=0.5).passes(5).ends("t").passes(1)
-    suspend(gone, 100)
+    gone.is_suspended(100)
     assert "w" not in gone.passes(5).told
 
 
 def test_a_suspension_before_the_first_look_is_no_look() -> None:
     notice = Notice().has("w").has("t", "w", used=9.0)
-    suspend(notice, 10)
+    notice.is_suspended(10)
     assert notice.comes().times(Probe) == [10.0]
+
+
+def test_a_suspension_makes_nobody_look_idle() -> None:
+    notice = Notice().has("p", busy=0.9, used=1.0).has("c", "p", busy=0.9, used=50.0).comes().says("p").says("c")
+    assert set(notice.passes(0.2).is_suspended(10).passes(1).told) == {"p"}
 
 
 def test_a_suspension_moves_what_was_reported() -> None:
