@@ -28,10 +28,13 @@ from kempnerforge.launcher import policy
 
 POLICY = Path(__file__).parents[1] / "kempnerforge/launcher/policy"
 FILES = (
-    *("machine.py", "inquiry.py", "escalation.py", "savers.py", "conclusion.py"),
+    *("machine.py", "inquiry.py", "escalation.py", "ledger.py", "turns.py", "conclusion.py"),
     *("tables.py", "timers.py", "facts.py"),
 )
-TESTS = [f"tests/unit/test_{name}.py" for name in ("facts", "decision_tables", "policy_state_machine", "policy_world")]
+TESTS = [
+    f"tests/unit/test_{name}.py"
+    for name in ("facts", "decision_tables", "turns", "ledger", "policy_state_machine", "policy_world")
+]
 #: A mutant that keeps the tests busy for so long is dead, too (s): it never ends.
 PATIENCE = 600
 #: That a story fails is enough: how short it could be is not asked.

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kempnerforge.launcher.policy import facts, tables, words
-from kempnerforge.launcher.policy.machine import Policy
+from kempnerforge.launcher.policy.ledger import WORD
+from kempnerforge.launcher.policy.machine import NOTICE_FOLLOWS, Policy
 from kempnerforge.launcher.policy.words import (
+    Answer,
+    Answered,
     Armed,
     AskSlurm,
     ChildExited,
@@ -26,19 +29,24 @@ from kempnerforge.launcher.policy.words import (
     ForcedExit,
     Forward,
     Gone,
+    Heard,
     HistoryRead,
     Identity,
     Job,
     JobRead,
     Kill,
     Listen,
+    Look,
     MoreTime,
     Place,
     Polled,
+    Probe,
     Registered,
     Requeue,
     RequeueAnswered,
     Rules,
+    Seen,
+    Signal,
     Signalled,
     Site,
     SiteRead,
@@ -49,6 +57,7 @@ from kempnerforge.launcher.policy.words import (
     Terminate,
     TimePassed,
     TreeEmpty,
+    TreeRead,
 )
 from kempnerforge.launcher.telling.wording import line_of
 
@@ -65,30 +74,52 @@ def process(pid: int) -> Identity:
     return Identity("n1", pid, pid * 10)
 
 
+def program(pid: int = 5, parent: int = 1, **more: object) -> Seen:
+    """Return an armed Python as /proc shows it."""
+    seen = Seen(process(pid), parent, "program", "train.py", ("train.py", str(pid)), armed=True, used=9.0, age=10.0)
+    return seen._replace(**more)  # type: ignore[arg-type]
+
+
 def signalled(signum: int, *, alive: bool = True, child_has_it: bool = False) -> Signalled:
     return Signalled(signum, "somebody", child_has_it, alive)
 
 
 class Story:
-    """Feeds a policy and keeps what it asked for."""
+    """Feeds a policy and keeps what it asked for.
+
+    Attributes:
+        tree: what it sees when it looks; None: it does not get to see anything.
+    """
 
     def __init__(self, rules: Rules | None = None, **more: object) -> None:
         self.policy = Policy(rules or Rules("batch"), site=SITE, **more)  # type: ignore[arg-type]
         self.now = START
         self.actions: list[words.Action] = []
+        self.tree: tuple[Seen, ...] | None = None
+
+    def sees(self, *tree: Seen) -> Story:
+        """Have these be below from now on."""
+        self.tree = tree
+        return self
 
     def happens(self, *events: words.Event, at: float | None = None) -> Story:
         self.now = self.now if at is None else START + at
         for event in events:
-            self.actions += self.policy.handle(event, self.now)
+            self._handle(event)
         return self
+
+    def _handle(self, event: words.Event) -> None:
+        for action in self.policy.handle(event, self.now):
+            self.actions.append(action)
+            if isinstance(action, Look) and self.tree is not None:
+                self._handle(TreeRead(self.tree))
 
     def passes(self, seconds: float) -> Story:
         """Let time pass as the loop does: waking at each moment that the policy wants."""
         until = self.now + seconds
         while self.policy.due is not None and self.policy.due <= until:
             self.now = max(self.policy.due, self.now)
-            self.actions += self.policy.handle(TimePassed(), self.now)
+            self._handle(TimePassed())
         self.now = until
         return self
 
@@ -372,7 +403,8 @@ def test_a_young_srun_gets_the_notice_until_it_has_settled() -> None:
 
 @pytest.mark.parametrize("last_word", [Finished(process(5)), Gone(process(5))], ids=["finished", "gone"])
 def test_a_save_outlives_the_shell_around_it(last_word: words.Event) -> None:
-    story = Story().happens(JobRead(RUNNING), Registered("train.py", process(5), 600), signalled(SIGUSR1))
+    registered = Registered("train.py", process(5), 600)
+    story = Story().sees(program()).happens(JobRead(RUNNING), registered, signalled(SIGUSR1))
     story.happens(JobRead(RUNNING._replace(end=START + 120)), ChildExited(-10, False))
     story.passes(60)
     assert not story.done(Terminate) and not story.done(Kill)
@@ -398,48 +430,79 @@ def test_a_notice_reaches_a_save_that_has_outlived_its_shell() -> None:
     assert story.done(Deliver) == [Deliver(SIGUSR1)]
 
 
-def test_a_notice_to_armed_processes_is_repeated_once() -> None:
-    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1), Delivered("train.py", None, (process(5),), True))
-    assert story.passes(5).done(Deliver) == [Deliver(SIGUSR1), Deliver(SIGUSR1, again=True)]
+def test_who_does_not_acknowledge_the_notice_gets_it_again_until_it_does() -> None:
+    story = Story().sees(program()).happens(JobRead(RUNNING), signalled(SIGUSR1)).passes(5)
+    told = Signal((process(5),), WORD)
+    assert story.done(Signal)[0] == told
+    assert len(story.done(Signal)) > 3 and set(story.done(Signal)[1:]) == {told._replace(again=True)}
+    count = len(story.happens(Heard(process(5), "k")).done(Signal))
+    assert len(story.passes(60).done(Signal)) == count
+    assert "train.py (pid 5) hears it as Ctrl-C, which it names" in story.said
 
 
-def test_an_armed_process_that_had_the_notice_may_outlive_the_child() -> None:
-    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), signalled(SIGUSR1))
-    story.happens(Delivered("train.py", None, (process(5),), True), ChildExited(-15, False)).passes(20)
+def test_who_had_the_notice_may_outlive_the_child() -> None:
+    story = Story(Rules("batch", term_grace=3)).sees(program()).happens(JobRead(RUNNING), signalled(SIGUSR1))
+    story.happens(Heard(process(5), "k"), ChildExited(-15, False)).passes(20)
+    assert facts.StillSaving((5,)) in story.actions
     assert not story.done(Terminate) and not story.done(Kill)
-    story.happens(Gone(process(5))).passes(1)
+    story.sees().happens(Gone(process(5))).passes(1)
     assert story.done(Terminate)
 
 
 def test_a_shell_dies_of_the_signal_that_is_our_notice_a_moment_later() -> None:
     """Slurm signals every process of the job, and the shell in between before us."""
-    story = Story(Rules("batch", term_grace=3)).happens(
-        JobRead(RUNNING), Armed("train.py", process(5)), ChildExited(-15, False)
-    )
+    story = Story(Rules("batch", term_grace=3)).sees(program()).happens(JobRead(RUNNING), ChildExited(-15, False))
     assert not story.done(Terminate)
-    story.passes(0.1).happens(signalled(SIGTERM, alive=False), Delivered("train.py", None, (process(5),), True))
-    assert story.done(Deliver) == [Deliver(SIGTERM)]
+    story.passes(0.1).happens(signalled(SIGTERM, alive=False))
+    assert story.done(Deliver) == [Deliver(SIGTERM)] and story.done(Signal)
     story.passes(5)
     assert not story.done(Terminate) and not story.done(Kill)
-    story.happens(Gone(process(5))).passes(1)
+    story.sees().happens(Gone(process(5))).passes(1)
     assert story.done(Terminate)
 
 
-def test_a_shell_dies_of_a_signal_that_nobody_else_gets() -> None:
-    story = Story(Rules("batch", term_grace=3)).happens(
-        JobRead(RUNNING), Armed("train.py", process(5)), ChildExited(-15, False)
-    )
-    story.passes(2)
+def test_a_shell_dies_while_it_is_looked_into_who_is_told() -> None:
+    outer = program(6, waits_for_children=True, used=1.0)
+    story = Story(Rules("batch", term_grace=3)).sees(outer, program(5, parent=6))
+    story.happens(JobRead(RUNNING), signalled(SIGTERM, alive=False), ChildExited(-15, False))
+    assert story.done(Probe) == [Probe((process(6), process(5)))] and not story.done(Signal)
+    story.happens(Answered(process(5), Answer())).passes(0.3)
+    assert story.done(Signal)[0] == Signal((process(5),), WORD) and not story.done(Terminate)
+    story.happens(Heard(process(5), "k")).sees(outer).happens(Gone(process(5))).passes(5)
+    assert not story.done(Terminate), "the outer one works on: what has been saved is uploaded, say"
+    story.sees().happens(Gone(process(6))).passes(1.1)
+    assert story.done(Terminate)
+
+
+def test_what_is_below_a_shell_that_has_died_cannot_hear() -> None:
+    story = Story().sees(Seen(process(5), 1, "deaf")).happens(JobRead(RUNNING), signalled(SIGTERM, alive=False))
+    assert not story.happens(ChildExited(-15, False)).done(Signal)
+    assert story.done(Terminate) == [Terminate()]
+
+
+@pytest.mark.parametrize("status", [-15, -10, 143, 138])
+def test_a_shell_dies_of_a_signal_that_nobody_else_gets(status: int) -> None:
+    story = Story(Rules("batch", term_grace=3)).happens(JobRead(RUNNING), ChildExited(status, False))
+    story.passes(NOTICE_FOLLOWS - 0.1)
+    assert not story.done(Terminate)
+    story.passes(1)
     assert story.done(Terminate) and not story.done(Kill)
     story.passes(3)
     assert story.done(Kill)
 
 
 def test_a_shell_has_died_of_the_signal_when_it_comes_to_us() -> None:
-    story = Story().happens(JobRead(RUNNING), Armed("train.py", process(5)), signalled(SIGTERM, alive=False))
+    story = Story().sees(program()).happens(JobRead(RUNNING), signalled(SIGTERM, alive=False))
     assert story.done(Deliver) == [Deliver(SIGTERM)]
-    story.happens(Delivered("train.py", None, (process(5),), True), ChildExited(-15, False)).passes(5)
+    story.happens(Heard(process(5), "k"), ChildExited(-15, False)).passes(5)
     assert not story.done(Terminate)
+
+
+def test_whoever_comes_to_save_no_more_is_looked_for_no_more() -> None:
+    story = Story().sees(program()).happens(JobRead(RUNNING), signalled(SIGUSR1), ChildExited(0, True))
+    looks = len(story.done(Look))
+    story.happens(Gone(process(5)), Armed("train.py", process(6))).passes(3)
+    assert len(story.done(Look)) == looks
 
 
 def test_an_armed_process_without_a_notice_is_swept() -> None:
@@ -495,23 +558,41 @@ job_records = st.builds(
     requeueable=st.booleans(),
     requeue_id=st.just("7"),
 )
+trees = st.lists(
+    st.builds(
+        Seen,
+        st.builds(process, st.integers(4, 7)),
+        st.integers(1, 8),
+        st.sampled_from(["program", "cooperative", "launcher", "srun", "wrapper", "helper", "foreign", "deaf"]),
+        armed=st.booleans(),
+        used=st.floats(0, 1000),
+        age=st.floats(0, 1000),
+        waits_for_children=st.booleans(),
+        caught=st.sampled_from([frozenset[int](), frozenset({int(SIGINT)}), frozenset({int(SIGTERM)})]),
+    ),
+    max_size=4,
+).map(tuple)
+answers = st.builds(
+    Answer,
+    helps=st.booleans(),
+    mp_child=st.booleans(),
+    names_door=st.booleans(),
+    awaited=st.frozensets(st.integers(4, 7), max_size=1),
+)
 any_event = st.one_of(
     st.builds(
         Signalled, st.sampled_from([SIGTERM, SIGUSR1, SIGINT, SIGHUP]), st.just(""), st.booleans(), st.booleans()
     ),
-    st.builds(
-        Delivered,
-        st.just(""),
-        st.none() | st.floats(START - 20, START),
-        st.sampled_from([(), (process(5),), (process(5), process(6))]),
-        st.booleans(),
-    ),
+    st.builds(Delivered, st.just(""), st.none() | st.floats(START - 20, START)),
     st.builds(Armed, st.just("train.py"), st.builds(process, st.integers(5, 6))),
+    st.builds(TreeRead, trees),
+    st.builds(Answered, st.builds(process, st.integers(4, 7)), answers),
+    st.builds(Heard, st.builds(process, st.integers(4, 7)), st.sampled_from("uk-"), st.booleans()),
     st.builds(Continued, st.floats(0, 100)),
     st.just(Registered("train.py", process(5), 600)),
     st.builds(Polled, st.just(process(5)), st.booleans()),
     st.just(Finished(process(5))),
-    st.just(Gone(process(5))),
+    st.builds(Gone, st.builds(process, st.integers(4, 7))),
     st.builds(MoreTime, st.just(process(5)), st.floats(0, 1000)),
     st.builds(ChildExited, st.sampled_from([0, 1, 85, -9, -15]), st.booleans()),
     st.just(TreeEmpty()),
@@ -695,7 +776,8 @@ def test_slurm_is_waited_for_longer_where_a_process_has_saved() -> None:
 
 def test_of_several_that_save_the_last_is_waited_for() -> None:
     both = (Registered("a.py", process(5), 600), Registered("b.py", process(6), 600))
-    story = Story().happens(JobRead(RUNNING), *both, signalled(SIGUSR1), JobRead(RUNNING), ChildExited(-10, False))
+    story = Story().sees(program(5), program(6)).happens(JobRead(RUNNING), *both, signalled(SIGUSR1), JobRead(RUNNING))
+    story.happens(ChildExited(-10, False))
     story.happens(Finished(process(5)), Gone(process(5)), at=3)
     assert not story.done(Terminate)
     story.happens(Finished(process(6)), at=5)
@@ -821,14 +903,10 @@ def test_a_child_that_goes_after_sigkill_is_not_outlived() -> None:
     assert len(story.done(Kill)) == 2, "what is left is swept at once"
 
 
-def test_an_armed_process_that_nobody_told_does_not_outlive_the_child() -> None:
-    story = Story().happens(JobRead(RUNNING), Armed("train.py", process(5)), signalled(SIGTERM))
+def test_who_is_there_and_was_not_told_does_not_outlive_the_child() -> None:
+    story = Story().sees().happens(JobRead(RUNNING), Armed("train.py", process(5)), signalled(SIGTERM))
     story.happens(Delivered("the child", None), ChildExited(-15, False))
     assert story.done(Terminate)
-
-
-def test_nothing_outlives_a_child_that_died_of_a_notice_alone() -> None:
-    assert Story().happens(JobRead(RUNNING), ChildExited(-15, False)).done(Terminate)
 
 
 def test_a_sigterm_behind_a_ctrl_c_is_a_notice_of_its_own() -> None:
@@ -873,9 +951,10 @@ def test_a_notice_in_the_sweep_is_not_handed_on_and_waited_for() -> None:
     assert not story.done(Deliver) and not story.done(facts.Waiting)
 
 
-def test_where_nothing_lives_a_notice_is_not_handed_on() -> None:
-    story = Story().happens(JobRead(RUNNING), signalled(SIGUSR1, alive=False))
-    assert not story.done(Deliver)
+def test_where_nothing_lives_a_notice_finds_nobody() -> None:
+    story = Story().sees().happens(JobRead(RUNNING), signalled(SIGUSR1, alive=False))
+    assert story.done(Look) and not story.done(Signal)
+    assert story.happens(ChildExited(-10, True)).done(AskSlurm)
 
 
 def test_a_child_that_has_ended_gets_no_signal() -> None:
@@ -1084,11 +1163,6 @@ def test_what_is_stopped_by_hand_is_not_requeued_either() -> None:
 def test_an_end_that_has_passed_is_no_deadline() -> None:
     story = Story().happens(JobRead(RUNNING._replace(end=START + 100))).happens(signalled(SIGUSR1), at=101)
     assert story.policy.deadline == START + 701
-
-
-def test_an_armed_process_that_has_gone_is_not_waited_for() -> None:
-    story = Story().happens(Armed("train.py", process(5)), Gone(process(5)), ChildExited(-15, False))
-    assert story.done(Terminate)
 
 
 def test_a_preemption_that_is_seen_in_the_end_does_not_change_the_reason() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.launcher.policy import facts, machine, tables
+from kempnerforge.launcher.policy import facts, ledger, machine, tables
 from kempnerforge.launcher.policy.words import (
     CHECKPOINTED_STATUS,
     Deliver,
@@ -23,7 +23,7 @@ from kempnerforge.launcher.policy.words import (
     Tell,
     Terminate,
 )
-from tests.unit.world import START, Child, Cluster, World, draw
+from tests.unit.world import START, WITH_HANDLER, WORKER, Child, Cluster, World, draw
 
 #: Moments that belong together may be so far apart (s).
 SLACK = 1e-6
@@ -53,6 +53,7 @@ def check(world: World) -> None:
     _escalates_in_order(world)
     _deadlines_come_nearer(world)
     _tells_once(world)
+    _tells_in_turn(world)
     if world.exit is not None:
         _says_what_was(world)
 
@@ -92,12 +93,14 @@ def _escalates_in_order(world: World) -> None:
         assert terminates and (not kills or terminates[0] <= kills[0])
     dumps = world.times(DumpStacks)
     assert all(at in terminates for at in dumps)
-    if world.gone_at is not None:
-        # What is left is swept, without a word of a shutdown.
+    if world.gone_at is not None and world.child.kind != "upload":
+        # What is left is swept, without a word of a shutdown; an upload has its part of the window.
         assert all(at <= world.gone_at for at in dumps)
         assert all(at <= world.gone_at for at in world.times(facts.Waiting))
     # A SIGTERM by hand behind a notice: until Slurm has answered, KillWait is taken to run, and a stage may be due.
     simple = is_simple(world) and world.rules.timeout is None and world.cluster.occasion not in ("int", "term")
+    # What cannot hear does not keep a person waiting.
+    simple = simple and (bool(world.tellings) or world.child.kind in ("cooperative", "shell"))
     stages = [record.stage for record in world.told(facts.StageBegan)]
     assert stages in ([], ["terminate"], ["terminate", "kill"], ["kill"])
     if simple and dumps and dumps[0] < end and world.policy.deadline is not None and world.told_at is not None:
@@ -126,7 +129,9 @@ def _deadlines_come_nearer(world: World) -> None:
 
 def _tells_once(world: World) -> None:
     told = [action for _, action in world.seen if isinstance(action, Tell)]
-    assert all(before != after for before, after in itertools.pairwise(told)), "told what was told already"
+    if world.cluster.suspended is None:
+        # A suspension moves the deadline, and Slurm may move it back.
+        assert all(before != after for before, after in itertools.pairwise(told)), "told what was told already"
     first = [action for _, action in world.seen if isinstance(action, Deliver) and not action.again]
     assert len(first) <= 1
     if world.rules.place == "batch" and world.noticed_at is not None and world.cluster.occasion != "int":
@@ -134,6 +139,26 @@ def _tells_once(world: World) -> None:
         if alive:
             assert len(first) == 1
             assert len(world.told(facts.NoticeCame)) == 1
+
+
+def _tells_in_turn(world: World) -> None:
+    """Nobody who waits for another one is told before that has gone, and who is told, and has the time, saves."""
+    assert not world.told_too_early
+    terminates, kills = world.times(Terminate), world.times(Kill)
+    final = min(terminates, default=float("inf"))
+    for times in world.tellings.values():
+        before = [at for at in times if at < final]
+        assert len(before) <= 2
+        assert not before[1:] or before[1] - before[0] >= ledger.SECOND_AFTER
+    if world.child.kind not in WITH_HANDLER or world.cluster.occasion == "int" or world.cluster.suspended is not None:
+        return
+    end = world.gone_at if world.gone_at is not None else float("inf")
+    if kills and kills[0] < end:
+        assert WORKER in world.tellings or terminates, "killed before it was told"
+    words = world.words[1:] if world.child.kind == "stubborn" else world.words
+    if words and not world.by_itself and not world.killed_by_slurm:
+        saves_until = words[0] + world.child.saves + SLACK
+        assert world.saved_at is not None or min(kills, default=float("inf")) <= saves_until, "told, and yet lost"
 
 
 def _says_what_was(world: World) -> None:
@@ -215,7 +240,9 @@ def test_every_step_between_phases_is_in_the_docstring_and_no_other() -> None:
     documented = set()
     for before, after in re.findall(r"^ +(\w+) +──▶ (.+)$", machine.__doc__ or "", re.MULTILINE):
         documented |= {(before, phase) for phase in after.split(", ")}
-    seen: set[tuple[str, str]] = set()
+    # Rare: what outlives its shell outlives SIGKILL, too.
+    undying = World(Child("shell", saves=200.0, undying=True), Cluster(limit=60.0), Rules("batch", job_id="7"))
+    seen = undying.play().policy.steps
     for seed in range(1500):
         seen |= World(*draw(random.Random(seed))).play().policy.steps
     assert seen == documented

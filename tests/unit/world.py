@@ -19,6 +19,7 @@ from kempnerforge.launcher.policy.machine import Policy
 from kempnerforge.launcher.policy.words import (
     Answer,
     Answered,
+    Armed,
     AskSlurm,
     ChildExited,
     Continued,
@@ -60,15 +61,23 @@ from kempnerforge.launcher.policy.words import (
 from kempnerforge.launcher.telling.wording import line_of
 
 START = 1000.0
-#: The direct child; the process that does the work, which may be the same; and a Python between the two.
+#: The direct child; the process that does the work, which may be the same; a Python between the two; and what uploads
+#: the checkpoint when that has ended.
 SHELL = Identity("n1", 4, 40)
 WORKER = Identity("n1", 5, 50)
 WRAPPER = Identity("n1", 6, 60)
+UPLOAD = Identity("n1", 7, 70)
+#: When a program starts that is not there at first (s after the start).
+STAGED = 10.0
+#: A word that comes so soon after another is the same (s), as in inject/notice.py.
+SAME_WORD = 4.0
 #: No story is longer than this (s): the longest work, suspension, window and questions one after another.
 LONGEST = 20_000.0
 
 F = TypeVar("F")
-Kind = Literal["cooperative", "handler", "plain", "deaf", "shell", "family"]
+Kind = Literal["cooperative", "handler", "plain", "deaf", "shell", "family", "stubborn", "staging", "upload"]
+#: They act on kforge-run's word, and save.
+WITH_HANDLER: tuple[Kind, ...] = ("handler", "family", "stubborn", "staging", "upload")
 Occasion = Literal["none", "preempt", "preempt for good", "cancel", "requeue", "usr1", "term", "int"]
 Reply = Literal["accepted", "answer lost", "refused twice", "refused for ever", "unconfirmed"]
 
@@ -78,7 +87,9 @@ class Child(NamedTuple):
 
     A handler saves when it is told, what is plain ends of it, and what is deaf only SIGKILL ends. A shell dies of
     Slurm's own signals, and a cooperative process below it goes on. A family is a Python, the child, that waits for one
-    with a handler; whoever tells the outer one first loses the run.
+    with a handler; whoever tells the outer one first loses the run. Who is stubborn acts on the second word only. Of
+    the last two the child is a shell: with staging, one with a handler starts after a while, and an upload starts when
+    one with a handler has saved and ended.
     """
 
     kind: Kind = "cooperative"
@@ -158,13 +169,17 @@ class World:
         self.by_itself = False
         self.killed_by_slurm = False
         self.exit: Exit | None = None
-        self._worker_lives = self._child_lives = True
+        self._child_lives = True
+        self._worker_lives = child.kind != "staging"
+        self._uploads = False
         self._left_lives = child.leaves != "nothing"
         self._told = False
-        #: The outer one of a family was told before the inner one had gone.
+        #: The outer one of a family was told before the inner one had gone, or an upload while it had time.
         self.told_too_early = False
-        #: How often each was told before the final stage, by which way.
-        self.tellings: Counter[tuple[Identity, int]] = Counter()
+        #: When each was told, but for repeats to who may have missed it.
+        self.tellings: dict[Identity, list[float]] = {}
+        #: When the worker has noticed a word that is not the same as the one before.
+        self.words: list[float] = []
         self._question = 0
         #: The controller has accepted a requeue, and does not answer any more.
         self._is_lost = False
@@ -202,6 +217,8 @@ class World:
         if self.rules.place == "batch":
             self._send(SiteRead(self.site))
         self._ask()
+        if child.kind == "staging":
+            self._at(START + STAGED, self._starts)
         self._at(START + child.works, self._ends_by_itself)
         if child.kind in ("cooperative", "shell"):
             self._at(START + child.step, self._polls)
@@ -258,18 +275,31 @@ class World:
     def _tree(self) -> tuple[Seen, ...]:
         """Return what /proc shows."""
         age = self.now - START + 1
-        armed = self.child.kind in ("cooperative", "handler", "plain", "shell", "family")
-        role: words.Role = "program" if armed else "deaf"
-        below = {"shell": SHELL, "family": WRAPPER}.get(self.child.kind)
-        worker = Seen(WORKER, 1 if below is None else below.pid, role, "train.py", ("train.py",), armed=armed)
+        kind = self.child.kind
         seen = []
-        if self._child_lives and self.child.kind == "shell":
-            seen.append(Seen(SHELL, 1, "wrapper", "bash", ("bash",), waits_for_children=True))
-        if self._child_lives and self.child.kind == "family":
-            seen.append(Seen(WRAPPER, 1, "program", "wrap.py", ("wrap.py",), armed=True, used=0.1, age=age))
-        if self._worker_lives:
-            seen.append(worker._replace(used=age * 0.9, age=age))
-        return tuple(seen)
+        above = 1
+        if self._child_lives and kind in ("shell", "staging", "upload"):
+            seen.append(Seen(SHELL, above, "wrapper", "bash", ("bash",), waits_for_children=True))
+            above = SHELL.pid
+        if self._child_lives and kind == "family":
+            wrapper = Seen(WRAPPER, above, "program", "wrap.py", ("wrap.py",), armed=True, used=0.1, age=age)
+            seen.append(wrapper._replace(waits_for_children=True))
+            above = WRAPPER.pid
+        if self._worker_lives and kind == "deaf":
+            seen.append(Seen(WORKER, above, "deaf", "train", ("train",)))
+        elif self._worker_lives:
+            arguments = ("train.py",)
+            seen.append(Seen(WORKER, above, "program", "train.py", arguments, armed=True, used=age * 0.9, age=age))
+        if self._uploads:
+            seen.append(Seen(UPLOAD, above, "program", "upload.py", ("upload.py",), armed=True))
+        catches = frozenset({int(SIGTERM)})
+        return tuple(one._replace(caught=catches) if one.armed else one for one in seen)
+
+    def _starts(self) -> None:
+        """Have the program start that has waited for its data."""
+        if self._child_lives:
+            self._worker_lives = True
+            self._send(Armed("train.py", WORKER))
 
     def _answers(self, who: Identity) -> None:
         if who == WORKER and self.child.notices is None:
@@ -280,24 +310,29 @@ class World:
         """Have processes get kforge-run's word."""
         terminates = bool(self.times(Terminate))
         for who in action.whos:
-            if not action.again and not terminates:
-                self.tellings[who, action.by] += 1
-            if who == WRAPPER and self._worker_lives and not terminates:
+            if not action.again:
+                self.tellings.setdefault(who, []).append(self.now)
+            if not terminates and ((who == WRAPPER and self._worker_lives) or who == UPLOAD):
                 self.told_too_early = True
+            if who == UPLOAD:
+                self._at(self.now + 0.001, self._uploaded)
             if who == WORKER and self.child.notices is not None:
                 self._at(self.now + self.child.notices, self._notices)
 
     def _notices(self) -> None:
-        if self._worker_lives:
-            self._send(Heard(WORKER, "k"))
+        if not self._worker_lives:
+            return
+        self._send(Heard(WORKER, "k"))
+        if not self.words or self.now - self.words[-1] >= SAME_WORD:
+            self.words.append(self.now)
+        if self.child.kind != "stubborn" or len(self.words) > 1:
             self._hear()
 
     def _hear(self) -> None:
         """Do what whoever is told does."""
         if self.child.kind == "plain" and self._child_lives:
             self._at(self.now + 0.001, lambda: self._child_ends(-SIGINT))
-        if self._worker_lives and self.child.kind in ("handler", "family") and not self._told:
-            self._told = True
+        if self._worker_lives and self.child.kind in WITH_HANDLER and not self._told:
             self._at(self.now, self._saves)
         self._told = True
 
@@ -306,9 +341,13 @@ class World:
         kind = self.child.kind
         if everything and self._left_lives and self.child.leaves == "polite":
             self._at(self.now + 0.1, self._left_ends)
-        if kind == "shell" and everything and WORKER not in spared:
-            self._hear()
-        if self._child_lives and (kind == "plain" or (kind == "shell" and SHELL not in spared)):
+        if everything and WORKER not in spared and kind in ("shell", *WITH_HANDLER) and self._worker_lives:
+            self._hear()  # at this stage, whoever is armed takes SIGTERM for the word
+        if everything and self._uploads and UPLOAD not in spared:
+            self._at(self.now + 0.001, self._uploaded)
+        if self._child_lives and (
+            kind == "plain" or (kind in ("shell", "staging", "upload") and SHELL not in spared and everything)
+        ):
             self._at(self.now + 0.001, lambda: self._child_ends(-signum))
 
     def _polls(self) -> None:
@@ -344,8 +383,23 @@ class World:
         self._worker_lives = False
         self.gone_at = self.now
         self._send(Gone(WORKER))
-        if self._child_lives:
+        if self._child_lives and self.child.kind == "upload" and self.saved_at is not None:
+            self._uploads = True
+            self._at(self.now + self.child.saves, self._uploaded)
+            self._send(Armed("upload.py", UPLOAD))
+        elif self._child_lives:
             self._child_ends(status)
+        else:
+            self._look_for_an_empty_tree()
+
+    def _uploaded(self) -> None:
+        """Have the upload end, whether it is complete or not."""
+        if not self._uploads:
+            return
+        self._uploads = False
+        self._send(Gone(UPLOAD))
+        if self._child_lives:
+            self._child_ends(0)
         else:
             self._look_for_an_empty_tree()
 
@@ -353,9 +407,10 @@ class World:
         if not self._child_lives:
             return
         self._child_lives = False
-        if self.child.kind != "shell":
+        if self.child.kind != "shell" and self._worker_lives:
             self._worker_lives = False
             self.gone_at = self.now
+            self._send(Gone(WORKER))
         self.ended, self.ended_at = status, self.now
         self._send(ChildExited(status, self._is_empty()))
 
@@ -365,7 +420,7 @@ class World:
             self._look_for_an_empty_tree()
 
     def _is_empty(self) -> bool:
-        return not (self._child_lives or self._worker_lives or self._left_lives)
+        return not (self._child_lives or self._worker_lives or self._left_lives or self._uploads)
 
     def _look_for_an_empty_tree(self) -> None:
         if self._is_empty():
@@ -374,7 +429,7 @@ class World:
     def _killed(self) -> None:
         if self.child.undying:
             return
-        self._left_lives = False
+        self._left_lives = self._uploads = False
         was_alive, self._worker_lives = self._worker_lives, False
         if was_alive:
             self._send(Gone(WORKER))
@@ -524,7 +579,20 @@ class World:
 def draw(source: random.Random) -> tuple[Child, Cluster, Rules]:
     """Draw a plan."""
     child = Child(
-        source.choice(["cooperative", "cooperative", "handler", "plain", "deaf", "shell", "family"]),
+        source.choice(
+            [
+                "cooperative",
+                "cooperative",
+                "handler",
+                "plain",
+                "deaf",
+                "shell",
+                "family",
+                "stubborn",
+                "staging",
+                "upload",
+            ]
+        ),
         source.choice([20.0, 100.0, 4000.0]),
         source.choice([0, 0, 1]),
         source.choice([0.2, 5.0]),
@@ -572,6 +640,16 @@ def main() -> None:
         counts["suspended"] += bool(world.times(Tell)) and world.job.suspended
         counts["told by kforge-run's word"] += bool(world.times(Signal))
         counts["asked what they are"] += bool(world.times(Probe))
+        final = min(world.times(Terminate), default=float("inf"))
+        for who, times in world.tellings.items():
+            counts["told: a newcomer"] += who == UPLOAD or (who == WORKER and world.child.kind == "staging")
+            counts["told: by a second interrupt"] += len(times) > 1 and times[1] < final
+            counts["told: as a last chance"] += final in times
+            counts["told: after the final stage"] += times[0] > final
+        counts["told: again, because it had not noticed"] += any(
+            isinstance(action, Signal) and action.again for _, action in world.seen
+        )
+        counts["worked on after the notice: an upload"] += world.child.kind == "upload" and world.saved_at is not None
         counts["killed by kforge-run"] += bool(world.times(Kill))
         counts["asked Slurm after the child's end"] += len(world.times(AskSlurm)) > 1
         if world.exit is not None:

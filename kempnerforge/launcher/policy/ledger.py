@@ -12,7 +12,7 @@ from typing import NamedTuple
 from . import facts
 from .tables import Cooperation
 from .timers import Timer, Timers
-from .turns import Turn, at_once, needs_answers, turns
+from .turns import OWN_WAYS, Turn, at_once, needs_answers, not_to_be_terminated, turns
 from .words import (
     Action,
     Answer,
@@ -48,10 +48,10 @@ SECOND_AFTER, SECOND_PART = 5.0, 1 / 3
 #: do nothing keep it waiting (s, part of the window). Guesses.
 IDLE_FOR = 2.0
 PATIENCE, PATIENCE_PART = 10.0, 1 / 4
-#: They are told by `Deliver`.
-OWN_WAYS = ("cooperative", "launcher", "srun")
 #: Less of a processor than this is nothing. A guess.
 IDLE = 0.01
+#: Of who has come when others had been told: it may be the upload of what they have saved.
+IN_THE_END = Turn(waits=True)
 
 
 class Row(NamedTuple):
@@ -60,10 +60,11 @@ class Row(NamedTuple):
     who: Identity
     program: str
     turn: Turn = Turn()
-    #: When it was told (s, monotonic), first and last; None: not yet.
+    #: When it was first told (s, monotonic); None: not yet.
     told_at: float | None = None
-    last_told_at: float | None = None
-    #: By which way.
+    #: It was told once more because it went on, or because it was the last chance.
+    told_twice: bool = False
+    #: By which signal, or `WORD`; 0: not yet.
     by: int = 0
     #: By which door it acts, as it says; None: it has said nothing.
     door: str | None = None
@@ -71,8 +72,14 @@ class Row(NamedTuple):
     ended_well: bool | None = None
     #: When it was seen to have ended (s, monotonic); None: it lives.
     gone_at: float | None = None
-    #: When it was last seen to do something (s, monotonic).
+    #: When it was last seen to do something, and when there last was somebody whose turn comes before (s, monotonic).
     busy_at: float = 0.0
+    waited_at: float = 0.0
+
+    @property
+    def acted_at(self) -> float:
+        """When it was last seen to do what it is to do (s, monotonic)."""
+        return max(self.busy_at, self.waited_at)
 
 
 class Ledger:
@@ -95,17 +102,22 @@ class Ledger:
         #: How many handlers are registered and neither finished nor gone.
         self._registered: dict[Identity, int] = {}
         self._rows: dict[Identity, Row] = {}
+        #: What was asked about, and is known of it.
         self._answers: dict[Identity, Answer] = {}
-        self._asked: frozenset[Identity] = frozenset()
         self._seen: tuple[Seen, ...] = ()
-        self._seen_at = 0.0
+        #: When that was (s, monotonic); None: nobody has looked yet.
+        self._seen_at: float | None = None
+        #: Which share of a processor each used between the last two looks.
         self._busy: dict[Identity, float] = {}
         #: When the notice came (s, monotonic), and how long it was then to the final stage (s); None: no notice.
         self._began: float | None = None
         self._window = 0.0
         #: As which signal.
         self._came = 0
-        self._settled = False
+        #: Who was there when it was decided who is told; None: it is not yet.
+        self._settled: frozenset[Identity] | None = None
+        #: Somebody had a way of its own to be told.
+        self._delivered = False
         self._repeats = 0
         self._is_final = False
 
@@ -113,14 +125,24 @@ class Ledger:
 
     @property
     def saving(self) -> tuple[Identity, ...]:
-        """Who may still save."""
-        told = [row.who for row in self._rows.values() if row.told_at is not None and row.gone_at is None]
-        return tuple(dict.fromkeys([*self._registered, *told]))
+        """Who may still save, or has its turn when others have."""
+        acting = [
+            row.who
+            for row in self._rows.values()
+            if row.gone_at is None and (row.told_at is not None or row.turn.after)
+        ]
+        return tuple(dict.fromkeys([*self._registered, *acting]))
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether there is a notice, and it is still looked into who is told."""
+        return self._began is not None and self._settled is None
 
     @property
     def nobody_hears(self) -> bool:
         """Whether it is known that nothing below can hear a notice, or could yet."""
-        return self._settled and not (self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen))
+        hears = self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen)
+        return self._settled is not None and not hears
 
     @property
     def told(self) -> tuple[Row, ...]:
@@ -162,7 +184,7 @@ class Ledger:
         if event.who in self._rows:
             row = self._rows[event.who]
             self._rows[event.who] = row._replace(gone_at=row.gone_at or now)
-        return self._look_soon(now)
+        return []
 
     def _unregister(self, who: Identity) -> None:
         self._registered[who] = self._registered.get(who, 0) - 1
@@ -185,31 +207,42 @@ class Ledger:
         if self._began is None:
             return []
         self._window = max(until - self._began, 0.0)
-        first = self._seen_at == 0.0
-        before = {one.who: one.used for one in self._seen}
-        passed = max(now - self._seen_at, 1e-3)
-        if not first:
-            self._busy = {one.who: (one.used - before[one.who]) / passed for one in event.seen if one.who in before}
-        seen = tuple(self._as_registered(one) for one in event.seen)
-        self._seen, self._seen_at = seen, now
+        is_first = self._seen_at is None
+        self._take_in(event.seen, now)
         self._timers.set(Timer.LOOK, now + LOOK_EVERY)
-        by_who = {one.who: one for one in seen}
-        for row in list(self._rows.values()):
-            one = by_who.get(row.who)
-            if one is None:
-                self._rows[row.who] = row._replace(gone_at=row.gone_at or now)
-            elif one.in_kernel or self._busy.get(row.who, 1.0) >= IDLE:
-                self._rows[row.who] = row._replace(busy_at=now)
-        if self._settled:
+        if self._settled is not None:
             return self._go_on(now)
         left = until - now
         if left < NO_TIME:
-            return self._settle(at_once(seen), now)
-        if first and needs_answers(seen):
-            self._asked = frozenset(one.who for one in seen if one.armed)
+            return self._settle(at_once(self._seen), now)
+        if is_first and needs_answers(self._seen):
+            # That much time is needed to see who works: the answers are there long before, or do not come.
             self._timers.set(Timer.LOOK, now + min(SETTLES_WITHIN, left * SETTLES_PART))
-            return [Probe(tuple(self._asked))] if self._asked else []
-        return self._settle(turns(seen, self._answers, self._busy), now)
+            armed = tuple(one.who for one in self._seen if one.armed)
+            return [Probe(armed)] if armed else []
+        return self._settle(turns(self._seen, self._answers, self._busy), now)
+
+    def _take_in(self, seen: tuple[Seen, ...], now: float) -> None:
+        """Note who is there and how busy, and who has gone."""
+        before = {one.who: one.used for one in self._seen}
+        if self._seen_at is not None:
+            passed = max(now - self._seen_at, 1e-3)
+            self._busy = {one.who: (one.used - before[one.who]) / passed for one in seen if one.who in before}
+        self._seen = tuple(self._as_registered(one) for one in seen)
+        self._seen_at = now
+        there = {one.who: one for one in self._seen}
+        for row in list(self._rows.values()):
+            one = there.get(row.who)
+            if one is None:
+                self._rows[row.who] = row._replace(gone_at=row.gone_at or now)
+                continue
+            is_busy = one.in_kernel or self._busy.get(row.who, 1.0) >= IDLE
+            waits = row.told_at is None and any(who in there or who in before for who in row.turn.after)
+            self._rows[row.who] = row._replace(
+                gone_at=None,
+                busy_at=now if is_busy else row.busy_at,
+                waited_at=now if waits else row.waited_at,
+            )
 
     def _as_registered(self, one: Seen) -> Seen:
         return one._replace(role="cooperative") if one.who in self._registered and one.role != "launcher" else one
@@ -218,10 +251,6 @@ class Ledger:
         """Note what a process says it is and does."""
         self._answers[event.who] = event.answer
         return []
-
-    def appeared(self, now: float) -> list[Action]:
-        """Look soon: a program has started."""
-        return self._look_soon(now)
 
     def heard(self, event: Heard, now: float) -> list[Action]:
         """Note that a process has noticed, or has come to its end."""
@@ -232,10 +261,11 @@ class Ledger:
             self._rows[event.who] = row._replace(ended_well=True)
             return []
         self._rows[event.who] = row._replace(door=event.door, busy_at=now)
-        return [facts.Heard(event.who.pid, row.program, event.door)] if row.door is None else []
+        return [facts.Heard(event.who.pid, row.program, event.door)] if event.door != row.door else []
 
-    def _look_soon(self, now: float) -> list[Action]:
-        if self._began is not None and self._settled:
+    def look_soon(self, now: float) -> list[Action]:
+        """Look at the tree: a program has started, or one has ended."""
+        if self._settled is not None:
             at = now + LOOK_SOON
             self._timers.set(Timer.LOOK, min(self._timers[Timer.LOOK], at) if Timer.LOOK in self._timers else at)
         return []
@@ -243,42 +273,49 @@ class Ledger:
     # --- whose turn it is --------------------------------------------------------------------------
 
     def _settle(self, found: dict[Identity, Turn], now: float) -> list[Action]:
-        by_who = {one.who: one for one in self._seen}
-        for who, turn in found.items():
-            if by_who[who].role not in OWN_WAYS and who not in self._rows:
-                self._rows[who] = Row(who, by_who[who].program, turn, busy_at=now)
-        self._settled = True
-        return self._tell([row for row in self._rows.values() if not row.turn.after], now)
+        self._enter(found, now)
+        self._settled = frozenset(one.who for one in self._seen)
+        return self._tell_who_is_due(now)
 
     def _go_on(self, now: float) -> list[Action]:
-        """Tell whose turn has come, and who has come."""
-        found = turns(self._seen, self._answers, self._busy)
-        anybody = bool(self.told) or bool(self._registered) or self.cooperation.finished
-        by_who = {one.who: one for one in self._seen}
-        due: list[Row] = []
-        for who in found:
-            if who not in self._rows and by_who[who].role not in OWN_WAYS:
-                # It may be the upload of what was saved: it works on until the final stage.
-                self._rows[who] = Row(who, by_who[who].program, found[who], busy_at=now)
-                if not anybody or self._is_final:
-                    due.append(self._rows[who])
-        due += [row for row in self._rows.values() if row.turn.after and self._is_due(row, now)]
-        return [*self._tell(due, now), *self._interrupt_again(now), *self._repeat(now)]
+        """Tell whose turn has come, who has come, and again who goes on or has not noticed."""
+        self._enter(turns(self._seen, self._answers, self._busy), now)
+        return [*self._tell_who_is_due(now), *self._interrupt_again(now), *self._repeat(now)]
+
+    def _enter(self, found: dict[Identity, Turn], now: float) -> None:
+        """Make a row for everybody who has none."""
+        told = self.told or self._registered or self.cooperation.finished or self._delivered
+        comes_late = bool(self._settled is not None and told)
+        for one in self._seen:
+            if one.who not in found or one.who in self._rows:
+                continue
+            if one.role in OWN_WAYS:
+                self._delivered = True
+            else:
+                turn = IN_THE_END if comes_late else found[one.who]
+                self._rows[one.who] = Row(one.who, one.program, turn, busy_at=now, waited_at=now)
+
+    def _tell_who_is_due(self, now: float) -> list[Action]:
+        return self._tell([row for row in self._rows.values() if self._is_due(row, now)], now)
 
     def _is_due(self, row: Row, now: float) -> bool:
-        if row.told_at is not None or row.gone_at is not None or row.turn.waits:
+        if row.told_at is not None or row.gone_at is not None:
+            return False
+        if self._is_final or row.turn == Turn():
+            return True
+        if row.turn.waits:
             return False
         patience = min(PATIENCE, self._window * PATIENCE_PART)
-        inner = [self._rows[who] for who in row.turn.after if who in self._rows]
-        there = {one.who for one in self._seen}
-        if all(who not in there for who in row.turn.after):
-            gone_for = now - max((one.gone_at or now for one in inner), default=now)
-            is_new = any(one.who not in self._rows for one in self._seen if one.parent == row.who.pid)
-            return gone_for >= patience or (not is_new and min(now - row.busy_at, gone_for) >= IDLE_FOR)
-        acts = any(now - one.busy_at < patience for one in inner) or any(
-            who in self._registered for who in row.turn.after
-        )
-        return bool(inner) and not acts
+        inner = row.turn.after & {one.who for one in self._seen}
+        if not inner:
+            is_idle = not self._has_started_others(row) and now - row.acted_at >= IDLE_FOR
+            return is_idle or now - row.waited_at >= patience
+        if not inner <= self._rows.keys() - self._registered.keys():
+            return False  # a handler has a time limit of its own
+        return all(now - self._rows[who].acted_at >= patience for who in inner)
+
+    def _has_started_others(self, row: Row) -> bool:
+        return any(one.parent == row.who.pid and one.who not in (self._settled or ()) for one in self._seen)
 
     def _interrupt_again(self, now: float) -> list[Action]:
         """Give the word once more to who has had it for long, and may go on as if it had not: it knows."""
@@ -286,7 +323,7 @@ class Ledger:
         due = [
             row
             for row in self.told
-            if row.gone_at is None and row.door is not None and row.last_told_at == row.told_at
+            if row.gone_at is None and row.door is not None and not row.told_twice
             if row.told_at is not None and now - row.told_at >= after
         ]
         return self._tell(due, now, again=True)
@@ -311,29 +348,14 @@ class Ledger:
 
     def final(self, now: float) -> tuple[list[Action], frozenset[Identity]]:
         """Give everybody their last chance; return also who is not to get SIGTERM: who acts, and what belongs to it."""
+        if self._began is None:
+            return [], frozenset()
         self._is_final = True
-        untold = [row for row in self._rows.values() if row.told_at is None and row.gone_at is None]
-        told = {row.who for row in self.told if row.gone_at is None}
-        actions = self._tell(untold, now)
-        actions += self._tell([row for row in self.told if row.who in told and row.by == WORD], now, again=True)
-        return actions, self._spared(told | {row.who for row in untold} | set(self._registered))
-
-    def _spared(self, acting: set[Identity]) -> frozenset[Identity]:
-        """Return who acts, what they wait for or have started, and who waits for them."""
-        by_pid = {one.who.pid: one for one in self._seen}
-        spared = set(acting)
-        for one in self._seen:
-            above: Seen | None = one
-            line: list[Identity] = []
-            while above is not None:
-                line.append(above.who)
-                above = by_pid.get(above.parent)
-            if any(who in acting for who in line):
-                # Below one that acts; or, for one that acts itself, all that is above it.
-                spared.add(one.who)
-                if one.who in acting:
-                    spared.update(line)
-        return frozenset(spared)
+        before = [row for row in self.told if row.gone_at is None and row.by == WORD]
+        first = self._settle(at_once(self._seen), now) if self._settled is None else self._tell_who_is_due(now)
+        actions = first + self._tell(before, now, again=True)
+        acting = {row.who for row in self.told if row.gone_at is None} | set(self._registered)
+        return actions, not_to_be_terminated(self._seen, acting)
 
     def _tell(self, rows: list[Row], now: float, again: bool = False) -> list[Action]:
         by_who = {one.who: one for one in self._seen}
@@ -346,7 +368,7 @@ class Ledger:
                 continue
             ways.setdefault(way, []).append(row.who)
             first = row.told_at if row.told_at is not None else now
-            self._rows[row.who] = row._replace(told_at=first, last_told_at=now, by=way, busy_at=now)
+            self._rows[row.who] = row._replace(told_at=first, told_twice=again, by=way, busy_at=now)
             names.append(f"{row.program} (pid {row.who.pid}){_WAYS.get(way, '')}")
         if not ways:
             return []
@@ -363,10 +385,13 @@ class Ledger:
         self.first_poll = _later(self.first_poll, seconds)
         self.finish = _later(self.finish, seconds)
         self._began = _later(self._began, seconds)
-        self._seen_at += seconds
+        self._seen_at = _later(self._seen_at, seconds)
         for who, row in self._rows.items():
-            told, last = _later(row.told_at, seconds), _later(row.last_told_at, seconds)
-            self._rows[who] = row._replace(told_at=told, last_told_at=last, busy_at=row.busy_at + seconds)
+            self._rows[who] = row._replace(
+                told_at=_later(row.told_at, seconds),
+                busy_at=row.busy_at + seconds,
+                waited_at=row.waited_at + seconds,
+            )
 
 
 def _later(at: float | None, seconds: float) -> float | None:

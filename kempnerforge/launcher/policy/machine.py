@@ -140,7 +140,7 @@ class Policy:
             case TreeEmpty():
                 return self._start_to_decide(now) if self._phase in ("outlived", "sweep") else []
             case Armed():
-                return [facts.Armed(event.who.pid, event.program), *self._ledger.appeared(now)]
+                return [facts.Armed(event.who.pid, event.program), *self._look_soon(now)]
             case Registered():
                 return [*self._escalation.tell(event.who), *self._ledger.registered(event)]
             case TreeRead():
@@ -156,7 +156,7 @@ class Policy:
                 return finished + self._sweep_if_nothing_saves(now)
             case Gone():
                 gone = self._ledger.gone(event, now)
-                return gone + self._sweep_if_nothing_saves(now)
+                return gone + self._look_soon(now) + self._sweep_if_nothing_saves(now)
             case ForcedExit():
                 return [facts.ForcedExit(event.who.pid)]
             case MoreTime():
@@ -190,8 +190,9 @@ class Policy:
         # Not the child, but what is below it holds the run: the stages go on as they were.
         self._phase = "outlived"
         if not self._ledger.saving:
-            self._timers.set(Timer.TERMINATE, now + NOTICE_FOLLOWS)
-            self._timers.set(Timer.KILL, now + NOTICE_FOLLOWS + self._rules.term_grace)
+            if self._inquiry.notice is None:
+                self._timers.set(Timer.TERMINATE, now + NOTICE_FOLLOWS)
+                self._timers.set(Timer.KILL, now + NOTICE_FOLLOWS + self._rules.term_grace)
             return actions
         actions.append(facts.StillSaving(tuple(who.pid for who in self._ledger.saving)))
         if Timer.KILL not in self._timers:
@@ -203,7 +204,7 @@ class Policy:
     def _may_save(self) -> bool:
         """Whether what is below the child may hold the run, or will when the notice comes that the child died of."""
         notice_follows = self._conclusion.status in tables.DIED_OF_A_NOTICE and self._inquiry.notice is None
-        return bool(self._ledger.saving) or notice_follows
+        return bool(self._ledger.saving) or self._ledger.is_undecided or notice_follows
 
     def _sweep_if_nothing_saves(self, now: float) -> list[Action]:
         return self._sweep(now) if self._phase == "outlived" and not self._may_save else []
@@ -283,6 +284,9 @@ class Policy:
         until = self._timers[Timer.TERMINATE] if Timer.TERMINATE in self._timers else now + tables.MANUAL_WINDOW
         told = self._ledger.read(event, until, now)
         return told + self._end_what_hears_nothing(now) + self._sweep_if_nothing_saves(now)
+
+    def _look_soon(self, now: float) -> list[Action]:
+        return self._ledger.look_soon(now) if self._is_unsaved else []
 
     def _end_what_hears_nothing(self, now: float) -> list[Action]:
         """Do not have a person wait for the end of what cannot save, and will not come back."""
