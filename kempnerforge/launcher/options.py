@@ -103,7 +103,7 @@ _EPILOG = (
 @click.option(
     "--notify",
     type=click.Choice(["USR1", "TERM", "INT"]),
-    help="How to tell whoever holds the work, if it can hear that; default: by the best handler that it has, or Ctrl-C.",
+    help="How to tell whoever holds the work, if it hears that; default: by its best handler, else Ctrl-C.",
 )
 @click.option(
     "--journal",

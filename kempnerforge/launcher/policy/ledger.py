@@ -87,6 +87,7 @@ class Ledger:
 
     Args:
         timers: for what is due later.
+        notify: by which signal the user wants whoever holds the work to be told, where it hears that; None: by the best.
 
     Attributes:
         cooperation: what those with a handler reported.
@@ -94,8 +95,8 @@ class Ledger:
         finish: when the first one had saved (s, monotonic); None: not yet.
     """
 
-    def __init__(self, timers: Timers) -> None:
-        self._timers = timers
+    def __init__(self, timers: Timers, notify: int | None = None) -> None:
+        self._timers, self._notify = timers, notify
         self.cooperation = Cooperation()
         self.first_poll: float | None = None
         self.finish: float | None = None
@@ -363,7 +364,7 @@ class Ledger:
         names: list[str] = []
         for row in rows:
             one = by_who.get(row.who)
-            way = 0 if one is None else _way(one, self._came)
+            way = 0 if one is None else _way(one, self._came, self._notify)
             if way == 0:
                 continue
             ways.setdefault(way, []).append(row.who)
@@ -410,17 +411,18 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _way(one: Seen, came: int) -> int:
+def _way(one: Seen, came: int, wanted: int | None) -> int:
     """Return how a process is told; 0: it has no door.
 
     Args:
         came: the signal that we got.
+        wanted: by which the user wants it to be told; None: by the best. Who is armed knows it, too.
     """
     if one.armed and one.waits_for_signal:
         return came  # while it waits, the kernel does not show for which
     if one.armed:
         return WORD
-    for signum in (SIGTERM, SIGINT):
+    for signum in (wanted or SIGTERM, SIGTERM, SIGINT):
         if signum in one.caught or (one.role == "foreign" and signum in one.blocked):
             return signum
     return 0
