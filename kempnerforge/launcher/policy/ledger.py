@@ -87,7 +87,7 @@ class Ledger:
 
     Args:
         timers: for what is due later.
-        notify: by which signal the user wants whoever holds the work to be told, where it hears that; None: by the best.
+        notify: by which signal the user wants whoever holds the work to be told; None: by the best that it hears.
 
     Attributes:
         cooperation: what those with a handler reported.
@@ -144,6 +144,14 @@ class Ledger:
         """Whether it is known that nothing below can hear a notice, or could yet."""
         hears = self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen)
         return self._settled is not None and not hears
+
+    @property
+    def ended_well(self) -> bool | None:
+        """Whether all who were told have come to a regular end; False: none of them has; None: it is not known."""
+        ends = [row.ended_well is True for row in self.told if row.by == WORD]
+        if not ends or len(ends) < len(self.told):
+            return None
+        return all(ends) or (None if any(ends) else False)
 
     @property
     def told(self) -> tuple[Row, ...]:
