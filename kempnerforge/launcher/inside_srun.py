@@ -27,7 +27,7 @@ from .telling.trust import Trust, open_folder
 #: What the inner one would find in its environment.
 _VARIABLES = (contract.CONTROL_VARIABLE, contract.JOB_FACTS_VARIABLE)
 #: What of our own settings holds for the inner ones, too.
-_HANDED_DOWN = ("timeout", "term_grace", "inject", "command_in_journal", "verbosity")
+_HANDED_DOWN = ("timeout", "term_grace", "inject", "notify", "command_in_journal", "verbosity")
 #: Run by each task: a Python, our script and the rest. A node that has not the two, because they are on a disk of the
 #: first one's, goes on without us. The notice waits until we are there: ignored signals stay so when a shell becomes
 #: another program, and one that is blocked as well is kept (signal(7); our script blocks it first of all).

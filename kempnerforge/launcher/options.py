@@ -101,6 +101,11 @@ _EPILOG = (
     help="Have Python programs listen for the notice, so that a script needs no code of ours.",
 )
 @click.option(
+    "--notify",
+    type=click.Choice(["USR1", "TERM", "INT"]),
+    help="How to tell whoever holds the work, if it hears that; default: by its best handler, else Ctrl-C.",
+)
+@click.option(
     "--journal",
     type=click.Path(),
     metavar="DIR",
@@ -128,6 +133,7 @@ def kforge_run(
     retry_failures: int,
     early_notice: bool,
     embed: bool,
+    notify: str | None,
     journal: str | None,
     command_in_journal: bool,
     quiet: bool,
@@ -150,6 +156,7 @@ def kforge_run(
         retry_failures=retry_failures,
         early_notice=early_notice,
         inject=embed,
+        notify=notify,
         journal=journal or None,
         command_in_journal=command_in_journal,
         umask=click.get_current_context().obj,

@@ -22,6 +22,7 @@ class Settings(NamedTuple):
         retry_failures: requeue so many times after a failure without a notice.
         early_notice: have a step of our own listen for a preemption, where Slurm tells steps first.
         inject: have the bootstrap in Python programs.
+        notify: how whoever holds the work is told: USR1, TERM or INT; None: by the best door that it has.
         journal: folder of the journals; None: the default one, inside Slurm only.
         command_in_journal: write the command's arguments into the journal, and not only its program.
         umask: of the training process; None: our own.
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
     retry_failures: int = 0
     early_notice: bool = True
     inject: bool = True
+    notify: str | None = None
     journal: str | None = None
     command_in_journal: bool = True
     umask: int | None = None

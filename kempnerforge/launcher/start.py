@@ -170,6 +170,7 @@ def start(
         retry_failures=settings.retry_failures,
         timeout=settings.timeout,
         term_grace=settings.term_grace,
+        notify=None if settings.notify is None else signal.Signals[f"SIG{settings.notify}"],
         child_is_srun=is_srun,
         tasks="unknown" if inside is None else inside.tasks,
         tasks_here=0 if inside is None else inside.tasks_here,
@@ -228,7 +229,7 @@ def _spawn(
         try:
             started = child.spawn(
                 settings.command if inside is None else inside.command(meeting.folder, job_facts),
-                inject.child_environment(environment, meeting.folder, meeting.site, job_facts),
+                inject.child_environment(environment, meeting.folder, meeting.site, job_facts, settings.notify),
                 own_group=own_group,
                 death_signal=signal.SIGTERM,
                 umask=settings.umask,

@@ -22,6 +22,8 @@ DEFAULT_LEAD = 60
 AGENT_PATIENCE = 30.0
 AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 DEAF_SRUN = "srun does not hand the notice on to its tasks on other nodes, which do not save then"
+#: What it means that the bootstrap is not in a Python.
+_WITHOUT = "a notice gets there as Ctrl-C, and Slurm's own SIGTERM ends it, also while it saves"
 #: Programs below which others may come that are not there yet.
 _SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"})
 #: Python's options with which it does not read PYTHONPATH, or no sitecustomize (python(1)).
@@ -181,17 +183,14 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
     for pid in pythons:
         cause = _why_not_armed(pid)
         if cause:
-            return _means(f"{tree.program(pid)} (pid {pid}) cannot be interrupted: {cause}")
+            return f"{tree.program(pid)} (pid {pid}) can only be interrupted from outside: {cause}; {_WITHOUT}"
     if pythons:
         # It is too old a Python, or has not come so far.
-        return _means(f"{tree.program(pythons[0])} (pid {pythons[0]}) cannot be interrupted") if last_look else None
+        only = f"{tree.program(pythons[0])} (pid {pythons[0]}) can only be interrupted from outside; {_WITHOUT}"
+        return only if last_look else None
     if not last_look and (name in _SHELLS or len(below) > 1):
         return None
-    return _means(f"nothing can be interrupted: no Python runs in {name} (pid {child})")
-
-
-def _means(finding: str) -> str:
-    return f"{finding}; a notice gets there as SIGUSR1 or SIGTERM, and ends a program that does not handle it"
+    return f"nothing can be interrupted: no Python runs in {name} (pid {child}), nor what handles SIGTERM"
 
 
 def isolating_option(arguments: Sequence[str]) -> str | None:

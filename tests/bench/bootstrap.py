@@ -13,7 +13,7 @@ import time
 from importlib.util import find_spec
 from typing import Any
 
-from kempnerforge.bootstrap import contract, proc
+from kempnerforge.bootstrap import contract
 from kempnerforge.bootstrap.site import sitecustomize
 from kempnerforge.launcher.meeting import inject
 from kempnerforge.launcher.meeting.private_folder import PrivateFolder
@@ -24,7 +24,7 @@ from .startup import run
 from .subject import PROGRAMS, Subject
 
 STARTS, QUICK_STARTS = 300, 40
-START_LIMITS = {"not for it": 0.3, "skipped": 0.5, "armed": 0.5}  # ms
+START_LIMITS = {"not for it": 0.3, "armed": 0.5}  # ms
 FORKS, FORK_ROUNDS, QUICK_FORK_ROUNDS = 200, 15, 4
 FORK_LIMIT = 1.35
 IMPORTS, QUICK_IMPORTS = 9, 3
@@ -64,14 +64,7 @@ def _environments(installation: Installation, folder: PrivateFolder) -> dict[str
     bare = installation.environment
     not_for_it = {**bare, "PYTHONPATH": inject.find_site(os.environ)}
     armed = {**not_for_it, contract.CONTROL_VARIABLE: contract.control_address(folder.path)}
-    # As if this process were the armed one of the same rank.
-    claim = f"{proc.identity(os.getpid())}|{',' * 11}"
-    return {
-        "bare": bare,
-        "not for it": not_for_it,
-        "skipped": {**armed, contract.CLAIM_VARIABLE: claim},
-        "armed": armed,
-    }
+    return {"bare": bare, "not for it": not_for_it, "armed": armed}
 
 
 def _checks(folder: PrivateFolder) -> rows.Row:

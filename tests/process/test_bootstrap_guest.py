@@ -329,7 +329,7 @@ def test_a_python_that_does_not_read_pythonpath_is_warned_about(launch: Launch, 
     run = launch(sys.executable, option, "-c", "print('ready', flush=True); input()", stdin=-1)
     run.says("ready")
     letter = next(letter for letter in option if letter in "IES")
-    run.logs(rf"warning: -c \(pid \d+\) cannot be interrupted: started with -{letter}; a notice gets there as SIGUSR1")
+    run.logs(rf"warning: -c \(pid \d+\) can only be interrupted from outside: started with -{letter}; a notice gets")
     end(run)
 
 
@@ -348,7 +348,7 @@ def test_what_is_not_python_is_warned_about(launch: Launch) -> None:
 def test_a_cleaned_environment_is_warned_about(launch: Launch) -> None:
     run = launch("env", "-i", *code("print('ready', flush=True); input()"), stdin=-1)
     run.says("ready")
-    run.logs(r"warning: -c \(pid \d+\) cannot be interrupted: its environment was cleaned; ")
+    run.logs(r"warning: -c \(pid \d+\) can only be interrupted from outside: its environment was cleaned; ")
     end(run)
 
 
@@ -385,7 +385,7 @@ def test_with_nothing_armed_a_notice_is_warned_about_when_it_comes(launch: Launc
     run.says("ready")
     assert run.log == ""
     run.send(signal.SIGUSR1)
-    run.logs(r"warning: nothing can be interrupted: no Python runs in \w+ \(pid \d+\); a notice gets there as SIGUSR1")
+    run.logs(r"warning: nothing can be interrupted: no Python runs in \w+ \(pid \d+\), nor what handles SIGTERM")
     run.give(b"\n")
     run.ends(9)
 

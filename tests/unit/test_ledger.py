@@ -544,6 +544,11 @@ def test_who_cannot_hear_is_not_spared_unless_somebody_acts() -> None:
     assert not notice.comes_to_the_end().spared
 
 
+def test_who_still_waits_for_a_signal_gets_another_one() -> None:
+    notice = Notice().has("a", waits_for_signal=True).has("b").comes().passes(5)
+    assert notice.comes_to_the_end().spared == {"b"}
+
+
 def test_who_has_gone_is_neither_told_nor_spared() -> None:
     notice = wrapped().passes(0.25).hears("t").ends("w").passes(1).ends("t").comes_to_the_end()
     assert len(notice.tellings) == 1 and not notice.spared and not notice.ledger.saving

@@ -123,6 +123,10 @@ def _act(frame: "FrameType | None") -> None:
     import atexit
 
     atexit.register(_end)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # What multiprocessing has forked ends without atexit.
+        util.Finalize(None, _end, exitpriority=0)
     door = doors.best(frame, _signal_of_notice())
     if door == doors.IN_C and not doors.is_there_one_in_c():
         door = doors.CTRL_C

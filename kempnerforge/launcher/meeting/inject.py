@@ -269,7 +269,11 @@ def _compile(source: str, about: bytes, kept: str, status: os.stat_result) -> by
 
 
 def child_environment(
-    environment: Mapping[str, str], folder: PrivateFolder | None, site: str | None, job_facts: str | None
+    environment: Mapping[str, str],
+    folder: PrivateFolder | None,
+    site: str | None,
+    job_facts: str | None,
+    door: str | None,
 ) -> dict[str, str]:
     """Return the environment of the training process.
 
@@ -277,6 +281,7 @@ def child_environment(
         folder: None: there is none, and no process can register.
         site: what PYTHONPATH shall lead to; None: nothing is injected.
         job_facts: what inner kforge-runs need to know of the job; None: what is inherited stays.
+        door: by which whoever holds the work is to be told; None: by its best.
     """
     child = dict(environment)
     # What a kforge-run above us has put there: whatever is below belongs to us now.
@@ -292,6 +297,8 @@ def child_environment(
         if site is not None:
             # No entry must be left empty: that would be the working directory.
             child["PYTHONPATH"] = ":".join([site, *path])
+    if door is not None:
+        child[contract.DOOR_VARIABLE] = door
     if job_facts is not None:
         child[contract.JOB_FACTS_VARIABLE] = job_facts
     return child

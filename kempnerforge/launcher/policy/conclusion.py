@@ -118,7 +118,8 @@ class Conclusion:
         notice = self._inquiry.notice
         signum, delivered = (None, False) if notice is None else (notice.signum, notice.delivered)
         killed, cooperation = self._escalation.killed, self._ledger.cooperation
-        return tables.Ending(self.status, killed, cooperation, signum, delivered, self._inquiry.reason)
+        ended_well = self._ledger.ended_well
+        return tables.Ending(self.status, killed, cooperation, signum, delivered, self._inquiry.reason, ended_well)
 
     @staticmethod
     def _then(actions: list[Action], step: Step) -> Step:
@@ -216,7 +217,8 @@ class Conclusion:
 
     @property
     def _assumed(self) -> bool:
-        return self._outcome == "checkpointed" and self.status == 0 and not self._ledger.cooperation.registered
+        regular = self.status == 0 or self.status in tables.DIED_OF_A_NOTICE
+        return self._outcome == "checkpointed" and regular and not self._ledger.cooperation.registered
 
     def _moments(self, noticed_at: float, requeued_at: float | None) -> tuple[tuple[str, float], ...]:
         """Return what happened when (s after the notice); Slurm may have told the program a moment before us."""

@@ -87,6 +87,7 @@ class Ledger:
 
     Args:
         timers: for what is due later.
+        notify: by which signal the user wants whoever holds the work to be told; None: by the best that it hears.
 
     Attributes:
         cooperation: what those with a handler reported.
@@ -94,8 +95,8 @@ class Ledger:
         finish: when the first one had saved (s, monotonic); None: not yet.
     """
 
-    def __init__(self, timers: Timers) -> None:
-        self._timers = timers
+    def __init__(self, timers: Timers, notify: int | None = None) -> None:
+        self._timers, self._notify = timers, notify
         self.cooperation = Cooperation()
         self.first_poll: float | None = None
         self.finish: float | None = None
@@ -143,6 +144,14 @@ class Ledger:
         """Whether it is known that nothing below can hear a notice, or could yet."""
         hears = self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen)
         return self._settled is not None and not hears
+
+    @property
+    def ended_well(self) -> bool | None:
+        """Whether all who were told have come to a regular end; False: none of them has; None: it is not known."""
+        ends = [row.ended_well is True for row in self.told if row.by == WORD]
+        if not ends or len(ends) < len(self.told):
+            return None
+        return all(ends) or (None if any(ends) else False)
 
     @property
     def told(self) -> tuple[Row, ...]:
@@ -354,7 +363,9 @@ class Ledger:
         before = [row for row in self.told if row.gone_at is None and row.by == WORD]
         first = self._settle(at_once(self._seen), now) if self._settled is None else self._tell_who_is_due(now)
         actions = first + self._tell(before, now, again=True)
-        acting = {row.who for row in self.told if row.gone_at is None} | set(self._registered)
+        # Who still waits for a signal has not taken the one that it was told by for what it is.
+        waiting = {one.who for one in self._seen if one.waits_for_signal}
+        acting = {row.who for row in self.told if row.gone_at is None} - waiting | set(self._registered)
         return actions, not_to_be_terminated(self._seen, acting)
 
     def _tell(self, rows: list[Row], now: float, again: bool = False) -> list[Action]:
@@ -363,7 +374,7 @@ class Ledger:
         names: list[str] = []
         for row in rows:
             one = by_who.get(row.who)
-            way = 0 if one is None else _way(one, self._came)
+            way = 0 if one is None else _way(one, self._came, self._notify)
             if way == 0:
                 continue
             ways.setdefault(way, []).append(row.who)
@@ -410,17 +421,18 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _way(one: Seen, came: int) -> int:
+def _way(one: Seen, came: int, wanted: int | None) -> int:
     """Return how a process is told; 0: it has no door.
 
     Args:
         came: the signal that we got.
+        wanted: by which the user wants it to be told; None: by the best. Who is armed knows it, too.
     """
     if one.armed and one.waits_for_signal:
         return came  # while it waits, the kernel does not show for which
     if one.armed:
         return WORD
-    for signum in (SIGTERM, SIGINT):
+    for signum in (wanted or SIGTERM, SIGTERM, SIGINT):
         if signum in one.caught or (one.role == "foreign" and signum in one.blocked):
             return signum
     return 0

@@ -91,7 +91,7 @@ class Policy:
         self._rules = rules
         self._phase: Phase = "run"
         self._timers = Timers()
-        self._ledger = Ledger(self._timers)
+        self._ledger = Ledger(self._timers, rules.notify)
         self._inquiry = Inquiry(rules, site or Site(), end, self._timers)
         self._escalation = Escalation(rules, self._inquiry, self._timers)
         self._conclusion = Conclusion(rules, self._inquiry, self._escalation, self._ledger, self._timers)

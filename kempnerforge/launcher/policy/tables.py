@@ -260,6 +260,9 @@ class Ending(NamedTuple):
     #: The notice came while the child was alive.
     delivered: bool
     reason: Reason | None
+    #: Whether all who were told but had no handler of ours have come to a regular end; False: none of them has;
+    #: None: some have, or it cannot be known.
+    ended_well: bool | None = None
 
 
 def outcome_of(ending: Ending, rules: Rules) -> Outcome:
@@ -270,7 +273,7 @@ def outcome_of(ending: Ending, rules: Rules) -> Outcome:
         return "forced"
     if ending.status == CHECKPOINTED_STATUS:
         return "checkpointed"
-    if noticed and cooperation.finished and ending.status in DIED_OF_A_NOTICE:
+    if noticed and (cooperation.finished or ending.ended_well) and ending.status in DIED_OF_A_NOTICE:
         return "checkpointed"  # a shell around the program that saved
     if ending.status != 0:
         return "interrupted" if noticed else "failed"
@@ -284,7 +287,9 @@ def outcome_of(ending: Ending, rules: Rules) -> Outcome:
     if cooperation.registered or not ending.delivered:
         return "completed"
     by_a_person = rules.place != "step" and ending.signum != SIGUSR1 and ending.reason in ENDED_BY_A_PERSON
-    return "completed" if by_a_person else "checkpointed"
+    if by_a_person:
+        return "completed"
+    return "interrupted" if ending.ended_well is False else "checkpointed"
 
 
 def preempted_unnoticed(job: Job, ending: Ending, rules: Rules) -> bool:

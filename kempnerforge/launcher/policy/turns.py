@@ -79,8 +79,10 @@ class _Tree:
         answer, above = self._answers.get(one.who), self._above.get(one.who)
         if one.role not in ("program", "helper"):
             return one.role
+        if answer is not None and one.role == "helper" and not answer.mp_child:
+            return "wrapper"  # multiprocessing's fork server, from which others come
         if answer is not None:
-            return "helper" if answer.helps or (one.role == "helper" and not answer.mp_child) else "program"
+            return "helper" if answer.helps else "program"
         if above is not None and (one.role == "helper" or _is_fork(one, above)):
             # Whether it helps cannot be told, unless it is waited for.
             return "program" if self._says_it_waits(above, {one.who.pid}) else "helper"

@@ -50,6 +50,8 @@ class Rules(NamedTuple):
     timeout: float | None = None
     #: Time between SIGTERM and SIGKILL (s).
     term_grace: float = 10.0
+    #: The signal by which whoever holds the work is told, where it catches that; None: by the best way.
+    notify: int | None = None
     #: The command is ``srun``, which must never get SIGTERM, SIGHUP or SIGQUIT as a request.
     child_is_srun: bool = False
     #: Of such a command: who its tasks are.

@@ -8,7 +8,8 @@ import train
 from torch.utils.data import DataLoader
 
 if __name__ == "__main__":
-    loader = DataLoader(range(64), num_workers=2, multiprocessing_context=sys.argv[1], persistent_workers=True)  # type: ignore[arg-type]
+    numbers = list(range(64))
+    loader = DataLoader(numbers, num_workers=2, multiprocessing_context=sys.argv[1], persistent_workers=True)  # type: ignore[arg-type, var-annotated]
     try:
         assert sum(int(batch) for batch in loader) == sum(range(64))
         train.begin("run")

@@ -11,4 +11,4 @@ def rank(number: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.spawn(rank, nprocs=2)
+    torch.multiprocessing.spawn(rank, nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
