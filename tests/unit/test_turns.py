@@ -68,6 +68,7 @@ SHELL = P("bash", role="wrapper", do_wait=True)
 #: Started by multiprocessing, by fork and by spawn.
 FORKED = P("w", line="train.py", used=80, busy=0.8, age=90)
 SPAWNED = P("w", line="-c from multiprocessing.spawn", role="helper", used=80, busy=0.8, age=90)
+FORK_SERVER = P("server", role="helper", line="-c from multiprocessing.forkserver", says=HERE)
 SERVICE = P("service", line="-m tracker.service", used=2, says=HERE)
 FOREIGN = P("solver", role="foreign")
 DEAF = P("sleep", role="deaf")
@@ -311,6 +312,25 @@ SHAPES = (
         (WRAPPER._replace(awaits="r0 r1").over(*named(SPAWNED, "r0", "r1")),),
         "r0 r1",
         ("wrap.py!: r0 r1",),
+    ),
+    Shape(
+        "ranks from a fork server",
+        (
+            WRAPPER._replace(awaits="r0 r1").over(
+                FORK_SERVER.over(*named(SPAWNED._replace(says=CHILD), "r0", "r1"))
+            ),
+        ),
+        "r0 r1",
+        ("wrap.py!: r0 r1",),
+    ),
+    Shape(
+        "data workers from a fork server",
+        (
+            TRAINER.over(
+                FORK_SERVER.over(*named(SPAWNED._replace(says=HELPS), "w1", "w2"))
+            ),
+        ),
+        "train.py",
     ),
     Shape(
         "forked ranks that are looked after",
