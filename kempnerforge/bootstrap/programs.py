@@ -26,6 +26,8 @@ RANK_AGENTS = (
     TORCH_AGENTS[2] + ("/deepspeed/launcher/launch.py", "/deepspeed/launcher/runner.py"),
 )  # type: Programs
 
+#: Programs below which others may come that are not there yet.
+SHELLS = frozenset(("bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"))
 #: Python programs besides rank agents that run others, and are never the run itself.
 _WRAPPERS = (
     "ray conda mamba pip pip3 pipenv pipx pdm poetry hatch uv",

@@ -24,8 +24,6 @@ AGENT_PATIENCE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 DEAF_SRUN = "srun does not hand the notice on to its tasks on other nodes, which do not save then"
 #: What it means that the bootstrap is not in a Python.
 _WITHOUT = "a notice gets there as Ctrl-C, and Slurm's own SIGTERM ends it, also while it saves"
-#: Programs below which others may come that are not there yet.
-_SHELLS = frozenset({"bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"})
 #: Python's options with which it does not read PYTHONPATH, or no sitecustomize (python(1)).
 _ISOLATED = re.compile(r"-[A-Za-z]*?([IES])")
 
@@ -188,7 +186,7 @@ def not_armed_warning(child: int, last_look: bool) -> str | None:
         # It is too old a Python, or has not come so far.
         only = f"{tree.program(pythons[0])} (pid {pythons[0]}) can only be interrupted from outside; {_WITHOUT}"
         return only if last_look else None
-    if not last_look and (name in _SHELLS or len(below) > 1):
+    if not last_look and (name in programs.SHELLS or len(below) > 1):
         return None
     return f"nothing can be interrupted: no Python runs in {name} (pid {child}), nor what handles SIGTERM"
 

@@ -80,7 +80,8 @@ def start(folder_fd):
         call("shield.ignore_strays" if program.startswith(_TRACKER_CODE) else "shield.raise_shield")
     else:
         _take_signals("notice.on_signal")
-        tell_news(ARMED_NEWS, folder_fd)
+        if role == "program":
+            tell_news(ARMED_NEWS, folder_fd)
 
 
 def _is_python():

@@ -51,8 +51,9 @@ def _hand_on(rules: Rules, told: int) -> bool:
 
 
 def _word(process: Process, signum: int) -> int:
-    """Return the signal by which a process hears us: an armed one keeps Slurm's own signals back."""
-    return contract.WORD_SIGNAL if is_armed(process.who.pid) else signum
+    """Return the signal by which a process hears us: an armed one keeps Slurm's own back, unless it waits for them."""
+    pid = process.who.pid
+    return contract.WORD_SIGNAL if is_armed(pid) and "sigtimedwait" not in tree.sleeps_in(pid) else signum
 
 
 def _listed(told: list[str]) -> str:

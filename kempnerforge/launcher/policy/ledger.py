@@ -432,7 +432,8 @@ def _way(one: Seen, came: int, wanted: int | None) -> int:
         return came  # while it waits, the kernel does not show for which
     if one.armed:
         return WORD
-    for signum in (wanted or SIGTERM, SIGTERM, SIGINT):
+    ways = (came, SIGUSR1, SIGTERM) if one.role == "script" else (wanted or SIGTERM, SIGTERM, SIGINT)
+    for signum in ways:
         if signum in one.caught or (one.role == "foreign" and signum in one.blocked):
             return signum
     return 0

@@ -101,7 +101,7 @@ class _Tree:
         """Yield the nearest that are no Pythons and hear a signal, but for those that wait for another one."""
         for one in tops:
             inner = list(self.foreign(self.below(one)))
-            if one.role == "foreign" and not (inner and one.waits_for_children):
+            if one.role in ("foreign", "script") and not (inner and one.waits_for_children):
                 yield one
             else:
                 yield from inner

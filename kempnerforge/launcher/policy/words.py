@@ -126,8 +126,9 @@ class Identity(NamedTuple):
 
 
 #: What a process is by its command line and its dispositions. A wrapper runs others, a helper works for another one, a
-#: foreign one is no Python and hears SIGTERM or SIGINT, a deaf one hears nothing.
-Role = Literal["program", "cooperative", "launcher", "srun", "wrapper", "helper", "foreign", "deaf"]
+#: foreign one is no Python and hears SIGTERM or SIGINT, a script is a shell that traps SIGTERM or SIGUSR1, a deaf one
+#: hears nothing.
+Role = Literal["program", "cooperative", "launcher", "srun", "wrapper", "helper", "foreign", "script", "deaf"]
 
 
 class Seen(NamedTuple):

@@ -126,6 +126,8 @@ def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]])
         if role == "ours":
             return True, "launcher"
         return True, "helper" if role == "helper" else "wrapper" if role == "wrapper" else "program"
+    if name in programs.SHELLS and {signal.SIGUSR1, signal.SIGTERM} & masks["SigCgt"]:
+        return False, "script"
     if executable in _FORWARDERS or name in _FORWARDERS:
         return False, "wrapper"
     heard = masks["SigCgt"] | masks["SigBlk"]
