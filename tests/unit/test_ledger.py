@@ -388,6 +388,15 @@ def test_in_the_middle_one_waits_for_its_turn_and_keeps_the_outermost_waiting() 
     assert set(notice.ends("m").passes(4).told) == {"t", "m", "o"}
 
 
+def test_in_the_middle_one_that_was_told_and_does_not_act_keeps_nobody_waiting_for_long() -> None:
+    notice = Notice().has("o").has("m", "o", used=1.0).has("t", "m", busy=0.9, used=50.0).comes()
+    for name in "omt":
+        notice.says(name)
+    notice.passes(1).hears("t").becomes("t", busy=0.0).passes(2 * PATIENCE + 5)
+    assert PATIENCE <= notice.told["m"] <= PATIENCE + 3
+    assert notice.told["m"] + PATIENCE <= notice.told["o"] <= notice.told["m"] + PATIENCE + 3
+
+
 def test_a_proven_wrapper_is_told_in_the_end_only() -> None:
     notice = wrapped(waits_for_children=True).passes(1).hears("t").passes(10).ends("t").passes(60)
     assert set(notice.told) == {"t"} and notice.ledger.saving == (who("w"),)

@@ -246,7 +246,7 @@ class Ledger:
                 self._rows[row.who] = row._replace(gone_at=row.gone_at or now)
                 continue
             is_busy = one.in_kernel or self._busy.get(row.who, 1.0) >= IDLE
-            waits = row.told_at is None and any(who in there or who in before for who in row.turn.after)
+            waits = row.told_at is None and any(who in before for who in row.turn.after)
             self._rows[row.who] = row._replace(
                 gone_at=None,
                 busy_at=now if is_busy else row.busy_at,
