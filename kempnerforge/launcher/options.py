@@ -103,7 +103,7 @@ _EPILOG = (
 @click.option(
     "--notify",
     type=click.Choice(["USR1", "TERM", "INT"]),
-    help="How to tell whoever holds the work, if it hears that; default: by its best handler, else Ctrl-C.",
+    help="Tell whoever holds the work so, if it hears it.",
 )
 @click.option(
     "--journal",

@@ -189,8 +189,8 @@ class Supervisor:
         """Yield what the signals that were read mean."""
         while self._received:
             one = self._received[0]
-            if one.signum in (signal.SIGTERM, signal.SIGUSR1) and self._folder is not None:
-                self._folder.mark(contract.SIGNALLED_FILE)
+            if one.signum in (signal.SIGTERM, signal.SIGUSR1):
+                self._note_signal()
             if one.signum == signal.SIGCONT:
                 yield words.Continued(self._stops.continued())
             if one.signum != signal.SIGCHLD:
@@ -201,6 +201,12 @@ class Supervisor:
             # Only now: what a bug of ours keeps from being handled is passed on all the same.
             del self._received[0]
         self._stops.none_is_left()
+
+    def _note_signal(self) -> None:
+        """Let armed processes know that a signal that they may have as well is Slurm's, to everybody."""
+        if self._folder is not None:
+            self._folder.mark(contract.SIGNALLED_FILE)
+        self._not_the_run()  # from here on Slurm may end who reads our log
 
     def _child_has(self, one: Received) -> bool:
         """Return whether a signal went to our whole process group, and so to the child as well."""
@@ -356,9 +362,7 @@ class Supervisor:
         self._write_notice(action.signum, None)
         self._receivers.listen()
         self._advice.notice_came(now)
-        delivered = delivery.deliver(action.signum, self._child, cooperative, rules)
-        self._not_the_run()  # from here on Slurm may end who reads our log
-        return delivered
+        return delivery.deliver(action.signum, self._child, cooperative, rules)
 
     def _not_the_run(self) -> set[int]:
         """Return which children of ours are no part of the run: our own helpers, and who reads our log."""

@@ -1,4 +1,4 @@
-"""Who gets the notice, and how other signals are passed on."""
+"""Who is told, and how other signals are passed on."""
 
 from __future__ import annotations
 

@@ -342,9 +342,9 @@ if sys.argv[1] == "with":
     with open("parent", "w") as file:
         print([os.readlink(f"/proc/{os.getppid()}/fd/{fd}") for fd in range(3) if not found[fd]], file=file)
     os.kill(os.getppid(), signal.SIGTERM)
-    signal.sigwait({signal.SIGTERM})
+    signal.sigwait({signal.SIGUSR1, signal.SIGTERM})
 """
-    code = code.replace("import os, signal, sys", "import os, signal, sys\nsignal.pthread_sigmask(0, {15})", 1)
+    code = code.replace("import os, signal, sys", "import os, signal, sys\nsignal.pthread_sigmask(0, {10, 15})", 1)
     command = [sys.executable, "-c", code]
     launch.start([*command, "without"], shell=f"exec {closed}").ends(0)
     run = launch(*command, "with", options=("-v", "--journal", str(journals)), shell=f"exec {closed}")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -103,15 +104,22 @@ def test_a_tmpdir_that_is_none(launch: Launch, folder: str) -> None:
     works(run)
 
 
-VANISHES = ("sh", "-c", 'rm -r "${KFORGE_CONTROL##*:}" && exec "$@"', "sh", *program("listen"))
+INTERRUPTED = """
+import os, time
+try:
+    os.write(1, b"ready\\n")
+    time.sleep(60)
+except KeyboardInterrupt:
+    os.write(1, b"saved\\n")
+"""
+VANISHES = ("sh", "-c", 'rm -r "${KFORGE_CONTROL##*:}" && exec "$@"', "sh", sys.executable, "-c", INTERRUPTED)
 
 
 def hears_a_notice(run: Launched) -> None:
     run.says("ready")
     run.send(signal.SIGUSR1)
-    run.says("SIGUSR1")
-    run.send(signal.SIGRTMAX - 3)
-    run.ends(9)
+    run.says("saved")
+    run.ends(CHECKPOINTED)
 
 
 def test_the_private_folder_vanishes_during_the_run(launch: Launch) -> None:

@@ -266,7 +266,7 @@ def _of_a_timeout(command: Command, said: str, value: str) -> Iterator[Finding]:
 
 
 def _of_what_cannot_be_armed(command: Command, index: int) -> Iterator[Finding]:
-    """Look for what keeps the bootstrap from the program: see docs/notice.md, "Who gets the notice"."""
+    """Look for what keeps the bootstrap from the program: see docs/notice.md, "Who is told"."""
     words = command.words[index + 1 :]
     for start, word in enumerate(words):
         name = os.path.basename(word)

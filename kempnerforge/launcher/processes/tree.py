@@ -99,9 +99,8 @@ class Tree:
             spared: pids of those that are left alone.
         """
         for one in self._living():
-            if int(one.partition(".")[0]) in spared:
-                continue
-            _send(one, signal.SIGTERM)
+            if _pid(one) not in spared:
+                _send(one, signal.SIGTERM)
             _send(one, signal.SIGCONT)
         if not spared:
             self._send_blindly(signal.SIGTERM, signal.SIGCONT)
