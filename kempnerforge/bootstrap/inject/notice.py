@@ -45,7 +45,7 @@ _SAME_WORD = 4.0
 _REMIND_EVERY = 0.05
 _SEEK_EVERY = 0.01
 #: How long another place is looked for (s): a guess.
-_SEEKS_FOR = 2.0
+_SEEKS_FOR = 5.0
 #: When an import has just ended, the next one may come within so long (s): a guess.
 _IMPORTS_FOLLOW = 1.0
 #: How long a program that has imported ShutdownHandler may take to register one, and one that only names it (s).
@@ -266,7 +266,8 @@ def kforge_run_lives() -> bool:
 
 def _dies_of_own_accord(signum: int) -> bool:
     """Return whether the program has stepped aside to die of a signal, in its own handler that is the door."""
-    return _notice.door in (doors.OWN_TERM, doors.OWN_USR1) and not callable(process.own[signum])
+    door = {doors.OWN_TERM: _signal.SIGTERM, doors.OTHER_TERM: _signal.SIGTERM, doors.OWN_USR1: _signal.SIGUSR1}
+    return door.get(_notice.door) == signum and not callable(process.own[signum])
 
 
 def _go_on_to_interrupt(frame: "FrameType | None") -> None:

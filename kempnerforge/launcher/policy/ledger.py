@@ -148,7 +148,8 @@ class Ledger:
     @property
     def ended_well(self) -> bool | None:
         """Whether all who were told have come to a regular end; False: none of them has; None: it is not known."""
-        ends = [row.ended_well is True for row in self.told if row.by == WORD]
+        # Who could not say that it has noticed, could not say that either.
+        ends = [row.ended_well is True for row in self.told if row.by == WORD and row.door is not None]
         if not ends or len(ends) < len(self.told):
             return None
         return all(ends) or (None if any(ends) else False)

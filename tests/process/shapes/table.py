@@ -69,7 +69,6 @@ def _service(kind: str, sentence: str, *helpers: str, without_lead: bool = True)
 
 RANKS = ("rank0", "rank1")
 THREE = (*RANKS, "rank2")
-FOUR = (*THREE, "rank3")
 
 ALONE = (
     Shape("alone", "the script itself", "python train.py", without_lead=True),
@@ -141,7 +140,6 @@ PYTHONS = (
         "python agents.py ignore bash -c 'python agents.py forward bash run.sh; exit $?'",
         before="printf 'python train.py\\nexit $?\\n' > run.sh",
     ),
-    Shape("wrapper_stopped", "is stopped, while its trainer runs", "python wrapper.py stops_itself", late=True),
 )
 
 SHELLS = (
@@ -168,12 +166,6 @@ SHELLS = (
         "two ranks in the background",
         "bash -c 'for r in 0 1; do RANK=$r python train.py rank$r & done; wait'",
         RANKS,
-    ),
-    Shape(
-        "shell_four_meet",
-        "four ranks that poll `shutdown_handler`, and meet at every step",
-        "bash -c 'for r in 0 1 2 3; do RANK=$r LOCAL_RANK=$r python cooperative.py meeting & done; wait'",
-        FOUR,
     ),
     Shape(
         "shell_log",
@@ -205,12 +197,6 @@ SHELLS = (
         "one training after another",
         "bash -c 'for s in 1 2; do python train.py $s; done'",
         ("1", "2"),
-        late=True,
-    ),
-    Shape(
-        "shell_for_ever",
-        "starts what has ended again, for ever",
-        "bash -c 'while :; do python train.py; done'",
         late=True,
     ),
 )
@@ -371,15 +357,6 @@ PROCESSES = (
     ),
     *_methods(
         Shape(
-            "process_executor",
-            "trains in a `ProcessPoolExecutor`, as sweeps do",
-            "python process.py executor",
-            without_lead=True,
-        )
-    ),
-    *_methods(Shape("process_pool", "trains in a `Pool`", "python process.py pool", without_lead=True)),
-    *_methods(
-        Shape(
             "world",
             "rank 0 in the parent, the others in its processes; all meet to save",
             "python worlds.py processes",
@@ -414,15 +391,6 @@ HELPERS = (
             without_lead=True,
         )
     ),
-    *_methods(
-        Shape(
-            "pool_not_daemonic",
-            "a worker that is not daemonic",
-            "python pools.py not_daemonic",
-            helpers=("worker",),
-            without_lead=True,
-        )
-    ),
     *_methods(Shape("pool", "`multiprocessing.Pool`", "python pools.py pool", helpers=("worker",), without_lead=True)),
     *_methods(
         Shape(
@@ -450,9 +418,6 @@ HELPERS = (
     _service("evaluation_run", "an evaluation by `subprocess.run(check=True)`", "evaluation"),
     _service("evaluation_output", "an evaluation by `subprocess.check_output`", "evaluation"),
     _service("evaluation_wait", "an evaluation by `Popen.wait`", "evaluation"),
-    _service("evaluation_system", "an evaluation by `os.system`", "evaluation", without_lead=False)._replace(
-        dies_of_sigterm=True
-    ),
     _service("tracker", "a tracker's service, to which the last metrics go"),
     _service("tracker_in_a_session", "the same in a session of its own"),
     _service("compiler", "a compile worker that ignores Ctrl-C"),

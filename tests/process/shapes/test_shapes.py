@@ -19,15 +19,29 @@ def _skip_where_missing(shape: Shape) -> None:
 
 @every_shape
 def test_who_holds_the_work_saves(launch: Launch, short_tmpdir: dict[str, str], shape: Shape) -> None:
-    """With one notice; and with Slurm's own SIGTERM after it, to the child or to all; and with nothing but that one."""
+    """With one notice."""
     _skip_where_missing(shape)
-    names = ["one notice"]
+    _try(launch, short_tmpdir, shape, ["one notice"])
+
+
+@pytest.mark.slow
+@every_shape
+def test_who_holds_the_work_saves_though_slurm_signals_everybody(
+    launch: Launch, short_tmpdir: dict[str, str], shape: Shape
+) -> None:
+    """With Slurm's own SIGTERM after the notice, to the child or to all; and with nothing but that one."""
+    _skip_where_missing(shape)
+    names = []
     if not shape.late and not shape.dies_of_sigterm:
         names += ["SIGTERM to all, too"]
         if shape.name in WRAPPED:
             names += ["SIGTERM to the child, too"]
     if shape.without_lead:
         names += ["SIGTERM to all, and no notice"]
+    _try(launch, short_tmpdir, shape, names)
+
+
+def _try(launch: Launch, short_tmpdir: dict[str, str], shape: Shape, names: list[str]) -> None:
     trials: dict[str, Trial] = {}
     try:
         for number, name in enumerate(names):

@@ -42,17 +42,5 @@ def without_descriptors() -> None:
     plain()
 
 
-def meeting() -> None:
-    """One of four ranks that meet at every step: all must stop at the same one."""
-    rank = os.environ["RANK"]
-
-    def meet(what: str) -> None:
-        open(f"{what}.{rank}", "w").close()
-        while not all(os.path.exists(f"{what}.{other}") for other in range(4)):
-            time.sleep(0.001)
-
-    plain(f"rank{rank}", meet, "-")
-
-
 if __name__ == "__main__":
     globals()[sys.argv[1]]()

@@ -77,10 +77,6 @@ def worker(daemon: bool = True) -> None:
     process.join()
 
 
-def not_daemonic() -> None:
-    worker(False)
-
-
 def pool() -> None:
     with multiprocessing.Pool(2) as workers:
         workers.apply(train.say, ("up worker",))

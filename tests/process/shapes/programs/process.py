@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
 
 import train
 
@@ -38,17 +37,6 @@ def reads_results() -> None:
 def trains_for(results: multiprocessing.SimpleQueue[str]) -> None:
     train.train()
     results.put("result")
-
-
-def executor() -> None:
-    """A sweep's launcher gives the training to a pool of one."""
-    with ProcessPoolExecutor(1) as pool:
-        pool.submit(train.train).result()
-
-
-def pool() -> None:
-    with multiprocessing.Pool(1) as workers:
-        workers.apply(train.train)
 
 
 def nested() -> None:

@@ -219,14 +219,5 @@ def uploads_itself() -> int:
     return status
 
 
-def stops_itself() -> int:
-    """Somebody has stopped the wrapper, and not its trainer."""
-    trainer = subprocess.Popen(TRAIN)
-    import signal
-
-    os.kill(os.getpid(), signal.SIGSTOP)
-    return trainer.wait()
-
-
 if __name__ == "__main__":
     sys.exit(globals()[sys.argv[1]]())
