@@ -18,6 +18,7 @@ import pytest
 from tests import leaks
 from tests.hostile.test_launcher_code import PAYLOAD
 from tests.hostile.users import User
+from tests.process.children import LAST
 from tests.process.launch import KFORGE_RUN, Launch, program
 
 CHECKPOINTED = 85
@@ -65,7 +66,7 @@ def test_a_journals_folder_in_which_nothing_can_be_made(launch: Launch, journal:
     run.logs("no journal: ")
     time.sleep(0.5)  # in which a loop would show
     assert _processor_time(run.pid) - before < 0.2
-    run.send(signal.SIGRTMAX - 3)
+    run.send(LAST)
     run.ends(9)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.hostile.users import User
+from tests.process.children import LAST
 from tests.process.launch import Launch, program
 from tests.process.test_launcher_surroundings import HOSTILE_SCONTROL, batch
 
@@ -30,7 +31,7 @@ def test_few_descriptors_and_a_notice(launch: Launch, descriptors: int) -> None:
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("SIGUSR1")
-    run.send(signal.SIGRTMAX - 3)
+    run.send(LAST)
     run.ends(9)
 
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kempnerforge.commands.cli import kforge
+from tests.process.children import LAST
 from tests.process.launch import KFORGE_RUN, Launch, program
 
 CHECKPOINTED = 85
@@ -74,7 +75,7 @@ def test_no_proc(launch: Launch) -> None:
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.says("SIGUSR1")
-    run.send(signal.SIGRTMAX - 3)
+    run.send(LAST)
     run.ends(9)
 
 

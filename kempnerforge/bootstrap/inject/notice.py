@@ -35,8 +35,10 @@ _FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
 _SAME_SIGNAL = 0.25
 _SAME_SIGNAL_NESTED = 0.02
 _AT_WORK = 0.5
-#: A signal that kforge-run got so long ago (s) came with ours. A guess.
-_SAME_EVENT = 0.5
+#: A signal that kforge-run got so long ago (s) came with ours; and when a signal that waits is looked at again (s).
+#: Guesses.
+_SAME_EVENT = 0.15
+_LOOK_AGAIN_AFTER = 0.01
 #: How often to look (s): a guess.
 _LOOK_EVERY = 0.001
 #: A word that comes so soon after another repeats it, and is no second interrupt (s): kforge-run waits longer.
@@ -73,6 +75,8 @@ class _State:
     places = ()  # type: tuple[object, ...]
     #: Until when another place is looked for (s, monotonic).
     seeks_until = 0.0
+    #: A signal is looked at for the second time.
+    looks_again = False
     #: The last word was heard.
     had_last_word = False
     #: A thread cooperates, and hears of the notice by a message.
@@ -199,10 +203,32 @@ def on_signal(signum: int, frame: "FrameType | None") -> None:
         pass  # whoever acts is left in peace
     elif not kforge_run_lives():
         _act_when_ready(frame)  # nobody is left to give the word
+    elif stands():
+        _hold_back(signum, frame)
     elif not _came_to_kforge_run():
         _call_own(signum, frame)
-    elif _notice.has_cooperated:
+
+
+def _hold_back(signum: int, frame: "FrameType | None") -> None:
+    """Leave a signal to kforge-run's word, unless it is another program's, which ends what has helped it."""
+    if _notice.has_cooperated:
         _act_when_ready(frame)  # nobody has polled it: it waits for the next handler
+    elif not _is_below_a_program(folder_pid()):
+        pass
+    elif not _notice.looks_again:
+        # After a long call of C, the word is handled after this.
+        _notice.looks_again = True
+        _thread.start_new_thread(_send_again, (signum, _thread.get_ident()))
+    else:
+        _notice.looks_again = False
+        if _age_of(SIGNALLED_FILE) > _SAME_EVENT:
+            _call_own(signum, frame)
+
+
+def _send_again(signum: int, main_thread: int) -> None:
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
+    sleep(_LOOK_AGAIN_AFTER)
+    _signal.pthread_kill(main_thread, signum)
 
 
 def _call_own(signum: int, frame: "FrameType | None") -> None:

@@ -140,7 +140,8 @@ class _Tree:
         path = {between.who.pid for between in self.line(other)} - {above.who.pid for above in self.line(one)}
         if self._says_it_waits(one, path):
             return True
-        return bool(other.output & one.pipes) and (one.used < self._used(other) or not self._works(one))
+        # What both write to is no pipe between them.
+        return bool(other.output & (one.pipes - one.output)) and (one.used < self._used(other) or not self._works(one))
 
     def _says_it_waits(self, one: Seen, path: set[int]) -> bool:
         answer = self._answers.get(one.who)
