@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..bootstrap import contract
+from ..bootstrap import contract, proc
 from . import surroundings
 from .advice import Advice
 from .asking import slurm
@@ -317,7 +317,10 @@ class Supervisor:
             case words.Deliver():
                 return self._deliver(action, now)
             case words.Look():
-                return words.TreeRead(snapshot.read(self._not_the_run(), self._node_wide_folder))
+                seen = snapshot.read(self._not_the_run(), self._node_wide_folder)
+                if not seen and self._child.status is None and not proc.stat("self"):
+                    seen = (snapshot.unseen(self._child.pid),)
+                return words.TreeRead(seen)
             case words.Probe(whos):
                 self._receivers.ask(whos)
             case words.Signal(whos, by, again):

@@ -201,8 +201,8 @@ def on_signal(signum: int, frame: "FrameType | None") -> None:
         _go_on_to_interrupt(frame)
     elif _notice.acted_at is not None:
         pass  # whoever acts is left in peace
-    elif not kforge_run_lives():
-        _act_when_ready(frame)  # nobody is left to give the word
+    elif not kforge_run_lives() or not proc.stat("self"):
+        _act_when_ready(frame)  # nobody is left to give the word, or can know whom to give it
     elif stands():
         _hold_back(signum, frame)
     elif not _came_to_kforge_run():

@@ -145,6 +145,9 @@ class Receivers:
             process = self._told.get(who) or self._follow(who)
             if process is None:
                 continue
+            if not proc.stat("self"):
+                process.send(by)  # what it catches cannot be known
+                continue
             if again:
                 asleep = tree.sleeps_in(who.pid)
                 if not asleep or "sigtimedwait" in asleep:
@@ -161,7 +164,7 @@ class Receivers:
         """Have its end told."""
         process = Process(who)
         # The descriptor came first: it cannot mean another process that has the number now.
-        if not process.lives:
+        if not process.lives and proc.stat("self"):
             process.close()
             return None
         self._told[who] = process

@@ -23,6 +23,7 @@ perf podman prte prted prterun pixi runc screen script setarch setpriv setsid sh
 sudo taskset tcsh time timeout tini tmux unshare uv watch xargs zsh
 """
 _FORWARDERS = frozenset(_FORWARDER_NAMES.split())
+_NOTICES = (signal.SIGUSR1, signal.SIGTERM)
 #: Devices of accelerators.
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/accel", "/dev/dri/render")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -52,6 +53,11 @@ def _tasks(folder: str, known: set[int], age: _Age) -> Iterator[Seen]:
             seen = see(int(name), age.now)
             if seen is not None and seen.armed:
                 yield seen
+
+
+def unseen(pid: int) -> Seen:
+    """Return our child where /proc shows nothing: it is taken to act on what came, as without us."""
+    return Seen(Identity(contract.node_name(), pid, 0), os.getpid(), "script", caught=frozenset(_NOTICES))
 
 
 class _Age:
