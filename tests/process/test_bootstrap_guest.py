@@ -341,7 +341,7 @@ def end(run: Launched) -> None:
 
 def test_what_is_not_python_is_warned_about(launch: Launch) -> None:
     run = launch("cat", stdin=-1)
-    run.logs(r"warning: nothing can be interrupted: no Python runs in cat \(pid \d+\); a notice gets there")
+    run.logs(r"warning: nothing can be interrupted: no Python runs in cat \(pid \d+\), nor what handles SIGTERM")
     end(run)
 
 

@@ -47,8 +47,8 @@ class Receivers:
         self._unread = b""
         self._wake_ups = _WAKE_UPS
         self._listens = False
-        self._ended = select.epoll()
-        poller.register(self._ended.fileno(), select.POLLIN)
+        #: Of the pidfds of those; None: nobody was told yet.
+        self._ended: select.epoll | None = None
         self._news: int | None = None
         if folder_fd is not None:
             # To write, too: without a writer it would be at its end, and so readable, for ever.
@@ -61,7 +61,7 @@ class Receivers:
     def news(self) -> Iterator[News]:
         """Yield who has started, what who was asked says, who has noticed and who has ended."""
         yield from self._read()
-        ended = {descriptor for descriptor, _ in self._ended.poll(0)}
+        ended = set() if self._ended is None else {descriptor for descriptor, _ in self._ended.poll(0)}
         for who, process in list(self._told.items()):
             # Without a pidfd (before Linux 5.3) we look when we are awake, as we are often during a shutdown.
             if process.pidfd in ended or (process.pidfd is None and not process.lives):
@@ -93,10 +93,11 @@ class Receivers:
         if self._wake_ups > 0:
             self._wake_ups -= 1
             self._listen(self._wake_ups > 0)
+        renumbered: dict[str, str] = {}
         for line in lines:
             told, _, identity = line.decode("ascii", "replace").partition(" ")
             word, _, rest = told.partition(":")
-            who = self._identify(identity)
+            who = self._identify(identity, renumbered)
             if who is None:
                 continue  # no armed process has written that
             if word == contract.ARMED_NEWS:
@@ -109,19 +110,23 @@ class Receivers:
             elif word == contract.ANSWER_NEWS:
                 yield Answered(who, _answer(rest))
 
-    def _identify(self, identity: str) -> Identity | None:
-        """Return who calls itself so; None: nobody can."""
+    def _identify(self, identity: str, renumbered: dict[str, str]) -> Identity | None:
+        """Return who calls itself so; None: nobody can.
+
+        Args:
+            renumbered: filled with who is in PID namespaces below us, once for all that is read.
+        """
         if identity in self._renumbered:
             return self._renumbered[identity]
         pid, _, start = identity.partition(".")
         if not (pid.isdigit() and start.isdigit()) or len(identity) > _LONGEST_IDENTITY:
             return None
-        if not proc.stat(pid) or proc.identity(pid) != identity:
-            renumbered = tree.renumbered().get(identity, identity).split(".")
-            who = Identity(contract.node_name(), int(renumbered[0]), int(renumbered[1]))
-            if who.pid != int(pid):
-                self._renumbered[identity] = who
-            return who
+        if proc.identity(int(pid)) != identity:
+            if not renumbered:
+                renumbered.update(tree.renumbered() or {"": ""})
+            if identity in renumbered:
+                pid, _, start = renumbered[identity].partition(".")
+                self._renumbered[identity] = Identity(contract.node_name(), int(pid), int(start))
         return Identity(contract.node_name(), int(pid), int(start))
 
     # --- how they are told -------------------------------------------------------------------------
@@ -169,12 +174,15 @@ class Receivers:
             return None
         self._told[who] = process
         if process.pidfd is not None:
+            if self._ended is None:
+                self._ended = select.epoll()
+                self._poller.register(self._ended.fileno(), select.POLLIN)
             self._ended.register(process.pidfd, select.EPOLLIN)
         return process
 
     def _forget(self, who: Identity) -> None:
         process = self._told.pop(who)
-        if process.pidfd is not None:
+        if process.pidfd is not None and self._ended is not None:
             self._ended.unregister(process.pidfd)
         process.close()
 
@@ -182,8 +190,9 @@ class Receivers:
         for who in list(self._told):
             self._forget(who)
         self._listen(False)
-        self._poller.unregister(self._ended.fileno())
-        self._ended.close()
+        if self._ended is not None:
+            self._poller.unregister(self._ended.fileno())
+            self._ended.close()
         if self._news is not None:
             os.close(self._news)
 

@@ -6,6 +6,7 @@ Run as `python flood.py WAY`; an argument of `main` is handed to the function of
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import random
 import resource
@@ -87,13 +88,15 @@ def descriptors() -> list[socket.socket]:
 
 def news() -> list[socket.socket]:
     """20,000 names of armed processes, nearly none of which there is, and rubbish."""
-    fifo = os.open(os.path.join(folder(), contract.NEWS_FIFO), os.O_WRONLY)
+    # Nobody reads it before there is a notice, once two processes have told that they have started.
+    fifo = os.open(os.path.join(folder(), contract.NEWS_FIFO), os.O_WRONLY | os.O_NONBLOCK)
     rubbish = [b"99999999999999999999.1", b"-1.1", b"0.0", b"1.1", b"x" * 3000, b"\xff\0", b"", b"1", b"armed"]
     for number in range(20_000):
         name = rubbish[number % len(rubbish)] if number % 2 else b"%d.%d" % (number, number)
-        os.write(fifo, b"armed " + name + b"\n")
-        if number % 100 == 0:
-            os.write(fifo, b"seen " + name + b"\n" + b"y" * 4000)
+        with contextlib.suppress(BlockingIOError):
+            os.write(fifo, b"armed " + name + b"\n")
+            if number % 100 == 0:
+                os.write(fifo, b"seen " + name + b"\n" + b"y" * 4000)
     os.close(fifo)
     return []
 
