@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.slurm.sandbox import JobId, Sandbox
@@ -90,13 +91,15 @@ class Run:
         assert self.slurm.processes_of_job(self.job) == {}
         return self
 
-    def ends_though_launches_fail(self, state: str, *, tries: int = 5) -> Run:
-        """Wait until the job is over in a state, and release it where Slurm could not launch it and so holds it.
+    def though_launches_fail(self, what: str, holds: Callable[[], bool], *, tries: int = 5) -> Run:
+        """Wait until something holds, and release the job where Slurm could not launch it and so holds it.
 
         Slurm starts the batch script of a job in a namespace of its own at times before the namespace is there, most
-        often when the last attempt's has just gone.
+        often when another one's has just gone.
 
         Args:
+            what: What is waited for, in words, for the message.
+            holds: Called again and again.
             tries: how often a launch may fail.
 
         Raises:
@@ -104,17 +107,17 @@ class Run:
         """
         failed = 0
 
-        def over() -> bool:
+        def probe() -> bool:
             nonlocal failed
-            record = self.record
-            if "held" in record["Reason"]:
+            reason = self.record["Reason"]
+            if "held" in reason:
                 failed += 1
                 if failed > tries:
-                    raise LaunchesFail(record["Reason"])
+                    raise LaunchesFail(reason)
                 self.slurm.run("scontrol", "release", str(self.job))
-            return record["JobState"] == state
+            return holds()
 
-        self.slurm.wait_for(f"job {self.job} to be {state}", over, job=self.job, timeout=250)
+        self.slurm.wait_for(what, probe, job=self.job, timeout=250)
         return self
 
     @property
