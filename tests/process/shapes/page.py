@@ -19,8 +19,8 @@ programs are in [tests/process/shapes/programs](../tests/process/shapes/programs
 anything was ended by force. Helpers, such as data workers, an evaluation or a tracker's service, had to live until
 then. The same with Slurm's own SIGTERM while somebody saved, to kforge-run's child and to every process of the job.
 
-The last two columns are about that SIGTERM, which Slurm gives to every process at once where the site has
-`ProctrackType=proctrack/linuxproc`:
+The last two columns say what is meant to hold of that SIGTERM, and not every row of them does yet. Slurm gives it to
+every process at once where the site has `ProctrackType=proctrack/linuxproc`:
 
 - *after a notice*: the work is saved also if it comes then. "no" is a process that holds the work, is needed to
   save it, or would start what comes then, and dies of a SIGTERM at once: nothing can keep it from that. A wrapper that

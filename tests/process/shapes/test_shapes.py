@@ -9,6 +9,9 @@ from tests.process.launch import Launch, wait_until
 from tests.process.shapes.table import SHAPES, WRAPPED, Shape
 from tests.process.shapes.trial import Trial, why_not_here
 
+#: They take minutes, and all of two processors.
+pytestmark = pytest.mark.slow
+
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 
 
@@ -24,7 +27,6 @@ def test_who_holds_the_work_saves(launch: Launch, short_tmpdir: dict[str, str], 
     _try(launch, short_tmpdir, shape, ["one notice"])
 
 
-@pytest.mark.slow
 @every_shape
 def test_who_holds_the_work_saves_though_slurm_signals_everybody(
     launch: Launch, short_tmpdir: dict[str, str], shape: Shape
@@ -65,7 +67,6 @@ def _try(launch: Launch, short_tmpdir: dict[str, str], shape: Shape, names: list
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.slow
 @every_shape
 def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(
     launch: Launch, short_tmpdir: dict[str, str], shape: Shape
