@@ -69,6 +69,8 @@ SITE_FOLDER = "site"
 WORD_SIGNAL = signal.SIGRTMAX - 2
 #: Asks an armed process what it is and does.
 PROBE_SIGNAL = signal.SIGRTMAX - 3
+#: Who catches them all is armed.
+ARMED_SIGNALS = frozenset({WORD_SIGNAL, PROBE_SIGNAL})
 
 # --- in an armed process -------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def signal_set(pid, field):
     Args:
         field: `SigBlk`, `SigIgn` or `SigCgt`: which are blocked, ignored or caught.
     """
-    return _bits("".join(status(pid, field)) or "0")
+    return signal_sets(pid).get(field, set())
 
 
 def signal_sets(pid):

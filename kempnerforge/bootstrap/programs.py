@@ -82,6 +82,13 @@ def program_of(arguments):
     return "", ""
 
 
+def name_of(arguments):
+    # type: (Sequence[str]) -> str
+    """Return what a Python runs, for the log: its script, its module, or `-c`; of its own accord, the Python itself."""
+    kind, name = program_of(arguments)
+    return kind if kind == "-c" else name or "".join(arguments[:1])
+
+
 def is_one_of(kind, program, programs):
     # type: (str, str, Programs) -> bool
     """Return whether what `program_of` has found is one of these."""

@@ -15,7 +15,7 @@ from . import process, signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any
+    from typing import Any, Iterator
 
 DOOR_VARIABLE = "KFORGE_NOTIFY"
 
@@ -118,32 +118,29 @@ def is_interrupted(frame: "FrameType | None") -> bool:
 
 
 def _runs_main(frame: "FrameType | None") -> bool:
-    while frame is not None:
-        if frame.f_globals.get("__name__") in ("__main__", "__mp_main__", "multiprocessing.spawn"):
-            return True
-        frame = frame.f_back
-    return False
+    mains = ("__main__", "__mp_main__", "multiprocessing.spawn")
+    return any(one.f_globals.get("__name__") in mains for one in frames(frame))
 
 
 def names_interrupt(frame: "FrameType | None") -> bool:
     """Return whether the program, or a framework around its training, names KeyboardInterrupt where it is now."""
-    while frame is not None:
-        if "KeyboardInterrupt" in frame.f_code.co_names and (
-            is_own(frame.f_code.co_filename) or _is_framework(frame.f_globals.get("__name__"))
-        ):
-            return True
-        frame = frame.f_back
-    return False
+    return any(
+        "KeyboardInterrupt" in one.f_code.co_names
+        and (is_own(one.f_code.co_filename) or _is_framework(one.f_globals.get("__name__")))
+        for one in frames(frame)
+    )
 
 
 def place(frame: "FrameType | None") -> "tuple[object, ...]":
     """Return where the program's own code is."""
-    found = []
+    return tuple((one.f_code, one.f_lineno) for one in frames(frame) if is_own(one.f_code.co_filename))
+
+
+def frames(frame: "FrameType | None") -> "Iterator[FrameType]":
+    """Yield a frame and those that have called it, the innermost first."""
     while frame is not None:
-        if is_own(frame.f_code.co_filename):
-            found.append((frame.f_code, frame.f_lineno))
+        yield frame
         frame = frame.f_back
-    return tuple(found)
 
 
 def is_own(path: str) -> bool:

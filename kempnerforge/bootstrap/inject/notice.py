@@ -18,6 +18,7 @@ from . import doors, process, signals, wakeup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Iterator
 
 # As in contract.py, which is not there in a user's process.
 NOTICE_FILE = "notice"
@@ -167,11 +168,8 @@ def tell_seen(letter: str) -> None:
 
 def _is_in_fork_hook(frame: "FrameType | None") -> bool:
     """Return whether a hook of ours is interrupted."""
-    while frame is not None:
-        if frame.f_code is process.call.__code__ and frame.f_locals.get("function") in _FORK_HOOKS:
-            return True
-        frame = frame.f_back
-    return False
+    ours = process.call.__code__
+    return any(one.f_code is ours and one.f_locals.get("function") in _FORK_HOOKS for one in doors.frames(frame))
 
 
 def _end() -> None:
@@ -213,12 +211,11 @@ def _hold_back(signum: int, frame: "FrameType | None") -> None:
     """Leave a signal to kforge-run's word, unless it is another program's, which ends what has helped it."""
     if _notice.has_cooperated:
         _act_when_ready(frame)  # nobody has polled it: it waits for the next handler
-    elif not _is_below_a_program(folder_pid()):
+    elif not _is_below_a_program():
         pass
     elif not _notice.looks_again:
         # After a long call of C, the word is handled after this.
-        _notice.looks_again = True
-        _thread.start_new_thread(_send_again, (signum, _thread.get_ident()))
+        _notice.looks_again = signals.start_thread(_send_again, signum, _thread.get_ident()) != 0
     else:
         _notice.looks_again = False
         if _age_of(SIGNALLED_FILE) > _SAME_EVENT:
@@ -226,7 +223,6 @@ def _hold_back(signum: int, frame: "FrameType | None") -> None:
 
 
 def _send_again(signum: int, main_thread: int) -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
     sleep(_LOOK_AGAIN_AFTER)
     _signal.pthread_kill(main_thread, signum)
 
@@ -244,7 +240,7 @@ def _call_own(signum: int, frame: "FrameType | None") -> None:
 def _came_to_kforge_run() -> bool:
     """Return whether a signal is Slurm's, to every process of the job: then kforge-run has it as well."""
     launcher = folder_pid()
-    patience = _SAME_SIGNAL_NESTED if _is_below_a_program(launcher) else _SAME_SIGNAL
+    patience = _SAME_SIGNAL_NESTED if _is_below_a_program() else _SAME_SIGNAL
     began = monotonic()
     while monotonic() - began < _AT_WORK:
         if _age_of(SIGNALLED_FILE) < _SAME_EVENT:
@@ -257,16 +253,23 @@ def _came_to_kforge_run() -> bool:
     return False
 
 
-def _is_below_a_program(launcher: int) -> bool:
+def _is_below_a_program() -> bool:
     """Return whether another Python that is no rank agent is between kforge-run and us."""
-    pid = os.getppid()
-    while pid not in (0, 1, launcher):
-        fields, arguments = proc.stat(pid), proc.command_line(pid)
+    for pid in above():
+        arguments = proc.command_line(pid)
         kind, program = programs.program_of(arguments)
         if "python" in proc.executable(pid) and programs.role_of(arguments, kind, program) != "wrapper":
             return True
-        pid = int(fields[proc.PARENT]) if fields else 0
     return False
+
+
+def above() -> "Iterator[int]":
+    """Yield who is above this process, up to kforge-run."""
+    launcher, pid = folder_pid(), os.getppid()
+    while pid not in (0, 1, launcher):
+        yield pid
+        fields = proc.stat(pid)
+        pid = int(fields[proc.PARENT]) if fields else 0
 
 
 def stands() -> bool:
@@ -331,10 +334,8 @@ def _remind() -> None:
     """Have the word come again until it can be acted on."""
     if not _notice.reminding:
         _notice.reminding = True
-        try:
-            _thread.start_new_thread(_send_reminders, (_thread.get_ident(),))
-        except RuntimeError:
-            _notice.reminding = False  # no thread can be had: what comes next is the next word
+        if not signals.start_thread(_send_reminders, _thread.get_ident()):
+            _notice.reminding = False  # what comes next is the next word
 
 
 def _may_cooperate(frame: "FrameType | None") -> bool:
@@ -357,16 +358,14 @@ def _may_cooperate(frame: "FrameType | None") -> bool:
 def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
     """Return whether something is being imported, and whether the main program names us: it may be about to."""
     imports = names_us = False
-    while frame is not None:
-        imports = imports or frame.f_code.co_filename == "<frozen importlib._bootstrap>"
-        if frame.f_back is None and "kempnerforge" not in sys.modules:
-            names_us = any(name.startswith("kempnerforge") for name in frame.f_code.co_names)
-        frame = frame.f_back
+    for one in doors.frames(frame):
+        imports = imports or one.f_code.co_filename == "<frozen importlib._bootstrap>"
+        if one.f_back is None and "kempnerforge" not in sys.modules:
+            names_us = any(name.startswith("kempnerforge") for name in one.f_code.co_names)
     return imports, names_us
 
 
 def _send_reminders(main_thread: int) -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
     while _notice.reminding:
         sleep(_SEEK_EVERY if _notice.seeks_until else _REMIND_EVERY)
         if _notice.waits or _notice.seeks_until:
@@ -385,11 +384,6 @@ def take_pending() -> int:
     """Return the signal of a notice that waits for a handler, and leave telling it to the caller; 0: there is none."""
     waits, _notice.waits, _notice.reminding = _notice.waits, False, False
     return _signal_of_notice() if waits else 0
-
-
-def was_told() -> bool:
-    """Return whether the program's own handler has been called as the door."""
-    return _notice.door in (doors.OWN_TERM, doors.OWN_USR1)
 
 
 def note_cooperation() -> None:

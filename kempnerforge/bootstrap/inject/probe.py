@@ -6,7 +6,7 @@ from . import doors, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Iterator
 
 ANSWER_NEWS = "answer"
@@ -23,6 +23,8 @@ _HELPING = (
 )
 #: Libraries of whoever trains.
 _TENSOR_LIBRARIES = ("torch", "jax", "tensorflow")
+#: Modules with functions that wait for a process, which is `self` there or `pid`.
+_WAITING = ("subprocess", "multiprocessing.popen_fork", "asyncio.unix_events", "torch.multiprocessing.spawn")
 #: The most pids that fit in the line.
 _MOST_PIDS = 64
 #: Opcodes that begin a try or a with before Python 3.11, where no table tells.
@@ -60,37 +62,25 @@ def _is_helper() -> bool:
 
 def _is_inside_try(frame: "FrameType | None") -> bool:
     """Return whether a function of the program's own has a try or a with, as far as is quickly told."""
-    while frame is not None:
-        code = frame.f_code
-        if doors.is_own(code.co_filename):
-            table = getattr(code, "co_exceptiontable", None)
-            if table is None:
-                operations = code.co_code[::2]
-                table = _SETUP_FINALLY in operations or _SETUP_WITH in operations
-            if table:
-                return True
-        frame = frame.f_back
-    return False
+    return any(doors.is_own(one.f_code.co_filename) and _has_try(one.f_code) for one in doors.frames(frame))
+
+
+def _has_try(code: "CodeType") -> bool:
+    if hasattr(code, "co_exceptiontable"):
+        return bool(code.co_exceptiontable)
+    operations = code.co_code[::2]
+    return _SETUP_FINALLY in operations or _SETUP_WITH in operations
 
 
 def _awaited() -> "Iterator[int]":
     """Yield the pids of processes that some thread waits for in Python's own functions for that."""
-    for frame in sys._current_frames().values():
-        depth = frame  # type: FrameType | None
-        while depth is not None:
-            module = depth.f_globals.get("__name__")
-            if module in (
-                "subprocess",
-                "multiprocessing.popen_fork",
-                "asyncio.unix_events",
-                "torch.multiprocessing.spawn",
-            ):
-                names = depth.f_locals
-                for found in (names.get("self"), names.get("pid")):
+    for thread in sys._current_frames().values():
+        for frame in doors.frames(thread):
+            if frame.f_globals.get("__name__") in _WAITING:
+                for found in (frame.f_locals.get("self"), frame.f_locals.get("pid")):
                     for pid in [found, getattr(found, "pid", None), *_pids(found)]:
                         if isinstance(pid, int) and pid > 0:
                             yield pid
-            depth = depth.f_back
 
 
 def _pids(found: object) -> "list[object]":

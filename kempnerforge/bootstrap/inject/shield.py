@@ -6,7 +6,6 @@ thread takes SIGTERM, and every other one has it blocked.
 """
 
 import _signal  # type: ignore[import-not-found]
-import _thread
 import os
 import sys
 from time import sleep
@@ -16,7 +15,7 @@ from . import notice, process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterator
+    from typing import Any
 
 #: How long an ancestor's SIGTERM waits (s): `timeout`, an ancestor too, may hand a notice on to its group. A guess.
 _NOTICE_FOLLOWS = 1.0
@@ -61,16 +60,15 @@ def raise_shield() -> None:
     """Let no SIGTERM end this process but its parent's, unless it has a handler of its own."""
     ignore_strays()
     _shield.started_by = os.getppid()
-    _shield.ancestors = tuple(_above(_shield.started_by))
+    _shield.ancestors = tuple(notice.above())
     if _shield.thread or process.real_getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
         return
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
-    try:
-        _shield.thread = _thread.start_new_thread(_take_sigterms, ())
-    except RuntimeError:  # no more threads are allowed: SIGTERM ends it, as without us
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    else:
+    _shield.thread = signals.start_thread(_take_sigterms)
+    if _shield.thread:
         _start_programs_unblocked()
+    else:  # SIGTERM ends it, as without us
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 def ignore_strays() -> None:
@@ -88,7 +86,6 @@ def lower_shield() -> None:
 
 
 def _take_sigterms() -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
     while True:
         sender = _signal.sigwaitinfo((_signal.SIGTERM,)).si_pid
         if sender == os.getpid() and not _shield.thread:
@@ -96,20 +93,10 @@ def _take_sigterms() -> None:
         if sender in (os.getpid(), os.getppid(), _shield.server_started_by):
             _end_as_asked()
         elif sender in _shield.ancestors:
-            _thread.start_new_thread(_end_later, ())
-
-
-def _above(pid: int) -> "Iterator[int]":
-    """Yield who is above a process, up to kforge-run."""
-    launcher = notice.folder_pid()
-    fields = proc.stat(pid)
-    while fields and int(fields[proc.PARENT]) not in (0, 1, launcher):
-        yield int(fields[proc.PARENT])
-        fields = proc.stat(fields[proc.PARENT])
+            signals.start_thread(_end_later)
 
 
 def _end_later() -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
     sleep(_NOTICE_FOLLOWS)
     if not notice.stands():
         _end_as_asked()

@@ -20,6 +20,18 @@ class _State:
 _own = _State()
 
 
+def start_thread(function: "Any", *arguments: "Any") -> int:
+    """Run a function in a thread that gets no signals, and return the thread's identifier; 0: no more can be had."""
+    # A thread inherits the mask.
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, all_signals())
+    try:
+        return _thread.start_new_thread(function, arguments)
+    except RuntimeError:
+        return 0
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
 def send(signum: int) -> bool:
     """Have this very thread get a signal as a door; return False where a handler in C has taken it."""
     _own.sent = signum

@@ -5,8 +5,6 @@ all the same. So Python writes to a pipe of ours. A thread hands on what is not 
 the program's handler is called.
 """
 
-import _signal  # type: ignore[import-not-found]
-import _thread
 import os
 
 from . import process, signals
@@ -62,14 +60,9 @@ def _start() -> bool:
     try:
         _wakeup.reader, _wakeup.writer = os.pipe()
         os.set_blocking(_wakeup.writer, False)
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, signals.all_signals())
-        try:
-            _thread.start_new_thread(_hand_on, (_wakeup.reader,))
-        finally:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    except (OSError, RuntimeError):
+    except OSError:
         return False
-    return True
+    return signals.start_thread(_hand_on, _wakeup.reader) != 0
 
 
 def _hand_on(reader: int) -> None:

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Sequence
 
 from ...bootstrap import contract, proc
+from ..policy.ledger import listed
 from ..policy.tables import SRUN_SETTLES
 from ..policy.words import Delivered, Rules
 from ..processes import tree
@@ -19,16 +20,13 @@ from ..processes.child import Child
 from ..processes.process import Process, identify
 from .receivers import is_armed
 
-#: Receivers that are named in the log; a node may have more ranks than a line has room. A guess.
-_MOST_NAMED = 8
-
 
 def deliver(signum: int, child: Child, cooperative: Sequence[Process], rules: Rules) -> Delivered:
     """Signal them at once, and return who that was."""
     told = [process.name for process in cooperative if process.notify(_word(process, signum))]
     sruns = _sruns(child) if child.status is None and _hand_on(rules, len(told)) else []
     told += _signal_sruns(sruns)
-    return Delivered(_listed(told), max((process.started for process in sruns), default=None))
+    return Delivered(listed(told), max((process.started for process in sruns), default=None))
 
 
 def deliver_again(child: Child, cooperative: Sequence[Process], rules: Rules, now: float) -> Delivered:
@@ -36,7 +34,7 @@ def deliver_again(child: Child, cooperative: Sequence[Process], rules: Rules, no
     if not _hand_on(rules, len(cooperative)):
         return Delivered("", None)
     young = [process for process in _sruns(child) if now - process.started < SRUN_SETTLES]
-    return Delivered(_listed(_signal_sruns(young)), max((process.started for process in young), default=None))
+    return Delivered(listed(_signal_sruns(young)), max((process.started for process in young), default=None))
 
 
 def _hand_on(rules: Rules, told: int) -> bool:
@@ -53,12 +51,7 @@ def _hand_on(rules: Rules, told: int) -> bool:
 def _word(process: Process, signum: int) -> int:
     """Return the signal by which a process hears us: an armed one keeps Slurm's own back, unless it waits for them."""
     pid = process.who.pid
-    return contract.WORD_SIGNAL if is_armed(pid) and "sigtimedwait" not in tree.sleeps_in(pid) else signum
-
-
-def _listed(told: list[str]) -> str:
-    more = len(told) - _MOST_NAMED
-    return ", ".join(told[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return contract.WORD_SIGNAL if is_armed(pid) and tree.SIGNAL_WAIT not in tree.sleeps_in(pid) else signum
 
 
 def _sruns(child: Child) -> list[tree.Process]:

@@ -24,7 +24,6 @@ _MOST_AT_A_TIME = 1 << 16
 _WAKE_UPS = 2
 #: As long as two numbers and a point can be.
 _LONGEST_IDENTITY = 40
-_ARMED = {contract.WORD_SIGNAL, contract.PROBE_SIGNAL}
 
 
 class Receivers:
@@ -146,16 +145,17 @@ class Receivers:
             by: a signal, or `ledger.WORD`.
             again: only who sleeps, for only that one may have missed it; and not who waits for signals itself.
         """
+        is_blind = not proc.stat("self")
         for who in whos:
             process = self._told.get(who) or self._follow(who)
             if process is None:
                 continue
-            if not proc.stat("self"):
+            if is_blind:
                 process.send(by)  # what it catches cannot be known
                 continue
             if again:
                 asleep = tree.sleeps_in(who.pid)
-                if not asleep or "sigtimedwait" in asleep:
+                if not asleep or tree.SIGNAL_WAIT in asleep:
                     continue
             if by == WORD:
                 if is_armed(who.pid):
@@ -199,7 +199,7 @@ class Receivers:
 
 def is_armed(pid: int) -> bool:
     """Return whether the bootstrap is in a process: by default its signals kill."""
-    return proc.signal_set(pid, "SigCgt") >= _ARMED
+    return proc.signal_set(pid, "SigCgt") >= contract.ARMED_SIGNALS
 
 
 def _answer(text: str) -> Answer:

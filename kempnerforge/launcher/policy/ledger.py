@@ -388,7 +388,7 @@ class Ledger:
             self._repeats = 0
             self._timers.set(Timer.REPEAT, now + REPEAT_AFTER[0])
         signals: list[Action] = [Signal(tuple(whos), way) for way, whos in ways.items()]
-        return [*signals, facts.HandedOn(_listed(names), again)]
+        return [*signals, facts.HandedOn(listed(names), again)]
 
     # --- a suspension ------------------------------------------------------------------------------
 
@@ -417,7 +417,8 @@ _WAYS = {int(signum): f" as {signum.name}" for signum in (SIGINT, SIGTERM, SIGUS
 _MOST_NAMED = 8
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return who was told, for the log."""
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 

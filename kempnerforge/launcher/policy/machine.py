@@ -283,19 +283,19 @@ class Policy:
             return []
         until = self._timers[Timer.TERMINATE] if Timer.TERMINATE in self._timers else now + tables.MANUAL_WINDOW
         told = self._ledger.read(event, until, now)
-        return told + self._end_what_hears_nothing(now) + self._sweep_if_nothing_saves(now)
+        self._end_what_hears_nothing(now)
+        return told + self._sweep_if_nothing_saves(now)
 
     def _look_soon(self, now: float) -> list[Action]:
         return self._ledger.look_soon(now) if self._is_unsaved else []
 
-    def _end_what_hears_nothing(self, now: float) -> list[Action]:
+    def _end_what_hears_nothing(self, now: float) -> None:
         """Do not have a person wait for the end of what cannot save, and will not come back."""
         notice = self._inquiry.notice
         asked = notice is not None and notice.signum == SIGTERM and self._inquiry.reason in tables.ENDED_BY_A_PERSON
         if asked and self._ledger.nobody_hears and Timer.TERMINATE in self._timers:
             self._timers.set(Timer.TERMINATE, now)
             self._timers.set(Timer.KILL, min(self._timers[Timer.KILL], now + self._rules.term_grace))
-        return []
 
     # --- what Slurm says -----------------------------------------------------------------------------
 

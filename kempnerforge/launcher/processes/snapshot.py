@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 
 from ...bootstrap import contract, proc, programs
 from ..policy.words import Identity, Role, Seen
+from . import tree
 
 #: What tells one rank from another.
 _RANK_NAMES = """
@@ -23,11 +24,12 @@ perf podman prte prted prterun pixi runc screen script setarch setpriv setsid sh
 sudo taskset tcsh time timeout tini tmux unshare uv watch xargs zsh
 """
 _FORWARDERS = frozenset(_FORWARDER_NAMES.split())
+#: Of Pythons, as `programs.role_of` calls them.
+_ROLES: dict[str, Role] = {"ours": "launcher", "helper": "helper", "wrapper": "wrapper", "program": "program"}
 _NOTICES = (signal.SIGUSR1, signal.SIGTERM)
 #: Devices of accelerators.
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/accel", "/dev/dri/render")
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ARMED = {contract.WORD_SIGNAL, contract.PROBE_SIGNAL}
 #: The most descriptors that are looked at in a process. A guess.
 _MOST_DESCRIPTORS = 512
 
@@ -39,18 +41,18 @@ def read(without: Collection[int], folder: str | None) -> tuple[Seen, ...]:
         without: pids of our own children that are no part of the run.
         folder: our private folder; None: no tasks, for others of them are on other nodes, and cannot be told.
     """
-    age = _Age()
-    seen = [one for pid in proc.children(os.getpid()) if pid not in without for one in _below(pid, age)]
+    now = time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS
+    seen = [one for pid in proc.children(os.getpid()) if pid not in without for one in _below(pid, now)]
     if folder is not None and any(one.role == "srun" for one in seen):
-        seen += _tasks(folder, {one.who.pid for one in seen}, age)
+        seen += _tasks(folder, {one.who.pid for one in seen}, now)
     return tuple(seen)
 
 
-def _tasks(folder: str, known: set[int], age: _Age) -> Iterator[Seen]:
+def _tasks(folder: str, known: set[int], now: float) -> Iterator[Seen]:
     """Yield armed processes that belong to us, though slurmstepd has started them."""
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in known and f":{folder}\0" in proc.read(f"/proc/{name}/environ"):
-            seen = see(int(name), age.now)
+            seen = see(int(name), now)
             if seen is not None and seen.armed:
                 yield seen
 
@@ -60,22 +62,15 @@ def unseen(pid: int) -> Seen:
     return Seen(Identity(contract.node_name(), pid, 0), os.getpid(), "script", caught=frozenset(_NOTICES))
 
 
-class _Age:
-    """Now, in clock ticks since the boot."""
-
-    def __init__(self) -> None:
-        self.now = time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS
-
-
-def _below(pid: int, age: _Age) -> Iterator[Seen]:
-    seen = see(pid, age.now)
+def _below(pid: int, now: float) -> Iterator[Seen]:
+    seen = see(pid, now)
     if seen is None:
         return
     yield seen
     # An inner kforge-run looks after what it runs, and an srun's own child is its helper.
     if seen.role not in ("launcher", "srun"):
         for child in proc.children(pid):
-            yield from _below(child, age)
+            yield from _below(child, now)
 
 
 def see(pid: int, now: float) -> Seen | None:
@@ -93,18 +88,18 @@ def see(pid: int, now: float) -> Seen | None:
         return None
     who = Identity(contract.node_name(), pid, int(fields[proc.STARTED]))
     is_python, role = _role(pid, fields[proc.NAME], arguments, masks)
-    asleep_in = proc.read(f"/proc/{pid}/wchan")
+    asleep_in = tree.sleeps_in(pid)
     seen = Seen(
         who,
         int(fields[proc.PARENT]),
         role,
-        _program(arguments, is_python) or fields[proc.NAME],
+        (programs.name_of(arguments) if is_python else os.path.basename("".join(arguments[:1]))) or fields[proc.NAME],
         tuple(arguments),
-        armed=masks["SigCgt"] >= _ARMED,
+        armed=masks["SigCgt"] >= contract.ARMED_SIGNALS,
         used=(int(fields[proc.USER]) + int(fields[proc.SYSTEM])) / _TICKS,
         age=max(now - int(fields[proc.STARTED]), 0) / _TICKS,
         waits_for_children="do_wait" in asleep_in,
-        waits_for_signal="sigtimedwait" in asleep_in,
+        waits_for_signal=tree.SIGNAL_WAIT in asleep_in,
         in_kernel=fields[proc.STATE] == "D",
         caught=frozenset(masks["SigCgt"]),
         blocked=frozenset(masks["SigBlk"]),
@@ -127,24 +122,13 @@ def _role(pid: int, name: str, arguments: list[str], masks: dict[str, set[int]])
         return False, "srun"  # or a site's script of that name
     executable = proc.executable(pid)
     if "python" in executable or "pypy" in executable:
-        kind, program = programs.program_of(arguments)
-        role = programs.role_of(arguments, kind, program)
-        if role == "ours":
-            return True, "launcher"
-        return True, "helper" if role == "helper" else "wrapper" if role == "wrapper" else "program"
+        return True, _ROLES[programs.role_of(arguments, *programs.program_of(arguments))]
     if name in programs.SHELLS and {signal.SIGUSR1, signal.SIGTERM} & masks["SigCgt"]:
         return False, "script"
     if executable in _FORWARDERS or name in _FORWARDERS:
         return False, "wrapper"
     heard = masks["SigCgt"] | masks["SigBlk"]
     return False, "foreign" if signal.SIGTERM in heard or signal.SIGINT in heard else "deaf"
-
-
-def _program(arguments: list[str], is_python: bool) -> str:
-    if not is_python:
-        return os.path.basename(arguments[0]) if arguments else ""
-    kind, name = programs.program_of(arguments)
-    return kind if kind == "-c" else name or "".join(arguments[:1])
 
 
 def _ranks(pid: int) -> str:

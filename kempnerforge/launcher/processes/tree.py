@@ -18,6 +18,8 @@ from ...bootstrap import proc, programs
 if TYPE_CHECKING:
     from .log_readers import Unread
 
+#: In the name of the kernel's function in which a process sleeps that waits for signals (sigwaitinfo(2)).
+SIGNAL_WAIT = "sigtimedwait"
 #: Passes over the tree to catch what is forked while it is killed; more would mean it forks faster than we kill.
 #: A guess.
 _PASSES = 10
@@ -307,6 +309,4 @@ def in_pid_namespace() -> bool:
 
 def program(pid: int) -> str:
     """Return what a Python process runs, for the log: its script, its module, or `-c`."""
-    arguments = proc.command_line(pid)
-    kind, name = programs.program_of(arguments)
-    return kind if kind == "-c" else name or "".join(arguments[:1]) or "?"
+    return programs.name_of(proc.command_line(pid)) or "?"
