@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 def _ask(function: str, *arguments: int) -> Any:
     """Call a function of the bootstrap; None: it is not there."""
-    process = getattr(sys.modules.get(BOOTSTRAP_MODULE), "process", None)
+    process = _process()
     return None if process is None else process.call(function, *arguments)
+
+
+def _process() -> Any:
+    """Return the bootstrap's module about this process; None: it is not there."""
+    return getattr(sys.modules.get(BOOTSTRAP_MODULE), "process", None)
 
 
 def holds(signum: int) -> bool:
@@ -35,7 +40,7 @@ def take_pending() -> int:
 
 def set_wakeup_fd(fd: int, **options: bool) -> int:
     """Set the wakeup fd as Python does, and not as the bootstrap does for others: we want to see what waits, too."""
-    process = getattr(sys.modules.get(BOOTSTRAP_MODULE), "process", None)
+    process = _process()
     real = signal.set_wakeup_fd if process is None else process.real_set_wakeup_fd
     return int(real(fd, **options))
 
