@@ -16,7 +16,7 @@ from .advice import Advice
 from .asking import slurm
 from .meeting import delivery
 from .meeting.control import Connection, StatusText, Unusable
-from .policy import facts, tables, words
+from .policy import facts, ledger, tables, words
 from .processes import reaping, snapshot, tree
 from .processes.signals import CapturedSignals, Received
 from .processes.stops import HEARTBEAT, Stops
@@ -323,6 +323,8 @@ class Supervisor:
                 return words.TreeRead(seen)
             case words.Probe(whos):
                 self._receivers.ask(whos)
+            case words.Seek(whos):
+                self._receivers.tell(whos, ledger.WORD, again=False)
             case words.Signal(whos, by, again):
                 self._receivers.tell(whos, by, again)
             case words.Forward():

@@ -41,6 +41,14 @@ def victim(_default_signals: None, common: Path, installation: Path) -> Iterator
 
 
 @pytest.fixture
+def counted(_default_signals: None, common: Path, installation: Path, worker_id: str) -> Iterator[User]:
+    """A victim whose processes are counted (ulimit -u)."""
+    user = User(users.COUNTED + int(worker_id.removeprefix("gw").replace("master", "0")), common, installation)
+    yield user
+    user.close()
+
+
+@pytest.fixture
 def attacker(_default_signals: None, common: Path, installation: Path) -> Iterator[User]:
     user = User(users.ATTACKER, common, installation)
     yield user

@@ -64,19 +64,19 @@ def test_no_threads_for_a_handler_alone(launch: Launch) -> None:
     run.ends()
 
 
-def test_no_further_process(victim: User) -> None:
+def test_no_further_process(counted: User) -> None:
     """Two of them: kforge-run and the run itself. Nothing is left for the journal's writer."""
     journal = ("--journal", "journals")
-    output, errors = victim.run(*victim.kforge_run, *journal, "echo", "ran", shell="ulimit -u 2")
+    output, errors = counted.run(*counted.kforge_run, *journal, "echo", "ran", shell="ulimit -u 2")
     assert output == "ran\n"
     assert errors.count("\n") <= 1 and ("no journal: " in errors or not errors)
 
 
-def test_no_further_process_and_a_notice(victim: User) -> None:
+def test_no_further_process_and_a_notice(counted: User) -> None:
     wait = "import time\ntry: print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('saved')"
-    run = victim.begin(*victim.kforge_run, victim.python, "-c", wait, shell="ulimit -u 2")
+    run = counted.begin(*counted.kforge_run, counted.python, "-c", wait, shell="ulimit -u 2")
     run.says("ready")
-    victim.sends(run, signal.SIGUSR1)
+    counted.sends(run, signal.SIGUSR1)
     run.says("saved")
     run.ends(CHECKPOINTED)
 

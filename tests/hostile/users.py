@@ -17,6 +17,8 @@ from tests.process.launch import PATIENCE, ROOT, Launch, Launched
 
 #: Numbers that no user has here, above those of a machine's own users and below those of dynamic ones.
 VICTIM, ATTACKER = 60_001, 60_002
+#: From here on there is one for each of pytest's workers, who shares the number of his processes with nobody.
+COUNTED = 60_100
 #: Where only root can make anything, on any machine. A passing folder, as /tmp is one, would not do.
 INSTALLATIONS = Path("/opt")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from signal import SIGINT, SIGTERM, SIGUSR1
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from kempnerforge.launcher.policy.ledger import (
     NO_TIME,
     PATIENCE,
     SECOND_AFTER,
+    SEEK_EVERY,
+    SEEKS_FOR,
     SETTLES_WITHIN,
     WORD,
     Ledger,
@@ -36,6 +39,7 @@ from kempnerforge.launcher.policy.words import (
     Probe,
     Registered,
     Role,
+    Seek,
     Seen,
     Signal,
     TreeRead,
@@ -127,9 +131,14 @@ class Notice:
             self.now = max(self.now, self.timers.next)
             for timer in self.timers.in_order():
                 if self.timers.take(timer, self.now):
-                    self._do([Look()] if timer is Timer.LOOK else self.ledger.repeat(self.now))
+                    self._do(self._ring(timer))
         self.now = until
         return self
+
+    def _ring(self, timer: Timer) -> list[Action]:
+        if timer is Timer.LOOK:
+            return [Look()]
+        return self.ledger.seek(self.now) if timer is Timer.SEEK else self.ledger.repeat(self.now)
 
     def is_suspended(self, seconds: float) -> Notice:
         """Have nothing run for a while."""
@@ -508,6 +517,23 @@ def test_who_goes_on_is_interrupted_once_more(window: float, after: float) -> No
     _first, second = notice.tellings
     assert after <= second.at <= after + LOOK_EVERY and not second.again, "it may be busy"
     assert [action.again for _, action in notice.actions if isinstance(action, facts.HandedOn)] == [False, True]
+
+
+def test_a_second_interrupt_is_tried_at_odd_moments_until_the_process_says_that_it_has_met_the_place() -> None:
+    notice = Notice(12.0).has("t", busy=1.0).comes().hears("t").passes(SECOND_AFTER + LOOK_EVERY + 1)
+    tries = notice.times(Seek)
+    assert len({round(after - before, 3) for before, after in itertools.pairwise(tries)}) == len(SEEK_EVERY)
+    assert len(notice.hears("t").passes(SEEKS_FOR).times(Seek)) == len(tries)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_no_place_is_looked_for_for_ever(ends: bool) -> None:
+    notice = Notice(12.0).has("t", busy=1.0).comes().hears("t").passes(SECOND_AFTER + LOOK_EVERY + 1)
+    tries = notice.times(Seek)
+    if ends:
+        notice.ends("t")
+    notice.passes(30)
+    assert notice.times(Seek)[-1] <= (tries[-1] if ends else tries[0] + SEEKS_FOR)
 
 
 def test_who_has_not_acknowledged_is_not_interrupted_twice() -> None:

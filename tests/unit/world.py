@@ -44,6 +44,7 @@ from kempnerforge.launcher.policy.words import (
     Requeue,
     RequeueAnswered,
     Rules,
+    Seek,
     Seen,
     Signal,
     Signalled,
@@ -253,6 +254,9 @@ class World:
                     self._at(self.now + 0.002, functools.partial(self._answers, who))
             case Signal():
                 self._signalled(action)
+            case Seek():
+                assert self.child.notices is not None, "it has said that it hears"
+                self._at(self.now + self.child.notices, self._notices)
             case Forward():
                 self._hit(action.signum)
             case AskSlurm():

@@ -44,13 +44,21 @@ _LOOK_AGAIN_AFTER = 0.01
 _LOOK_EVERY = 0.001
 #: A word that comes so soon after another repeats it, and is no second interrupt (s): kforge-run waits longer.
 _SAME_WORD = 4.0
-#: How often a word that waits is looked at again (s), and how often the place of a second interrupt is: guesses.
+#: How often a word that waits is looked at again (s): a guess.
 _REMIND_EVERY = 0.05
-_SEEK_EVERY = 0.01
-#: How long another place is looked for (s): a guess.
+#: How long another place is looked for (s), at the words that kforge-run sends meanwhile: a guess.
 _SEEKS_FOR = 5.0
 #: When an import has just ended, the next one may come within so long (s): a guess.
 _IMPORTS_FOLLOW = 1.0
+#: Python's own modules in which a Ctrl-C may leave a lock taken, a waiter unknown or a process unheard of; and how long
+#: their end is waited for (s): a guess.
+_DELICATE = frozenset(
+    (
+        "threading queue subprocess concurrent.futures._base concurrent.futures.process concurrent.futures.thread"
+        " multiprocessing.connection multiprocessing.pool multiprocessing.queues multiprocessing.synchronize"
+    ).split()
+)
+_LEAVES_WITHIN = 0.2
 #: How long a program that has imported ShutdownHandler may take to register one, and one that only names it (s).
 #: Guesses.
 _REGISTERS_WITHIN = 30.0
@@ -66,6 +74,9 @@ class _State:
     patient_until = 0.0
     #: When it was last seen to import something (s, monotonic).
     imported_at = 0.0
+    #: Where in a delicate module the word has come last, and until when that one is waited for (s, monotonic).
+    passed = ()  # type: tuple[object, ...]
+    leaves_until = 0.0
     #: A thread brings it back to mind.
     reminding = False
     #: When it was acted on (s, monotonic); None: it was not.
@@ -119,8 +130,23 @@ def _act_when_ready(frame: "FrameType | None") -> None:
     if not doors.has_handler() and _may_cooperate(frame):
         _keep(remind=not _notice.has_cooperated)
         tell_seen("-")
+    elif not doors.has_handler() and _is_at_a_delicate_place(frame):
+        _keep(remind=True)
     else:
         _act(frame)
+
+
+def _is_at_a_delicate_place(frame: "FrameType | None") -> bool:
+    """Return whether a Ctrl-C would come between two lines of Python's own that belong together.
+
+    Who is seen twice at the very same place waits there for something, and may be interrupted.
+    """
+    before, _notice.passed = _notice.passed, ()
+    if frame is None or frame.f_globals.get("__name__") not in _DELICATE:
+        return False
+    _notice.passed = (frame.f_code, frame.f_lasti)
+    _notice.leaves_until = _notice.leaves_until or monotonic() + _LEAVES_WITHIN
+    return _notice.passed != before and monotonic() < _notice.leaves_until
 
 
 def _act(frame: "FrameType | None") -> None:
@@ -145,6 +171,7 @@ def _interrupt_again(frame: "FrameType | None") -> None:
     is_other_use = _notice.door == doors.OWN_USR1 and doors.names_interrupt(frame)
     if not (_notice.door in (doors.NAMED, doors.CTRL_C) or is_other_use) or doors.is_interrupted(frame):
         _notice.seeks_until = 0.0
+        tell_seen(_notice.door)
         return
     now, place, is_last = monotonic(), doors.place(frame), _is_there(TERMINATE_FILE)
     if is_last and _notice.had_last_word:
@@ -153,11 +180,11 @@ def _interrupt_again(frame: "FrameType | None") -> None:
     if not _notice.seeks_until:
         _notice.seeks_until = now + _SEEKS_FOR
     if place in _notice.places and now < _notice.seeks_until and not (is_other_use or is_last):
-        _remind()
         return
     _notice.acted_at, _notice.seeks_until, _notice.places = now, 0.0, (*_notice.places, place)
     # What has SIGUSR1 for something else has not heard of a notice yet.
     _notice.door = doors.NAMED if is_other_use else _notice.door
+    tell_seen(_notice.door)
     doors.go_through(_notice.door)
 
 
@@ -367,8 +394,8 @@ def _look_at(frame: "FrameType | None") -> "tuple[bool, bool]":
 
 def _send_reminders(main_thread: int) -> None:
     while _notice.reminding:
-        sleep(_SEEK_EVERY if _notice.seeks_until else _REMIND_EVERY)
-        if _notice.waits or _notice.seeks_until:
+        sleep(_LOOK_EVERY if _notice.passed else _REMIND_EVERY)
+        if _notice.waits:
             _signal.pthread_kill(main_thread, process.WORD_SIGNAL)
         elif _notice.acted_at is not None:
             _notice.reminding = False

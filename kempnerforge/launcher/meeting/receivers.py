@@ -14,7 +14,7 @@ from ...bootstrap import contract, proc
 from ..policy.ledger import WORD
 from ..policy.words import Answer, Answered, Armed, Gone, Heard, Identity
 from ..processes import tree
-from ..processes.process import Process
+from ..processes.process import Process, is_descriptor_left
 
 News = Armed | Answered | Heard | Gone
 
@@ -173,18 +173,29 @@ class Receivers:
             process.close()
             return None
         self._told[who] = process
-        if process.pidfd is not None:
-            if self._ended is None:
-                self._ended = select.epoll()
-                self._poller.register(self._ended.fileno(), select.POLLIN)
-            self._ended.register(process.pidfd, select.EPOLLIN)
+        try:
+            if process.pidfd is not None:
+                self._watch(process.pidfd)
+        except OSError:
+            process.close()
+        if process.pidfd is not None and not is_descriptor_left():
+            # The last one is worth more to look at the process with, and to say why.
+            self._unwatch(process)
         return process
 
-    def _forget(self, who: Identity) -> None:
-        process = self._told.pop(who)
+    def _watch(self, pidfd: int) -> None:
+        if self._ended is None:
+            self._ended = select.epoll()
+            self._poller.register(self._ended.fileno(), select.POLLIN)
+        self._ended.register(pidfd, select.EPOLLIN)
+
+    def _unwatch(self, process: Process) -> None:
         if process.pidfd is not None and self._ended is not None:
             self._ended.unregister(process.pidfd)
         process.close()
+
+    def _forget(self, who: Identity) -> None:
+        self._unwatch(self._told.pop(who))
 
     def close(self) -> None:
         for who in list(self._told):

@@ -25,6 +25,7 @@ from .words import (
     Polled,
     Probe,
     Registered,
+    Seek,
     Seen,
     Signal,
     TreeRead,
@@ -44,6 +45,10 @@ NO_TIME = 4.0
 REPEAT_AFTER = (0.1, 0.5, 2.0)
 #: When who was interrupted and goes on is interrupted once more: the least (s), and the part of the window.
 SECOND_AFTER, SECOND_PART = 5.0, 1 / 3
+#: For how long the place is looked for at which it is (s), with how much between two tries (s, for each that seeks).
+#: Guesses; what works at the rhythm of a clock must not always be met at the same place.
+SEEKS_FOR = 6.0
+SEEK_EVERY = (0.007, 0.011, 0.013)
 #: How long an outer one has to be idle when all inner ones have gone (s); and for how long, at most, inner ones that
 #: do nothing keep it waiting (s, part of the window). Guesses.
 IDLE_FOR = 2.0
@@ -64,6 +69,8 @@ class Row(NamedTuple):
     told_at: float | None = None
     #: It was told once more because it went on, or because it was the last chance.
     told_twice: bool = False
+    #: Until when it is tried again and again to interrupt it elsewhere (s, monotonic).
+    seeks_until: float = 0.0
     #: By which signal, or `WORD`; 0: not yet.
     by: int = 0
     #: By which door it acts, as it says; None: it has said nothing.
@@ -120,6 +127,7 @@ class Ledger:
         #: Somebody had a way of its own to be told.
         self._delivered = False
         self._repeats = 0
+        self._tries = 0
         self._is_final = False
 
     # --- what is known -----------------------------------------------------------------------------
@@ -142,7 +150,9 @@ class Ledger:
     @property
     def nobody_hears(self) -> bool:
         """Whether it is known that nothing below can hear a notice, or could yet."""
-        hears = self._registered or self._rows or any(one.role in OWN_WAYS for one in self._seen)
+        # Who ignores SIGTERM may do so to save in peace, as a shell's trap does.
+        may_hear = any(one.role in OWN_WAYS or SIGTERM in one.ignored for one in self._seen)
+        hears = self._registered or self._rows or may_hear
         return self._settled is not None and not hears
 
     @property
@@ -270,7 +280,7 @@ class Ledger:
         if event.ended:
             self._rows[event.who] = row._replace(ended_well=True)
             return []
-        self._rows[event.who] = row._replace(door=event.door, busy_at=now)
+        self._rows[event.who] = row._replace(door=event.door, busy_at=now, seeks_until=0.0)
         return [facts.Heard(event.who.pid, row.program, event.door)] if event.door != row.door else []
 
     def look_soon(self, now: float) -> list[Action]:
@@ -336,7 +346,23 @@ class Ledger:
             if row.gone_at is None and row.door is not None and not row.told_twice
             if row.told_at is not None and now - row.told_at >= after
         ]
-        return self._tell(due, now, again=True)
+        actions = self._tell(due, now, again=True)
+        for row in due:
+            self._rows[row.who] = self._rows[row.who]._replace(seeks_until=now + SEEKS_FOR)
+            self._timers.set(Timer.SEEK, now + SEEK_EVERY[0])
+        return actions
+
+    def seek(self, now: float) -> list[Action]:
+        """Give the word at odd moments to who has not said that this was the right one.
+
+        The process itself cannot choose them: its threads only have their turn while the main thread sleeps.
+        """
+        seeking = tuple(row.who for row in self.told if row.gone_at is None and row.seeks_until > now)
+        if not seeking:
+            return []
+        self._tries += 1
+        self._timers.set(Timer.SEEK, now + SEEK_EVERY[self._tries % len(SEEK_EVERY)] * len(seeking))
+        return [Seek(seeking)]
 
     def repeat(self, now: float) -> list[Action]:
         """Give the word again to who has not acknowledged it."""

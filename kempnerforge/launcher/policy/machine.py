@@ -373,6 +373,8 @@ class Policy:
                 return [] if self._ledger.cooperation.registered else [Deliver(SIGUSR1, again=True)]
             case Timer.REPEAT:
                 return self._ledger.repeat(now)
+            case Timer.SEEK:
+                return self._ledger.seek(now)
             case Timer.LOOK:
                 return [Look()]
             case Timer.CONCLUDE:

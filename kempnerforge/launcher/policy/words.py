@@ -158,6 +158,7 @@ class Seen(NamedTuple):
     caught: frozenset[int] = frozenset()
     #: By its main thread.
     blocked: frozenset[int] = frozenset()
+    ignored: frozenset[int] = frozenset()
     #: The pipes that its standard output and error are.
     output: frozenset[str] = frozenset()
     #: All pipes that it has open.
@@ -380,6 +381,12 @@ class Signal(NamedTuple):
     again: bool = False
 
 
+class Seek(NamedTuple):
+    """Give armed processes the word, wherever they are just now: they look for a place to be interrupted at."""
+
+    whos: tuple[Identity, ...]
+
+
 class Forward(NamedTuple):
     """Pass a signal on to the direct child as it is."""
 
@@ -437,6 +444,7 @@ Action = (
     | Look
     | Probe
     | Signal
+    | Seek
     | Forward
     | Tell
     | TellOuter

@@ -21,7 +21,7 @@ class Process:
     def __init__(self, who: Identity, program: str = "?") -> None:
         self.who = who
         self.program = program
-        #: None before Linux 5.3, or where it has ended.
+        #: None before Linux 5.3, where it has ended, or where no descriptor is left.
         self.pidfd = open_pidfd(who.pid)
 
     @property
@@ -60,6 +60,7 @@ class Process:
     def close(self) -> None:
         if self.pidfd is not None:
             os.close(self.pidfd)
+            self.pidfd = None
 
 
 def identify(pid: int) -> Identity:
@@ -73,3 +74,12 @@ def open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except OSError:
         return None
+
+
+def is_descriptor_left() -> bool:
+    """Return whether one more file can be opened."""
+    try:
+        os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

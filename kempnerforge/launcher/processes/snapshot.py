@@ -103,6 +103,7 @@ def see(pid: int, now: float) -> Seen | None:
         in_kernel=fields[proc.STATE] == "D",
         caught=frozenset(masks["SigCgt"]),
         blocked=frozenset(masks["SigBlk"]),
+        ignored=frozenset(masks["SigIgn"]),
     )
     if not is_python:
         return seen

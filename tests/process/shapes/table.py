@@ -159,6 +159,7 @@ SHELLS = (
         "shell_pythonpath",
         "sets PYTHONPATH anew",
         "bash -c 'export PYTHONPATH=$PWD; python train.py; exit $?'",
+        dies_of_sigterm=True,
     ),
     Shape("shell_tmpdir", "empties TMPDIR", "bash -c 'rm -rf $TMPDIR/* $TMPDIR/.[!.]*; python train.py; exit $?'"),
     Shape(
