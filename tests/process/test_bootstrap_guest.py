@@ -63,7 +63,8 @@ def code(text: str) -> tuple[str, str, str]:
     [
         "import sys; print(sys.path, sys.argv, sys.flags, sys.orig_argv)",
         "import sys; print([p for p in sys.path_importer_cache if 'kforge' in p])",
-        "import sys; print(sorted(m for m in sys.modules if not m.startswith(('sitecustomize', '_kempnerforge'))))",
+        # atexit is a part of the interpreter, and most programs have it.
+        "import sys, atexit; print(sorted(m for m in sys.modules if not m.startswith(('sitecustomize', '_kemp'))))",
         "import sys; print(__name__, __file__ if '__file__' in globals() else None, __spec__, sys.modules['__main__'])",
         "def f(): 1/0\nf()",
         "import signal, os; os.kill(os.getpid(), signal.SIGKILL)",

@@ -464,6 +464,23 @@ print("done", flush=True)
     run.ends(0)
 
 
+def test_a_notice_to_every_process_does_not_kill_who_has_come_to_its_end(launch: Launch) -> None:
+    """Python takes all handlers away, and then still tidies up, for seconds if torch is loaded."""
+    run = launch(sys.executable, "-c", ENDS_SLOWLY)
+    run.says("ends")
+    run.ends(0)
+
+
+ENDS_SLOWLY = """
+import os, signal
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), usr1=signal.SIGUSR1, write=os.write):
+        kill(pid, usr1)
+        write(1, b"ends\\n")
+signal.late = Late()
+"""
+
+
 def test_two_handlers_unregistered_in_either_order(launch: Launch) -> None:
     code = """
 from kempnerforge.resilience import ShutdownHandler, shutdown_handler

@@ -15,7 +15,9 @@ PROGRAMS = Path(__file__).parent / "programs"
 BIN = Path(sys.prefix) / "bin"
 
 
-def training(steps: int = 350, *, step_seconds: float = 0.2, save_seconds: float = 0, ranked: bool = False) -> str:
+def training(
+    steps: int | str = 350, *, step_seconds: float = 0.2, save_seconds: float = 0, ranked: bool = False
+) -> str:
     """The command line of the example, with one checkpoint for each job, and for each task if `ranked`."""
     which = "$SLURM_JOB_ID-$SLURM_PROCID" if ranked else "$SLURM_JOB_ID"
     return (

@@ -52,12 +52,10 @@ _SEEKS_FOR = 5.0
 _IMPORTS_FOLLOW = 1.0
 #: Python's own modules in which a Ctrl-C may leave a lock taken, a waiter unknown or a process unheard of; and how long
 #: their end is waited for (s): a guess.
-_DELICATE = frozenset(
-    (
-        "threading queue subprocess concurrent.futures._base concurrent.futures.process concurrent.futures.thread"
-        " multiprocessing.connection multiprocessing.pool multiprocessing.queues multiprocessing.synchronize"
-    ).split()
-)
+_DELICATE = """
+threading queue subprocess concurrent.futures._base concurrent.futures.process concurrent.futures.thread
+multiprocessing.connection multiprocessing.pool multiprocessing.queues multiprocessing.synchronize
+"""
 _LEAVES_WITHIN = 0.2
 #: How long a program that has imported ShutdownHandler may take to register one, and one that only names it (s).
 #: Guesses.
@@ -142,7 +140,7 @@ def _is_at_a_delicate_place(frame: "FrameType | None") -> bool:
     Who is seen twice at the very same place waits there for something, and may be interrupted.
     """
     before, _notice.passed = _notice.passed, ()
-    if frame is None or frame.f_globals.get("__name__") not in _DELICATE:
+    if frame is None or frame.f_globals.get("__name__") not in _DELICATE.split():
         return False
     _notice.passed = (frame.f_code, frame.f_lasti)
     _notice.leaves_until = _notice.leaves_until or monotonic() + _LEAVES_WITHIN

@@ -11,6 +11,7 @@ because annotations are objects: with so many more, the interpreter would collec
 """
 
 import _signal  # type: ignore[import-not-found]
+import atexit
 import os
 import sys
 
@@ -169,6 +170,15 @@ def _listen():
     for signum, function in ((WORD_SIGNAL, "notice.on_word"), (PROBE_SIGNAL, "probe.on_probe")):
         listeners[signum] = _later(call, function)
         real_signal(signum, listeners[signum])  # fails in a subinterpreter, before anything is changed
+    atexit.register(_leave)
+
+
+def _leave():
+    # type: () -> None
+    """Be deaf, but for SIGTERM: the interpreter is about to take all handlers away, and what comes then would kill."""
+    for signum in (_signal.SIGUSR1, *listeners):
+        if real_getsignal(signum) is (listeners.get(signum) or handler):
+            real_signal(signum, _signal.SIG_IGN)
 
 
 def _take_signals(function):
