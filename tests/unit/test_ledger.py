@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kempnerforge.launcher.policy import facts
 from kempnerforge.launcher.policy.ledger import (
+    ANSWERS_WITHIN,
     IDLE_FOR,
     LOOK_EVERY,
     LOOK_SOON,
@@ -217,6 +218,20 @@ def test_programs_below_others_are_asked_and_looked_at_for_a_moment(window: floa
     notice.passes(settles - 0.001)
     assert not notice.tellings, "the answers are there, but not how busy each is"
     assert notice.passes(0.001).tellings == [Telling(settles, "t")] and not notice.ledger.is_undecided
+
+
+@pytest.mark.parametrize(("window", "within"), [(90.0, ANSWERS_WITHIN), (6.0, 0.75)])
+def test_an_answer_that_does_not_come_is_waited_for_a_little(window: float, within: float) -> None:
+    notice = Notice(window).has("w").has("t", "w", busy=0.9, used=50.0).comes().says("t")
+    assert not notice.passes(within - 0.1).tellings
+    assert notice.passes(SETTLES_WITHIN).told.keys() == {"t"}
+
+
+def test_who_starts_while_it_is_looked_into_is_asked_too() -> None:
+    notice = wrapped().starts("u", "t").passes(0.3)
+    asked = [action.whos for _, action in notice.actions if isinstance(action, Probe)]
+    assert asked == [(who("w"), who("t")), (who("u"),)] and not notice.tellings
+    assert notice.says("u", Answer(helps=True)).passes(SETTLES_WITHIN).told.keys() == {"t"}
 
 
 def test_only_the_armed_can_be_asked() -> None:

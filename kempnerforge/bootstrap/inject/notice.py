@@ -243,7 +243,7 @@ def _hold_back(signum: int, frame: "FrameType | None") -> None:
         _notice.looks_again = signals.start_thread(_send_again, signum, _thread.get_ident()) != 0
     else:
         _notice.looks_again = False
-        if _age_of(SIGNALLED_FILE) > _SAME_EVENT:
+        if not _came_to_kforge_run():
             _call_own(signum, frame)
 
 

@@ -34,6 +34,8 @@ from .words import (
 #: How long the tree is looked at where it is not plain who holds work (s), and which part of the window at most.
 #: Guesses.
 SETTLES_WITHIN, SETTLES_PART = 0.25, 0.05
+#: How long answers are waited for that have not come by then (s), and which part of the window at most. Guesses.
+ANSWERS_WITHIN, ANSWERS_PART = 1.0, 0.1
 #: How often the tree is looked at while a notice stands (s): a guess.
 LOOK_EVERY = 1.0
 #: How soon after something has happened in it (s): a guess.
@@ -110,7 +112,8 @@ class Ledger:
         #: How many handlers are registered and neither finished nor gone.
         self._registered: dict[Identity, int] = {}
         self._rows: dict[Identity, Row] = {}
-        #: What was asked about, and is known of it.
+        #: Who was asked, and what is known of who has answered.
+        self._asked: set[Identity] = set()
         self._answers: dict[Identity, Answer] = {}
         self._seen: tuple[Seen, ...] = ()
         #: When that was (s, monotonic); None: nobody has looked yet.
@@ -227,7 +230,6 @@ class Ledger:
         if self._began is None:
             return []
         self._window = max(until - self._began, 0.0)
-        is_first = self._seen_at is None
         self._take_in(event.seen, now)
         self._timers.set(Timer.LOOK, now + LOOK_EVERY)
         if self._settled is not None:
@@ -235,12 +237,21 @@ class Ledger:
         left = until - now
         if left < NO_TIME:
             return self._settle(at_once(self._seen), now)
-        if is_first and needs_answers(self._seen):
-            # That much time is needed to see who works: the answers are there long before, or do not come.
-            self._timers.set(Timer.LOOK, now + min(SETTLES_WITHIN, left * SETTLES_PART))
-            armed = tuple(one.who for one in self._seen if one.armed)
-            return [Probe(armed)] if armed else []
-        return self._settle(turns(self._seen, self._answers, self._busy), now)
+        passed = now - self._began
+        settles_in = min(SETTLES_WITHIN, self._window * SETTLES_PART)
+        # That much time is needed to see who works: as a rule the answers are there long before.
+        is_due = passed >= settles_in and (self._has_answers or passed >= min(ANSWERS_WITHIN, left * ANSWERS_PART))
+        if is_due or not needs_answers(self._seen):
+            return self._settle(turns(self._seen, self._answers, self._busy), now)
+        self._timers.set(Timer.LOOK, now + settles_in)
+        armed = tuple(one.who for one in self._seen if one.armed and one.who not in self._asked)
+        self._asked.update(armed)
+        return [Probe(armed)] if armed else []
+
+    @property
+    def _has_answers(self) -> bool:
+        """Whether everybody has answered who can."""
+        return not any(one.armed and one.who not in self._answers for one in self._seen)
 
     def _take_in(self, seen: tuple[Seen, ...], now: float) -> None:
         """Note who is there and how busy, and who has gone."""
