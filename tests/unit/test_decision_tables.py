@@ -437,3 +437,10 @@ def test_retries_of_this_job_count(history: tuple[EarlierAttempt, ...], retried:
 )
 def test_whether_a_step_was_completed(cooperation: Cooperation, progress: bool | None) -> None:
     assert cooperation.made_progress is progress
+
+
+def test_a_sigterm_just_before_the_end_leaves_kill_wait() -> None:
+    notice = tables.Notice(SIGTERM, "slurmstepd", 100.0, delivered=True, first_term=100.0, last_term=100.0)
+    site = Site(kill_wait=30.0)
+    assert tables.deadline(notice, "preempted", False, 100.1, Rules("batch"), site) == 130.0
+    assert tables.deadline(notice, "manual", True, 100.1, Rules("batch"), site) == 100.1, "it was not Slurm's"

@@ -96,7 +96,8 @@ def _escalates_in_order(world: World) -> None:
     if world.gone_at is not None and world.child.kind != "upload":
         # What is left is swept, without a word of a shutdown; an upload has its part of the window.
         assert all(at <= world.gone_at for at in dumps)
-        assert all(at <= world.gone_at for at in world.times(facts.Waiting))
+        # That the last one has gone may be seen a moment later.
+        assert all(at <= world.gone_at + ledger.LOOK_SOON for at in world.times(facts.Waiting))
     # A SIGTERM by hand behind a notice: until Slurm has answered, KillWait is taken to run, and a stage may be due.
     simple = is_simple(world) and world.rules.timeout is None and world.cluster.occasion not in ("int", "term")
     # What cannot hear does not keep a person waiting.

@@ -112,14 +112,14 @@ class Ledger:
         #: How many handlers are registered and neither finished nor gone.
         self._registered: dict[Identity, int] = {}
         self._rows: dict[Identity, Row] = {}
-        #: Who was asked, and what is known of who has answered.
-        self._asked: set[Identity] = set()
+        #: What is known of who was asked.
         self._answers: dict[Identity, Answer] = {}
         self._seen: tuple[Seen, ...] = ()
-        #: When that was (s, monotonic); None: nobody has looked yet.
-        self._seen_at: float | None = None
-        #: Which share of a processor each used between the last two looks.
+        #: Which share of a processor each used between the last two looks; and until it is decided who is told, since
+        #: the first one. That was then (s, monotonic; None: nobody has looked yet), and each had used so much (s).
         self._busy: dict[Identity, float] = {}
+        self._measured_at: float | None = None
+        self._used: dict[Identity, float] = {}
         #: When the notice came (s, monotonic), and how long it was then to the final stage (s); None: no notice.
         self._began: float | None = None
         self._window = 0.0
@@ -243,9 +243,9 @@ class Ledger:
         is_due = passed >= settles_in and (self._has_answers or passed >= min(ANSWERS_WITHIN, left * ANSWERS_PART))
         if is_due or not needs_answers(self._seen):
             return self._settle(turns(self._seen, self._answers, self._busy), now)
-        self._timers.set(Timer.LOOK, now + settles_in)
-        armed = tuple(one.who for one in self._seen if one.armed and one.who not in self._asked)
-        self._asked.update(armed)
+        self._timers.set(Timer.LOOK, now + settles_in / 2)
+        # Again, too: what a process does in passing is not what it does.
+        armed = tuple(one.who for one in self._seen if one.armed)
         return [Probe(armed)] if armed else []
 
     @property
@@ -255,12 +255,14 @@ class Ledger:
 
     def _take_in(self, seen: tuple[Seen, ...], now: float) -> None:
         """Note who is there and how busy, and who has gone."""
-        before = {one.who: one.used for one in self._seen}
-        if self._seen_at is not None:
-            passed = max(now - self._seen_at, 1e-3)
-            self._busy = {one.who: (one.used - before[one.who]) / passed for one in seen if one.who in before}
+        if self._measured_at is not None:
+            passed = max(now - self._measured_at, 1e-3)
+            used = self._used
+            self._busy = {one.who: (one.used - used[one.who]) / passed for one in seen if one.who in used}
+        if self._measured_at is None or self._settled is not None:
+            self._measured_at, self._used = now, {one.who: one.used for one in seen}
+        before = {one.who for one in self._seen}
         self._seen = tuple(self._as_registered(one) for one in seen)
-        self._seen_at = now
         there = {one.who: one for one in self._seen}
         for row in list(self._rows.values()):
             one = there.get(row.who)
@@ -280,7 +282,9 @@ class Ledger:
 
     def answered(self, event: Answered) -> list[Action]:
         """Note what a process says it is and does."""
-        self._answers[event.who] = event.answer
+        before = self._answers.get(event.who)
+        inside_try = event.answer.inside_try and (before is None or before.inside_try)
+        self._answers[event.who] = event.answer._replace(inside_try=inside_try)
         return []
 
     def heard(self, event: Heard, now: float) -> list[Action]:
@@ -434,7 +438,7 @@ class Ledger:
         self.first_poll = _later(self.first_poll, seconds)
         self.finish = _later(self.finish, seconds)
         self._began = _later(self._began, seconds)
-        self._seen_at = _later(self._seen_at, seconds)
+        self._measured_at = _later(self._measured_at, seconds)
         for who, row in self._rows.items():
             self._rows[who] = row._replace(
                 told_at=_later(row.told_at, seconds),

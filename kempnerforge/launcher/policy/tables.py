@@ -178,7 +178,9 @@ def deadline(
     limits = []
     if rules.timeout is not None:
         limits.append(notice.at + rules.timeout)
-    if end is not None:
+    # From its SIGTERM on Slurm leaves KillWait, also when that came just before the end.
+    is_ended = rules.place == "batch" and notice.last_term is not None and not still_runs
+    if end is not None and not is_ended:
         limits.append(end)
     if rules.place == "outside" or reason in ("manual", "interrupt"):
         limits.append(notice.at + MANUAL_WINDOW)
@@ -189,7 +191,7 @@ def deadline(
             # A preempted step gets SIGTERM when its grace begins, and again when it is over.
             again = notice.last_term > notice.first_term
             limits.append(notice.last_term + site.kill_wait + (0 if again else site.grace_time or 0))
-        elif rules.place == "batch" and not still_runs:
+        elif is_ended:
             limits.append(notice.last_term + site.kill_wait)
     return min(limits, default=notice.at + MANUAL_WINDOW)
 

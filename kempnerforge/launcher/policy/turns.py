@@ -124,16 +124,18 @@ class _Tree:
         if works:
             names_door = inner is not None and inner.names_door
             return "together" if names_door and self._works(other) else "never"
-        if answer is not None and not (_trains(one, answer) or answer.names_door or answer.has_handler):
+        if answer is not None and not (_trains(one, answer) or _has_door(answer)):
             return "first" if used > one.used or self._works(other) else "never"
+        if answer is not None and inner is not None and not _may_save(inner):
+            return "never"
         return "first" if used > one.used else "never"
 
     def _only_serves(self, one: Seen, answer: Answer | None, inner: Answer | None) -> bool:
         """Return whether what a process waits for is a part of its work: an evaluation, say, that Ctrl-C would end."""
-        if answer is None or inner is None or inner.names_door or inner.has_handler or inner.mp_child:
+        if answer is None or inner is None or _has_door(inner) or inner.mp_child:
             return False
         trains = _trains(one, answer)
-        return (answer.names_door and not inner.inside_try) or ((answer.names_door or answer.has_handler) and trains)
+        return (answer.names_door and not inner.inside_try) or (_has_door(answer) and trains)
 
     def waits(self, one: Seen, other: Seen) -> bool:
         """Return whether a process waits for another one below it, by all evidence there is."""
@@ -160,6 +162,15 @@ class _Tree:
 
 def _trains(one: Seen, answer: Answer) -> bool:
     return one.accelerator or answer.has_tensors
+
+
+def _has_door(answer: Answer) -> bool:
+    return answer.names_door or answer.has_handler
+
+
+def _may_save(answer: Answer) -> bool:
+    """Return whether anything tells that a process does more than die when it is told."""
+    return _has_door(answer) or answer.inside_try or answer.has_tensors
 
 
 def _is_fork(one: Seen, above: Seen) -> bool:
