@@ -43,6 +43,8 @@ _MOST_FILES, _MOST_TASKS = 250_000, 10_000
 _MOST_STATUSES = 20
 #: So many warnings of an attempt are kept: the same ones come again in each. A guess.
 _MOST_WARNINGS = 20
+#: And so many that were told: a job may have a thousand ranks. A guess.
+_MOST_RECEIVERS = 20
 #: Year 9000 begins: a date shows no more than four digits, and what is drawn needs some room (s, epoch).
 _LAST_MOMENT = 221_845_392_000.0
 
@@ -80,6 +82,14 @@ class Stage(NamedTuple):
 
     time: float
     stage: str
+
+
+class Heard(NamedTuple):
+    """Who has noticed, and by which door, as `inject/doors.py` names them."""
+
+    pid: int | None
+    program: str
+    door: str
 
 
 class Status(NamedTuple):
@@ -147,6 +157,9 @@ class Attempt(NamedTuple):
     #: How long it was suspended (s), and how much of that after the notice: (when it went on, for how long).
     suspended: float = 0.0
     pauses: tuple[tuple[float, float], ...] = ()
+    #: Who was told of the notice, in kforge-run's words, and who has said how it hears it.
+    delivered: tuple[str, ...] = ()
+    heard: tuple[Heard, ...] = ()
     #: A process ended itself: its shutdown took too long.
     forced_exit: bool = False
     #: What kforge-run warned of, in its words.
@@ -535,14 +548,20 @@ def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any
             return {"started": time, "command": command, **{field: _short(text) for field, text in origin.items()}}
         case facts.NotStarted(why):
             return {"not_started": _short(why), "end_time": time, "outcome": "failed"}
-        case facts.Armed() | facts.Heard():
+        case facts.Armed():
             return {"armed": True}
+        case facts.HandedOn(receivers, again):
+            return {} if again else {"delivered": (*attempt.delivered, _short(receivers))[:_MOST_RECEIVERS]}
+        case facts.Heard(pid, program, door):
+            others = (one for one in attempt.heard if one.pid != pid)
+            heard = (*others, Heard(pid, _short(program), _short(door)))
+            return {"armed": True, "heard": heard[:_MOST_RECEIVERS]}
         case facts.Registered():
             return {"registered": True}
         case facts.Polled(_, stop):
             return _polled(attempt, time, stop)
         case facts.NoticeCame(signal, sender):
-            return {"notice": Notice(time, _short(signal), _short(sender)), "pauses": ()}
+            return {"notice": Notice(time, _short(signal), _short(sender)), "pauses": (), "delivered": (), "heard": ()}
         case facts.ReasonFound(reason):
             return {"reason": _short(reason) or attempt.reason}
         case facts.StageBegan(stage):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from kempnerforge.commands.journals import Heard
 from kempnerforge.commands.rehearsal import text
 from kempnerforge.commands.rehearsal.checkpoints import Written
 from kempnerforge.commands.rehearsal.rehearse import Plan, Result
@@ -45,6 +46,18 @@ def test_a_pass() -> None:
         "               2.2 s × 1.5 (a slower day) + 60 s (kforge-run's own) = 63.3 s\n"  # noqa: RUF001 - as printed
         "  PASS"
     )
+
+
+def test_it_says_who_was_told_and_by_which_door() -> None:
+    ranks = tuple(Heard(pid, f"rank{pid}.py", "k") for pid in range(6))
+    seen = SEEN._replace(told=("launch.py (pid 4)", "bash (pid 7) as SIGTERM"), heard=ranks)
+    report = " ".join(text.report(PLAN, [result(seen)], None).split())
+    assert (
+        " told launch.py (pid 4); bash (pid 7) as SIGTERM heard rank0.py hears it by Ctrl-C, which it names; " in report
+    )
+    assert "rank3.py hears it by Ctrl-C, which it names and 2 more first poll" in report
+    found = text.data(PLAN, [result(seen)], None)
+    assert found["heard"][0] == {"pid": 0, "program": "rank0.py", "how": "hears it by Ctrl-C, which it names"}
 
 
 def test_a_failure_says_where_it_was_and_what_it_said() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kempnerforge.commands import journals
-from kempnerforge.commands.journals import Attempt, Journal
+from kempnerforge.commands.journals import Attempt, Heard, Journal
 from kempnerforge.commands.trouble import Trouble
 from kempnerforge.launcher.policy import facts, words
 from kempnerforge.launcher.policy.machine import Policy
@@ -155,6 +155,20 @@ def test_a_notice_after_a_ctrl_c_is_the_one_that_counts(file: Path) -> None:
     (attempt,) = read(file, job.text).attempts
     assert attempt.notice is not None
     assert (attempt.notice.signal, attempt.reason, attempt.after_notice(START + 203)) == ("SIGTERM", "cancelled", 3)
+
+
+def test_who_was_told_of_the_notice_that_counts_and_how_each_hears_it(file: Path) -> None:
+    job = Writer()
+    job.start(0)
+    job.notice(100, "SIGINT", "interrupt")
+    job.record(100, "delivered", receivers="a.py (pid 5)")
+    job.notice(200)
+    job.record(200, "delivered", receivers="b.py (pid 6)")
+    job.record(230, "delivered", receivers="b.py (pid 6)", again=True)
+    job.record(200, "heard", pid=6, program="b.py", door="-")
+    job.record(203, "heard", pid=6, program="b.py", door="k")
+    (attempt,) = read(file, job.text).attempts
+    assert (attempt.delivered, attempt.heard) == (("b.py (pid 6)",), (Heard(6, "b.py", "k"),))
 
 
 def test_a_suspension_before_the_notice_is_no_part_of_the_shutdown(file: Path) -> None:

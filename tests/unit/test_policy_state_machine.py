@@ -437,7 +437,7 @@ def test_who_does_not_acknowledge_the_notice_gets_it_again_until_it_does() -> No
     assert len(story.done(Signal)) > 3 and set(story.done(Signal)[1:]) == {told._replace(again=True)}
     count = len(story.happens(Heard(process(5), "k")).done(Signal))
     assert len(story.passes(60).done(Signal)) == count
-    assert "train.py (pid 5) hears it as Ctrl-C, which it names" in story.said
+    assert "train.py (pid 5) hears it by Ctrl-C, which it names" in story.said
 
 
 def test_who_had_the_notice_may_outlive_the_child() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...launcher.policy import tables
 from ...launcher.telling.output import one_line
-from ...launcher.telling.wording import describe
+from ...launcher.telling.wording import describe, hears
 from .checkpoints import Written
 from .rehearse import Plan, Result
 from .verdict import SLOWER_DAY, Lead, Seen
@@ -18,6 +18,8 @@ _WIDTH = 80  # columns, as a terminal has at first
 _LABEL = 13  # columns, with the space behind it
 #: Lines of stacks that are shown, a guess; all are in the log.
 _MOST_STACK_LINES = 30
+#: Receivers of the notice that are named, a guess: ranks are all alike.
+_MOST_RECEIVERS = 4
 
 
 def report(plan: Plan, results: Sequence[Result], log: str | None) -> str:
@@ -54,6 +56,10 @@ def _timeline(plan: Plan, result: Result) -> Iterator[str]:
         return
     unasked = "" if seen.cooperative or plan.after is not None else ": it does not poll, and --after says when"
     yield _row("notice", f"{seen.signal}, {seen.noticed:.1f} s after the start{unasked}")
+    if seen.told:
+        yield from _wrapped("told", _listed(seen.told))
+    if seen.heard:
+        yield from _wrapped("heard", _listed(tuple(f"{one.program} {hears(one.door)}" for one in seen.heard)))
     if seen.first_poll is not None:
         yield _row("first poll", f"{_after(seen.first_poll)}{tasks}")
     if seen.saved is not None:
@@ -68,6 +74,12 @@ def _timeline(plan: Plan, result: Result) -> Iterator[str]:
         yield from _wrapped("checkpoint", _checkpoint(one, seen))
     if result.verdict.lead is not None:
         yield from _use(result.verdict.lead)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    different = list(dict.fromkeys(texts))
+    more = len(different) - _MOST_RECEIVERS
+    return "; ".join(different[:_MOST_RECEIVERS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _after(seconds: float) -> str:
@@ -153,6 +165,8 @@ def _data(result: Result) -> dict[str, Any]:
         "tasks": seen.tasks,
         "first_poll": _round(seen.ready),
         "notice": _round(seen.noticed),
+        "told": seen.told,
+        "heard": [{"pid": one.pid, "program": one.program, "how": hears(one.door)} for one in seen.heard],
         "shutdown": {name: _round(getattr(seen, name)) for name in ("first_poll", "saved", "exit")},
         "status": seen.status,
         "outcome": seen.outcome,

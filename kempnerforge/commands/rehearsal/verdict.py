@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...launcher.policy import tables
 from ...launcher.policy.words import CHECKPOINTED_STATUS
 from ...launcher.telling.wording import describe
-from ..journals import Attempt
+from ..journals import Attempt, Heard
 
 #: How much slower a save may be on a day when the file system is busy: a guess.
 SLOWER_DAY = 1.5
@@ -36,6 +36,9 @@ class Seen(NamedTuple):
     #: The notice's signal and who sent it.
     signal: str = ""
     sender: str = ""
+    #: Who was told, in kforge-run's words; and who has said how it hears the notice.
+    told: tuple[str, ...] = ()
+    heard: tuple[Heard, ...] = ()
     #: From the notice to the first poll that said "stop", to `finish()` (of several the last), to the child's end.
     first_poll: float | None = None
     saved: float | None = None
@@ -105,6 +108,8 @@ def seen_of(owner: Attempt | None, tasks: Mapping[str, Attempt] | None = None) -
         noticed=None if notice is None else max(notice.time - owner.started, 0.0),
         signal="" if notice is None else notice.signal,
         sender="" if notice is None else notice.sender,
+        told=tuple(dict.fromkeys(text for attempt in (owner, *ranks.values()) for text in attempt.delivered)),
+        heard=tuple(one for attempt in (owner, *ranks.values()) for one in attempt.heard),
         first_poll=owner.after_notice(max(stops)) if stops else None,
         saved=owner.after_notice(max(saves)) if len(saves) == len(cooperating) and saves else None,
         exit=None if owner.exit_time is None else owner.after_notice(owner.exit_time),

@@ -195,8 +195,8 @@ class PassedOn(NamedTuple):
 class HandedOn(NamedTuple):
     """Who got the notice."""
 
-    receivers: str
-    again: bool
+    receivers: str = ""
+    again: bool = False
 
 
 class Heard(NamedTuple):
@@ -206,6 +206,8 @@ class Heard(NamedTuple):
     program: str = ""
     #: By which door, as `inject/doors.py` names them.
     door: str = ""
+    #: It is the first to do so by this door.
+    first: bool = False
 
 
 class TimeLeft(NamedTuple):
@@ -288,6 +290,7 @@ Journaled = (
     | ForcedExit
     | Status
     | NoticeCame
+    | HandedOn
     | Heard
     | ReasonFound
     | SlurmIsSilent
@@ -304,7 +307,6 @@ Fact = (
     Journaled
     | SignalledToo
     | PassedOn
-    | HandedOn
     | TimeLeft
     | Waiting
     | MoreTimeAsked
@@ -331,6 +333,7 @@ EVENTS: dict[type[Journaled], str] = {
     ForcedExit: "forced exit",
     Status: "status",
     NoticeCame: "notice",
+    HandedOn: "delivered",
     Heard: "heard",
     ReasonFound: "reason",
     SlurmIsSilent: "no answer",

@@ -295,8 +295,9 @@ class Ledger:
         if event.ended:
             self._rows[event.who] = row._replace(ended_well=True)
             return []
+        first = not any(other.door == event.door for other in self._rows.values())
         self._rows[event.who] = row._replace(door=event.door, busy_at=now, seeks_until=0.0)
-        return [facts.Heard(event.who.pid, row.program, event.door)] if event.door != row.door else []
+        return [facts.Heard(event.who.pid, row.program, event.door, first)] if event.door != row.door else []
 
     def look_soon(self, now: float) -> list[Action]:
         """Look at the tree: a program has started, or one has ended."""

@@ -10,15 +10,14 @@ from .output import Level
 
 _WAITS = {"finish": "to finish", "first poll": "for its first poll", "end": "for the child to end"}
 #: By the letters of `inject/doors.py`.
-_HEARS = {
-    "u": "hears it by its SIGUSR1 handler",
-    "t": "hears it by its SIGTERM handler",
-    "o": "hears it by a library's SIGTERM handler",
-    "c": "hears it by a SIGTERM handler in C",
-    "k": "hears it as Ctrl-C, which it names",
-    "i": "hears it as Ctrl-C",
-    "w": "hears it by a thread that waits for signals",
-    "-": "has it, and waits until its handler is there",
+_DOORS = {
+    "u": "its SIGUSR1 handler",
+    "t": "its SIGTERM handler",
+    "o": "a library's SIGTERM handler",
+    "c": "a SIGTERM handler in C",
+    "k": "Ctrl-C, which it names",
+    "i": "Ctrl-C",
+    "w": "a thread that waits for signals",
 }
 _STAGES = {"terminate": "stack dump and SIGTERM", "kill": "SIGKILL"}
 
@@ -26,6 +25,13 @@ _STAGES = {"terminate": "stack dump and SIGTERM", "kill": "SIGKILL"}
 class Line(NamedTuple):
     level: Level
     text: str
+
+
+def hears(door: str) -> str:
+    """Return how a program hears a notice."""
+    if door == "-":
+        return "has it, and waits until its handler is there"
+    return f"hears it by {_DOORS[door]}" if door in _DOORS else "has heard it"
 
 
 def line_of(fact: facts.Fact) -> Line | None:
@@ -59,8 +65,8 @@ def line_of(fact: facts.Fact) -> Line | None:
             return Line("info", f"{signal} too, from {sender}")
         case facts.HandedOn(receivers, again):
             return Line("detail" if again else "info", f"delivered to {receivers}")
-        case facts.Heard(pid, program, door):
-            return Line("detail", f"{program} (pid {pid}) {_HEARS.get(door, 'has heard it')}")
+        case facts.Heard(pid, program, door, first):
+            return Line("info" if first else "detail", f"{program} (pid {pid}) {hears(door)}")
         case facts.PassedOn(signal, sender):
             return Line("detail", f"{signal} from {sender} passed on")
         case facts.KeptFromSrun(signal, sender):
