@@ -63,7 +63,7 @@ def test_the_report_of_a_pass(launch: Launch) -> None:
     report = drill(launch, 0, "--lead", "20", "--", *training(launch.folder / "run.json")).splitlines()
     labels = [line[2:15].strip() for line in report if re.match("  [^ ]", line)]
     assert report[0].startswith("drill of: ")
-    assert labels == ["ready", "notice", "first poll", "saved", "exit", "slack", "use", "PASS", "log"]
+    assert labels == ["ready", "notice", "told", "first poll", "saved", "exit", "slack", "use", "PASS", "log"]
 
 
 def test_it_resumes_too(launch: Launch) -> None:
@@ -82,6 +82,7 @@ def test_a_resume_that_crashes_fails(launch: Launch) -> None:
 def test_who_saves_at_ctrl_c_passes_with_a_caveat(launch: Launch) -> None:
     report = drill(launch, 0, "--after", AFTER, "--lead", "20", "--", *script("save_at_ctrl_c.py", "", 0))
     assert "PASS" in report and "the drill could not see whether it saved" in report
+    assert "save_at_ctrl_c.py hears it by Ctrl-C, which it names" in " ".join(report.split())
 
 
 def test_who_saves_at_ctrl_c_passes_without_one_where_the_checkpoint_shows_it(launch: Launch) -> None:
