@@ -22,7 +22,7 @@ from tests.slurm.tried import Version, only_on, tried, why_not_on
 #: Enough for a run with `-n 12`: a test of preemption has a node or two to itself.
 NODES = 8
 #: What is tried with cgroups too, on the oldest and the newest Slurm, and on one that is not known.
-WITH_CGROUPS = ("test_survival.py", "test_bootstrap.py", "test_drill.py", "test_srun.py")
+WITH_CGROUPS = ("test_survival.py", "test_bootstrap.py", "test_drill.py", "test_srun.py", "test_shapes.py")
 
 
 def _is_in_between(version: Version) -> bool:

@@ -30,12 +30,12 @@ SIGNALLED_FILE = "signalled"
 #: What Python calls before and after a fork.
 _FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
 
-#: When Slurm signals every process, kforge-run may get its signal so long after us (s), and takes so long to say so if
-#: it is at work already; below a program, which may terminate() us, we are quick to believe that nothing has come to
-#: it. Guesses.
-_SAME_SIGNAL = 0.25
-_SAME_SIGNAL_NESTED = 0.02
-_AT_WORK = 0.5
+#: When Slurm signals every process, kforge-run may get its signal later than we do, and needs a while to say so if it
+#: is at work already: so often we look whether it has. Below a program, which may terminate() us, we are quick to
+#: believe that nothing has come to it. Not a time, because a loaded machine has us look more slowly. Guesses.
+_SAME_SIGNAL = 250
+_SAME_SIGNAL_NESTED = 50
+_AT_WORK = 1000
 #: A signal that kforge-run got so long ago (s) came with ours; and when a signal that waits is looked at again (s).
 #: Guesses.
 _SAME_EVENT = 0.15
@@ -266,14 +266,13 @@ def _came_to_kforge_run() -> bool:
     """Return whether a signal is Slurm's, to every process of the job: then kforge-run has it as well."""
     launcher = folder_pid()
     patience = _SAME_SIGNAL_NESTED if _is_below_a_program() else _SAME_SIGNAL
-    began = monotonic()
-    while monotonic() - began < _AT_WORK:
+    for look in range(_AT_WORK):
         if _age_of(SIGNALLED_FILE) < _SAME_EVENT:
             return True
         state = proc.stat(launcher)
         # Where it is hidden, in a container, it counts as asleep.
-        if monotonic() - began > patience and (not state or state[proc.STATE] == "S"):
-            return False
+        if look >= patience and (not state or state[proc.STATE] == "S"):
+            break
         sleep(_LOOK_EVERY)
     return False
 

@@ -7,7 +7,7 @@ import pytest
 from tests import leaks
 from tests.process.launch import Launch, wait_until
 from tests.process.shapes.table import SHAPES, WRAPPED, Shape
-from tests.process.shapes.trial import Trial, why_not_here
+from tests.process.shapes.trial import Trial, unsaved, why_not_here
 
 #: They take minutes, and all of two processors.
 pytestmark = pytest.mark.slow
@@ -78,8 +78,8 @@ def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(
     try:
         trial.begins()
         if trial.tell_holders() and not shape.late:
-            wait_until(lambda: trial.is_over or not trial.unsaved())
-            assert not trial.unsaved(), (trial.said, trial.log)
+            wait_until(lambda: trial.is_over or not unsaved(shape, trial.said))
+            assert not unsaved(shape, trial.said), (trial.said, trial.log)
     finally:
         trial.end()
         leaks.end_all(others)  # nobody sweeps

@@ -161,7 +161,7 @@ class Trial:
         """Wait for the end, and return what is not as it should be."""
         self.run.rest()
         status = self.run.wait()
-        found = self.unsaved()
+        found = unsaved(self.shape, self.said)
         outcome = re.search(r"^kforge-run \S+ (checkpointed|completed|interrupted)\b", self.log, re.MULTILINE)
         if self.shape.late:
             if outcome is None or outcome[1] == "completed":
@@ -173,16 +173,17 @@ class Trial:
                 found.append("only the final stage has ended it")
         return found and [*found, f"said: {self.said}", self.log]
 
-    def unsaved(self) -> list[str]:
-        """Return who has not saved, or not once, and who was hurt."""
-        found = []
-        for holder in self.shape.holders:
-            for word in ("SAVED",) if holder == "upload" else ("told", "SAVED"):
-                times = self.said.count(f"{word} {holder}")
-                # What is started again for ever gets its chance as well.
-                if times != 1 and not (times > 1 and self.shape.late):
-                    found.append(f"{times} times {word} {holder}")
-        return found + [line for line in self.said if line.startswith(("hurt", "ENDED"))]
+
+def unsaved(shape: Shape, said: list[str]) -> list[str]:
+    """Return who has not saved, or not once, and who was hurt."""
+    found = []
+    for holder in shape.holders:
+        for word in ("SAVED",) if holder == "upload" else ("told", "SAVED"):
+            times = said.count(f"{word} {holder}")
+            # What is started again for ever gets its chance as well.
+            if times != 1 and not (times > 1 and shape.late):
+                found.append(f"{times} times {word} {holder}")
+    return found + [line for line in said if line.startswith(("hurt", "ENDED"))]
 
 
 def _is(pid: int, as_it_says: str) -> bool:
