@@ -30,7 +30,7 @@ door_sigterm door_sigusr1 door_handler_in_c door_hook_of_a_tracker door_asyncio_
 NOTICED = """
 shell shell_trap shell_trap_empty shell_pythonpath shell_tmpdir shell_two shell_log shell_upload
 tool_timeout tool_time tool_xargs_ranks tool_make alone_isolated wrapper_system wrapper_popen wrapper_of_wrappers
-process_torch helper_sink helper_loader door_swallows_the_first
+process_torch helper_sink helper_loader
 """
 
 
