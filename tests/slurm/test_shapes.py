@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from tests.slurm.runs import BIN, Run
 from tests.slurm.sandbox import Sandbox
 from tests.slurm.tried import tried
 
-#: As many jobs as two processors can start while each still has its time.
-AT_A_TIME = 8
-BY_NAME = {shape.name: shape for shape in SHAPES}
+#: So many tests, each with as many jobs as two processors can start while each still has its time.
+PARTS = 4
 #: Slurm's SIGTERM comes to every process of the job at once, and nothing before it.
 SIGNALLED = """
 alone cooperative names_us shell_exec tool_stdbuf foreign_bash foreign_perl
@@ -25,12 +23,6 @@ launcher_forwards launcher_torchrun process_join_spawn process_ranks_fork world_
 pool_worker_fork pool_executor_spawn pool_nested_fork
 helper_evaluation_run helper_tracker helper_tracker_in_a_session helper_dataloader_fork
 door_sigterm door_sigusr1 door_handler_in_c door_hook_of_a_tracker door_asyncio_sigterm door_saves_at_exit
-"""
-#: Slurm's notice comes to kforge-run alone, as `--signal=B:USR1@N` asks for it.
-NOTICED = """
-shell shell_trap shell_trap_empty shell_pythonpath shell_tmpdir shell_two shell_log shell_upload
-tool_timeout tool_time tool_xargs_ranks tool_make alone_isolated wrapper_system wrapper_popen wrapper_of_wrappers
-process_torch helper_sink helper_loader
 """
 
 
@@ -80,38 +72,22 @@ class Shaped:
         return [f"{self.shape.name}: {fault}" for fault in (*found, self.said, self.log)] if found else []
 
 
-def all_save(slurm: Sandbox, names: str, tell: Callable[[Run], object]) -> None:
-    """Start all that can be tried here, some at a time, tell each when it is under way, and see what becomes of it."""
-    shapes = [shape for shape in map(BY_NAME.__getitem__, names.split()) if why_not_here(shape) is None]
-    faults = [
-        line for first in range(0, len(shapes), AT_A_TIME) for line in _try(slurm, shapes[first:][:AT_A_TIME], tell)
-    ]
-    assert not faults, "\n".join(faults)
-
-
-def _try(slurm: Sandbox, shapes: list[Shape], tell: Callable[[Run], object]) -> list[str]:
-    jobs = [Shaped(slurm, shape) for shape in shapes]
+@pytest.mark.slow
+@tried("launch shapes, with Slurm's SIGTERM to every process ([docs/shapes.md](docs/shapes.md))")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_who_holds_the_work_saves_when_slurm_signals_every_process(slurm: Sandbox, part: int) -> None:
+    shapes = [shape for shape in SHAPES if shape.name in SIGNALLED.split() and why_not_here(shape) is None]
+    jobs = [Shaped(slurm, shape) for shape in shapes[part::PARTS]]
     waiting = list(jobs)
 
-    def probe() -> bool:
+    def all_were_told() -> bool:
         for job in [job for job in waiting if job.is_under_way]:
-            tell(job.run)
+            slurm.requeue(job.run.job)
             waiting.remove(job)
         return not waiting
 
-    slurm.wait_for("all under way", probe, timeout=250)
+    slurm.wait_for("all under way", all_were_told, timeout=250)
     for job in jobs:
         slurm.wait_for_state(job.run.job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", timeout=250)
-    return [line for job in jobs for line in job.faults()]
-
-
-@pytest.mark.slow
-@tried("launch shapes, with Slurm's SIGTERM to every process ([docs/shapes.md](docs/shapes.md))")
-def test_who_holds_the_work_saves_when_slurm_signals_every_process(slurm: Sandbox) -> None:
-    all_save(slurm, SIGNALLED, lambda run: slurm.requeue(run.job))
-
-
-@pytest.mark.slow
-@tried("launch shapes, with a notice ([docs/shapes.md](docs/shapes.md))")
-def test_who_holds_the_work_saves_at_a_notice(slurm: Sandbox) -> None:
-    all_save(slurm, NOTICED, lambda run: run.signal("USR1"))
+    faults = [line for job in jobs for line in job.faults()]
+    assert not faults, "\n".join(faults)

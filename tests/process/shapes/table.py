@@ -36,6 +36,8 @@ class Shape(NamedTuple):
     #: What starts after the notice, or does not end of itself, gets its chance at the final stage only, so that this
     #: takes half a minute, and is tried once.
     late: bool = False
+    #: What is around the training fails after the save, as without kforge-run: a run that goes on, too.
+    fails_at_the_end: bool = False
 
 
 class Group(NamedTuple):
@@ -313,12 +315,14 @@ LAUNCHERS = (
         "`papermill`",
         "papermill train.ipynb out.ipynb",
         needs=("import papermill", "import ipykernel"),
+        fails_at_the_end=True,
     ),
     Shape(
         "launcher_nbconvert",
         "`jupyter nbconvert --execute`",
         "jupyter nbconvert --to notebook --execute --output out.ipynb train.ipynb",
         needs=("import nbconvert", "import ipykernel"),
+        fails_at_the_end=True,
     ),
     Shape("launcher_ipython", "`ipython`", "ipython train.py", needs=("import IPython",)),
     Shape("launcher_snakemake", "`snakemake`", "snakemake --cores 1 --quiet", needs=("import snakemake",)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests import leaks
@@ -12,6 +14,8 @@ from tests.process.shapes.trial import Trial, unsaved, why_not_here
 #: They take minutes, and all of two processors.
 pytestmark = pytest.mark.slow
 
+#: In the environment when the table has been changed.
+CHECK = "KFORGE_CHECK_SHAPES"
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 
 
@@ -67,6 +71,7 @@ def _try(launch: Launch, short_tmpdir: dict[str, str], shape: Shape, names: list
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.skipif(CHECK not in os.environ, reason=f"it tests the table, and not kforge-run: {CHECK}=1")
 @every_shape
 def test_the_shape_itself_saves_when_its_holders_are_told_by_hand(
     launch: Launch, short_tmpdir: dict[str, str], shape: Shape

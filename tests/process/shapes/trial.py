@@ -66,6 +66,8 @@ class Trial:
         self.said_in = self.work / "said"
         #: How the run may be called in the end, and the exit status that goes with it; None: the child's own.
         self.outcomes: dict[str, int | None] = {"checkpointed": CHECKPOINTED}
+        if shape.fails_at_the_end:
+            self.outcomes["interrupted"] = None
         self.run: Launched = launch.start(
             ["bash", "-c", f"{shape.before}\nexec kforge-run {shape.command}"],
             variables={
