@@ -7,7 +7,9 @@ import os
 import pytest
 
 from tests import leaks
+from tests.process.handling import PYTHON
 from tests.process.launch import Launch, wait_until
+from tests.process.pythons import VERSIONS, python_of_version
 from tests.process.shapes.table import SHAPES, WRAPPED, Shape
 from tests.process.shapes.trial import Trial, unsaved, why_not_here
 
@@ -16,6 +18,13 @@ pytestmark = pytest.mark.slow
 
 #: In the environment when the table has been changed.
 CHECK = "KFORGE_CHECK_SHAPES"
+#: What depends on the Python below.
+ON_EVERY_PYTHON = """
+alone cooperative wrapper_run_checked wrapper_lines wrapper_coroutine process_join_spawn process_ranks_fork
+process_results_forkserver pool_worker_fork pool_executor_spawn helper_evaluation_run door_sigterm door_sigusr1
+door_asyncio_sigterm door_hook_of_a_tracker door_stacks_on_sigusr1 door_sigterm_waited_for door_wakeup_fd
+"""
+
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 
 
@@ -47,11 +56,21 @@ def test_who_holds_the_work_saves_though_slurm_signals_everybody(
     _try(launch, short_tmpdir, shape, names)
 
 
-def _try(launch: Launch, short_tmpdir: dict[str, str], shape: Shape, names: list[str]) -> None:
+@pytest.mark.parametrize("version", [version for version in VERSIONS if tuple(map(int, version.split("."))) >= (3, 8)])
+@pytest.mark.parametrize("name", ON_EVERY_PYTHON.split())
+def test_on_every_python(launch: Launch, short_tmpdir: dict[str, str], name: str, version: str) -> None:
+    python = python_of_version(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    (shape,) = (shape for shape in SHAPES if shape.name == name)
+    _try(launch, short_tmpdir, shape, ["one notice", "SIGTERM to all, and no notice"], python)
+
+
+def _try(launch: Launch, short_tmpdir: dict[str, str], shape: Shape, names: list[str], python: str = PYTHON) -> None:
     trials: dict[str, Trial] = {}
     try:
         for number, name in enumerate(names):
-            trials[name] = Trial(launch, shape, str(number), short_tmpdir["TMPDIR"])
+            trials[name] = Trial(launch, shape, str(number), short_tmpdir["TMPDIR"], python=python)
         for trial in trials.values():
             trial.begins()
         for name, trial in trials.items():

@@ -50,9 +50,19 @@ class Trial:
         name: of its folders.
         tmpdir: where its TMPDIR is; the paths of sockets in it are long (unix(7): 107 bytes).
         supervised: False: without kforge-run, to see that the shape itself is as it should be.
+        python: what `python` is for the shape.
     """
 
-    def __init__(self, launch: Launch, shape: Shape, name: str, tmpdir: str, *, supervised: bool = True) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        shape: Shape,
+        name: str,
+        tmpdir: str,
+        *,
+        supervised: bool = True,
+        python: str = PYTHON,
+    ) -> None:
         self.shape = shape
         self.folder = launch.folder / name
         self.work = self.folder / "work"
@@ -62,7 +72,7 @@ class Trial:
         # As they are typed, whatever Python pytest and the programs have.
         kforge_run = f'{sys.executable} {ROOT / "bin" / "kforge-run"} -v --timeout {TIMEOUT} "$@"'
         self._command("kforge-run", kforge_run if supervised else '"$@"')
-        self._command("python", f'{PYTHON} "$@"')
+        self._command("python", f'{python} "$@"')
         self.said_in = self.work / "said"
         #: How the run may be called in the end, and the exit status that goes with it; None: the child's own.
         self.outcomes: dict[str, int | None] = {"checkpointed": CHECKPOINTED}
