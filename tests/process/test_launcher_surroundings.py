@@ -140,7 +140,7 @@ def test_a_journal(launch: Launch) -> None:
     events = [line["event"] for line in lines]
     assert events[0] == "start" and events[-2:] == ["exit", "end"]
     # Whether it polls once before the notice comes is anybody's guess.
-    assert set(events[1:-2]) == {"armed", "registered", "polled", "notice", "reason", "finished"}
+    assert set(events[1:-2]) == {"armed", "delivered", "registered", "polled", "notice", "reason", "finished"}
     times = [line["time"] for line in lines]
     assert times == sorted(times) and abs(times[-1] - time.time()) < 60
     assert (lines[-1]["outcome"], lines[-1]["status"], lines[-1]["requeued"]) == ("checkpointed", CHECKPOINTED, False)

@@ -20,9 +20,8 @@ pytestmark = pytest.mark.slow
 CHECK = "KFORGE_CHECK_SHAPES"
 #: What depends on the Python below.
 ON_EVERY_PYTHON = """
-alone cooperative wrapper_run_checked wrapper_lines wrapper_coroutine process_join_spawn process_ranks_fork
-process_results_forkserver pool_worker_fork pool_executor_spawn helper_evaluation_run door_sigterm door_sigusr1
-door_asyncio_sigterm door_hook_of_a_tracker door_stacks_on_sigusr1 door_sigterm_waited_for door_wakeup_fd
+alone cooperative wrapper_run_checked process_join_spawn pool_worker_fork helper_evaluation_run door_sigterm
+door_asyncio_sigterm door_sigterm_waited_for
 """
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
