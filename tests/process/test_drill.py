@@ -137,7 +137,7 @@ def test_who_hangs_with_the_gil_fails_with_its_stacks(launch: Launch) -> None:
 
 def test_a_save_slower_than_the_lead_fails(launch: Launch) -> None:
     arguments = training(launch.folder / "run.json", "--save-seconds", "60")
-    report = drill(launch, 1, "--lead", "1.5", "--", *arguments)
+    report = drill(launch, 1, "--lead", "6", "--", *arguments)
     assert "FAIL         it had not saved " in report
     assert "in save_checkpoint" in report
     assert "Rehearse with a longer --lead" in report

@@ -448,6 +448,8 @@ HELPERS = (
         "gunicorn beside the trainer",
         "bash -c 'gunicorn -b 127.0.0.1:0 app:wsgi & python train.py; exit $?'",
         needs=("import gunicorn",),
+        # It takes SIGUSR1 for a new log file; and without the shell that dies, nobody says that the training is over.
+        dies_of_sigterm=True,
     ),
     Shape(
         "helper_uvicorn",
