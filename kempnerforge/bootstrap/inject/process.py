@@ -178,7 +178,10 @@ def _leave():
     """Be deaf, but for SIGTERM: the interpreter is about to take all handlers away, and what comes then would kill."""
     for signum in (_signal.SIGUSR1, *listeners):
         if real_getsignal(signum) is (listeners.get(signum) or handler):
-            real_signal(signum, _signal.SIG_IGN)
+            try:
+                real_signal(signum, _signal.SIG_IGN)
+            except ValueError:
+                return  # a program runs the functions of its exit by itself, in a thread
 
 
 def _take_signals(function):
