@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.shapes.table import SHAPES, Shape
-from tests.process.shapes.trial import PROGRAMS, unsaved, why_not_here
+from tests.process.shapes.trial import PROGRAMS, is_under_way, unsaved, why_not_here
 from tests.slurm.runs import BIN, Run
 from tests.slurm.sandbox import Sandbox
 from tests.slurm.tried import tried
@@ -55,12 +55,6 @@ class Shaped:
         files: list[Path] = [self._output, self.folder / "log"]
         return "".join(file.read_text(errors="backslashreplace") for file in files if file.exists())
 
-    @property
-    def is_under_way(self) -> bool:
-        wanted = {f"start {holder}" for holder in self.shape.holders if holder != "upload"}
-        wanted |= {f"up {helper}" for helper in self.shape.helpers}
-        return wanted <= {" ".join(line.split()[:2]) for line in self.said}
-
     def faults(self) -> list[str]:
         """Return what has gone wrong, with all that tells why."""
         found = unsaved(self.shape, self.said)
@@ -81,7 +75,7 @@ def test_who_holds_the_work_saves_when_slurm_signals_every_process(slurm: Sandbo
     waiting = list(jobs)
 
     def all_were_told() -> bool:
-        for job in [job for job in waiting if job.is_under_way]:
+        for job in [job for job in waiting if is_under_way(job.shape, job.said)]:
             slurm.requeue(job.run.job)
             waiting.remove(job)
         return not waiting

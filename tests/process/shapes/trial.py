@@ -114,10 +114,7 @@ class Trial:
 
     def begins(self) -> None:
         """Wait until all who are there from the beginning are well under way."""
-        first = self.shape.holders[:1] if self.shape.late else self.shape.holders
-        wanted = {f"start {holder}" for holder in first if holder != "upload"}
-        wanted |= {f"up {helper}" for helper in self.shape.helpers}
-        wait_until(lambda: self.is_over or wanted <= {" ".join(line.split()[:2]) for line in self.said})
+        wait_until(lambda: self.is_over or is_under_way(self.shape, self.said))
         assert not self.is_over, f"it has ended before the notice: {self.said}\n{self.log}"
 
     def notice(self) -> None:
@@ -184,6 +181,14 @@ class Trial:
             if "still running: " in self.log:
                 found.append("only the final stage has ended it")
         return found and [*found, f"said: {self.said}", self.log]
+
+
+def is_under_way(shape: Shape, said: list[str]) -> bool:
+    """Return whether all have said that they are there who are from the beginning."""
+    first = shape.holders[:1] if shape.late else shape.holders
+    wanted = {f"start {holder}" for holder in first if holder != "upload"}
+    wanted |= {f"up {helper}" for helper in shape.helpers}
+    return wanted <= {" ".join(line.split()[:2]) for line in said}
 
 
 def unsaved(shape: Shape, said: list[str]) -> list[str]:
