@@ -101,7 +101,8 @@ def test_a_job_that_ignores_everything_fails(slurm: Sandbox, folder: Path) -> No
 def test_each_task_counts(slurm: Sandbox, folder: Path) -> None:
     task = ["sh", "-c", 'exec "$@" --checkpoint "run-$SLURM_PROCID.json" --save-seconds "$SLURM_PROCID"', "sh"]
     train = ["python", "-m", "kempnerforge.examples.train", *ENDLESS]
-    arguments = ("--lead", "30", "--nodes=2", "--ntasks", "2", "--checkpoint", "run-*.json")
+    # On a loaded machine the first polls before the second is there.
+    arguments = ("--lead", "30", "--after", "8", "--nodes=2", "--ntasks", "2", "--checkpoint", "run-*.json")
     report = drill(slurm, folder, 0, *arguments, "--", "srun", "kforge-run", *task, *train)
     assert re.search(r"  ready +first poll [\d.]+ s after the start \(the last of 2 tasks\)\n", report)
     saved = re.search(r"  saved +\+([\d.]+) s .* \(the last of 2 tasks\)\n", report)
