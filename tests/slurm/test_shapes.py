@@ -70,7 +70,8 @@ class Shaped:
 @tried("launch shapes, with Slurm's SIGTERM to every process ([docs/shapes.md](docs/shapes.md))")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_who_holds_the_work_saves_when_slurm_signals_every_process(slurm: Sandbox, part: int) -> None:
-    shapes = [shape for shape in SHAPES if shape.name in SIGNALLED.split() and why_not_here(shape) is None]
+    by_name = {shape.name: shape for shape in SHAPES}
+    shapes = [shape for shape in map(by_name.__getitem__, SIGNALLED.split()) if why_not_here(shape) is None]
     jobs = [Shaped(slurm, shape) for shape in shapes[part::PARTS]]
     waiting = list(jobs)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...launcher.policy import tables
+from ...launcher.policy.ledger import listed
 from ...launcher.telling.output import one_line
 from ...launcher.telling.wording import describe, hears
 from .checkpoints import Written
@@ -57,9 +58,10 @@ def _timeline(plan: Plan, result: Result) -> Iterator[str]:
     unasked = "" if seen.cooperative or plan.after is not None else ": it does not poll, and --after says when"
     yield _row("notice", f"{seen.signal}, {seen.noticed:.1f} s after the start{unasked}")
     if seen.told:
-        yield from _wrapped("told", _listed(seen.told))
+        yield from _wrapped("told", listed(seen.told, _MOST_RECEIVERS, "; "))
     if seen.heard:
-        yield from _wrapped("heard", _listed(tuple(f"{one.program} {hears(one.door)}" for one in seen.heard)))
+        different = tuple(dict.fromkeys(f"{one.program} {hears(one.door)}" for one in seen.heard))
+        yield from _wrapped("heard", listed(different, _MOST_RECEIVERS, "; "))
     if seen.first_poll is not None:
         yield _row("first poll", f"{_after(seen.first_poll)}{tasks}")
     if seen.saved is not None:
@@ -74,12 +76,6 @@ def _timeline(plan: Plan, result: Result) -> Iterator[str]:
         yield from _wrapped("checkpoint", _checkpoint(one, seen))
     if result.verdict.lead is not None:
         yield from _use(result.verdict.lead)
-
-
-def _listed(texts: Sequence[str]) -> str:
-    different = list(dict.fromkeys(texts))
-    more = len(different) - _MOST_RECEIVERS
-    return "; ".join(different[:_MOST_RECEIVERS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _after(seconds: float) -> str:

@@ -6,6 +6,7 @@ to everybody who holds work; nothing that it does may kill.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from signal import SIGINT, SIGTERM, SIGUSR1
 from typing import NamedTuple
 
@@ -459,10 +460,10 @@ _WAYS = {int(signum): f" as {signum.name}" for signum in (SIGINT, SIGTERM, SIGUS
 _MOST_NAMED = 8
 
 
-def listed(names: list[str]) -> str:
-    """Return who was told, for the log."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def listed(names: Sequence[str], most: int = _MOST_NAMED, separator: str = ", ") -> str:
+    """Return who was told, for a person."""
+    more = len(names) - most
+    return separator.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _way(one: Seen, came: int, wanted: int | None) -> int:
