@@ -11,9 +11,9 @@ import pytest
 
 from tests.hostile import users
 from tests.hostile.users import User
-from tests.process.conftest import _default_signals, launch
+from tests.process.conftest import launch
 
-__all__ = ["_default_signals", "launch"]  # fixtures, as those below
+__all__ = ["launch"]  # a fixture, as those below
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +34,14 @@ def common() -> Iterator[Path]:
 
 
 @pytest.fixture
-def victim(_default_signals: None, common: Path, installation: Path) -> Iterator[User]:
+def victim(common: Path, installation: Path) -> Iterator[User]:
     user = User(users.VICTIM, common, installation)
     yield user
     user.close()
 
 
 @pytest.fixture
-def counted(_default_signals: None, common: Path, installation: Path, worker_id: str) -> Iterator[User]:
+def counted(common: Path, installation: Path, worker_id: str) -> Iterator[User]:
     """A victim whose processes are counted (ulimit -u)."""
     user = User(users.COUNTED + int(worker_id.removeprefix("gw").replace("master", "0")), common, installation)
     yield user
@@ -49,7 +49,7 @@ def counted(_default_signals: None, common: Path, installation: Path, worker_id:
 
 
 @pytest.fixture
-def attacker(_default_signals: None, common: Path, installation: Path) -> Iterator[User]:
+def attacker(common: Path, installation: Path) -> Iterator[User]:
     user = User(users.ATTACKER, common, installation)
     yield user
     user.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,22 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def _default_signals() -> Iterator[None]:
-    """Have children start with default dispositions, also where pytest runs under nohup or in the background."""
-    ignored = [
-        signum
-        for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-        if signal.getsignal(signum) is signal.SIG_IGN
-    ]
-    for signum in ignored:
-        signal.signal(signum, signal.SIG_DFL)
-    yield
-    for signum in ignored:
-        signal.signal(signum, signal.SIG_IGN)
-
-
-@pytest.fixture
-def launch(_default_signals: None, tmp_path: Path) -> Iterator[Launch]:
+def launch(tmp_path: Path) -> Iterator[Launch]:
     """Start kforge-run, as often as wanted; after the test nothing may be left where it keeps what is temporary."""
     launch = Launch(tmp_path)
     yield launch

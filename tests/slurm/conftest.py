@@ -15,12 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import _default_signals
 from tests.slurm import roots
 from tests.slurm.sandbox import PRIVATE, Sandbox, Tracking, installed_version, missing, no_cgroups
 from tests.slurm.tried import Version, only_on, tried, why_not_on
-
-__all__ = ["_default_signals"]  # a fixture, as those below
 
 #: Enough for a run with `-n 12`: a test of preemption has a node or two to itself.
 NODES = 8
@@ -99,11 +96,6 @@ def join_or_start(note: Path, tracking: Tracking = "linuxproc") -> Sandbox:
         file.truncate(0)
         file.write(str(sandbox.root))
         return sandbox
-
-
-@pytest.fixture(autouse=True)
-def _in_the_foreground(_default_signals: None) -> None:
-    """Have kforge's commands interrupted by SIGINT also where pytest itself runs in the background."""
 
 
 @pytest.fixture

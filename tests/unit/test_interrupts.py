@@ -48,7 +48,6 @@ def test_what_was_ignored_stays_ignored() -> None:
 KEPT = """\
 import os, signal, subprocess, sys
 from kempnerforge.commands.interrupts import Interrupts
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background it is ignored
 with Interrupts() as interrupts:
     with interrupts.held():
         os.kill(os.getpid(), signal.SIGINT)

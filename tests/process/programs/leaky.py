@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 
-from tests.process.conftest import _default_signals, launch
+from tests.process.conftest import launch
 from tests.process.launch import KFORGE_RUN, Launch, kill_kforge_run, reap, run_below
 
-__all__ = ["_default_signals", "launch"]  # fixtures
+__all__ = ["launch"]  # a fixture
 
 OPEN = os.open("/dev/null", os.O_RDONLY)
 TRAIN = ("sh", "-c", "echo ready; exec sleep 1000")
