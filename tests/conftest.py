@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 #: The first is for the test of the second.
-pytest_plugins = ("pytester", "tests.leaks")
+pytest_plugins = ("pytester", "tests.leaks", "tests.digest")
 
 SLURM_TESTS = Path(__file__).parent / "slurm"
 #: Slurm's shortest time limit is one minute, and a job that was requeued runs twice.
