@@ -58,7 +58,11 @@ def best(frame: "FrameType | None", came: int) -> str:
         return CTRL_C
     if wanted == "TERM":
         return _term(term)
-    if callable(usr1) and (wanted == "USR1" or came != _signal.SIGTERM or not callable(term)):
+    if callable(usr1) and wanted == "USR1":
+        return OWN_USR1
+    # A server of a package takes all its signals by one function, and by SIGUSR1 it means a new log file.
+    is_a_servers = usr1 == term and not _saves(usr1)
+    if callable(usr1) and not is_a_servers and (came != _signal.SIGTERM or not callable(term)):
         return OWN_USR1
     if callable(term) and _saves(term):
         return OWN_TERM

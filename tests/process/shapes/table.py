@@ -447,14 +447,14 @@ HELPERS = (
         "helper_gunicorn",
         "gunicorn beside the trainer",
         "bash -c 'gunicorn -b 127.0.0.1:0 app:wsgi & python train.py; exit $?'",
+        helpers=("server",),
         needs=("import gunicorn",),
-        # It takes SIGUSR1 for a new log file; and without the shell that dies, nobody says that the training is over.
-        dies_of_sigterm=True,
     ),
     Shape(
         "helper_uvicorn",
         "uvicorn beside the trainer",
         "bash -c 'uvicorn --port 0 app:asgi & python train.py; exit $?'",
+        helpers=("server",),
         needs=("import uvicorn",),
     ),
 )

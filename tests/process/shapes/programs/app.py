@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import train
+
+train.say("up server")
+
 
 def wsgi(_environ: object, start_response: Callable[[str, list[object]], object]) -> list[bytes]:
     start_response("200 OK", [])
