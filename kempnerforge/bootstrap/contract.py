@@ -45,8 +45,9 @@ SEEN_NEWS = "seen"
 #: What an armed process is and does, as it was asked: letters (`inject/probe.py`), and the pids that it waits for.
 ANSWER_NEWS = "answer"
 #: What the letters of an answer say, in this order: it helps another process, multiprocessing has started it, it names
-#: KeyboardInterrupt where it is, it has a handler of its own, it is inside a try, it has a tensor library.
-ANSWER_LETTERS = "hmndtl"
+#: KeyboardInterrupt where it is, it has a handler of its own, it is inside a try, it has a tensor library,
+#: it has hardly had a processor since it was asked before.
+ANSWER_LETTERS = "hmndtlw"
 #: A process that was told has come to a regular end.
 DONE_NEWS = "done"
 #: The rest of the bootstrap: what every armed process needs, and what is needed later. Each file has the path of the

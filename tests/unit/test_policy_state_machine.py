@@ -466,7 +466,8 @@ def test_a_shell_dies_while_it_is_looked_into_who_is_told() -> None:
     story = Story(Rules("batch", term_grace=3)).sees(outer, program(5, parent=6))
     story.happens(JobRead(RUNNING), signalled(SIGTERM, alive=False), ChildExited(-15, False))
     assert story.done(Probe) == [Probe((process(6), process(5)))] and not story.done(Signal)
-    story.happens(Answered(process(5), Answer()), Answered(process(6), Answer())).passes(0.3)
+    answers = (Answered(process(5), Answer()), Answered(process(6), Answer()))
+    story.happens(*answers).passes(0.2).happens(*answers).passes(0.2)
     assert story.done(Signal)[0] == Signal((process(5),), WORD) and not story.done(Terminate)
     story.happens(Heard(process(5), "k")).sees(outer).happens(Gone(process(5))).passes(5)
     assert not story.done(Terminate), "the outer one works on: what has been saved is uploaded, say"
@@ -577,6 +578,7 @@ answers = st.builds(
     helps=st.booleans(),
     mp_child=st.booleans(),
     names_door=st.booleans(),
+    held_up=st.booleans(),
     awaited=st.frozensets(st.integers(4, 7), max_size=1),
 )
 any_event = st.one_of(

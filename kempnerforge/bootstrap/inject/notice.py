@@ -36,9 +36,11 @@ _FORK_HOOKS = ("dispositions.before_fork", "dispositions.after_fork")
 _SAME_SIGNAL = 250
 _SAME_SIGNAL_NESTED = 50
 _AT_WORK = 1000
-#: A signal that kforge-run got so long ago (s) came with ours; and when a signal that waits is looked at again (s).
-#: Guesses.
+#: A signal that kforge-run got so long ago (s) came with ours, and so long ago at most if it has not asked since then
+#: what we are: on a loaded machine ours has waited for its turn. Guesses.
 _SAME_EVENT = 0.15
+_SAME_EVENT_UNASKED = 2.0
+#: When a signal that waits is looked at again (s): a guess.
 _LOOK_AGAIN_AFTER = 0.01
 #: How often to look (s): a guess.
 _LOOK_EVERY = 0.001
@@ -85,8 +87,11 @@ class _State:
     places = ()  # type: tuple[object, ...]
     #: Until when another place is looked for (s, monotonic).
     seeks_until = 0.0
-    #: A signal is looked at for the second time.
+    #: A signal is looked at for the second time; and at the first time, it was Slurm's, to everybody.
     looks_again = False
+    is_everybodys = False
+    #: kforge-run has asked what this process is.
+    was_asked = False
     #: The last word was heard.
     had_last_word = False
     #: A thread cooperates, and hears of the notice by a message.
@@ -240,10 +245,11 @@ def _hold_back(signum: int, frame: "FrameType | None") -> None:
         pass
     elif not _notice.looks_again:
         # After a long call of C, the word is handled after this.
+        _notice.is_everybodys = _came_with_ours()
         _notice.looks_again = signals.start_thread(_send_again, signum, _thread.get_ident()) != 0
     else:
         _notice.looks_again = False
-        if not _came_to_kforge_run():
+        if not _notice.is_everybodys and not _came_to_kforge_run():
             _call_own(signum, frame)
 
 
@@ -262,12 +268,22 @@ def _call_own(signum: int, frame: "FrameType | None") -> None:
         signals.die_of(signum)
 
 
+def note_probe() -> None:
+    """Note that kforge-run asks what this process is: what it got before that, we have handled before this."""
+    _notice.was_asked = True
+
+
+def _came_with_ours() -> bool:
+    """Return whether kforge-run has got a signal when we did."""
+    return _age_of(SIGNALLED_FILE) < (_SAME_EVENT if _notice.was_asked else _SAME_EVENT_UNASKED)
+
+
 def _came_to_kforge_run() -> bool:
     """Return whether a signal is Slurm's, to every process of the job: then kforge-run has it as well."""
     launcher = folder_pid()
     patience = _SAME_SIGNAL_NESTED if _is_below_a_program() else _SAME_SIGNAL
     for look in range(_AT_WORK):
-        if _age_of(SIGNALLED_FILE) < _SAME_EVENT:
+        if _came_with_ours():
             return True
         state = proc.stat(launcher)
         # Where it is hidden, in a container, it counts as asleep.

@@ -1,8 +1,10 @@
 """What a Python is and does, told to kforge-run when it asks: only the process itself sees its frames."""
 
 import sys
+from time import monotonic
 
-from . import doors, process
+from .. import proc
+from . import doors, notice, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 ANSWER_NEWS = "answer"
 
-ANSWER_LETTERS = "hmndtl"
+ANSWER_LETTERS = "hmndtlw"
 
 #: Whose children help, and do not train: by the module of what they run.
 _HELPING = (
@@ -29,10 +31,16 @@ _WAITING = ("subprocess", "multiprocessing.popen_fork", "asyncio.unix_events", "
 _MOST_PIDS = 64
 #: Opcodes that begin a try or a with before Python 3.11, where no table tells.
 _SETUP_FINALLY, _SETUP_WITH = 122, 143
+#: Who waits for a processor for so much of the time has no chance to go on to something else. A guess.
+_HELD_UP = 0.5
+
+#: When it was asked before (s, monotonic), and how long it had waited for a processor by then (s).
+_asked = (0.0, 0.0)
 
 
 def on_probe(_signum: int, frame: "FrameType | None") -> None:
     """Answer on the FIFO."""
+    notice.note_probe()
     holds = (
         _is_helper(),
         _is_mp_child(),
@@ -40,10 +48,21 @@ def on_probe(_signum: int, frame: "FrameType | None") -> None:
         doors.has_handler(),
         _is_inside_try(frame),
         any(name in sys.modules for name in _TENSOR_LIBRARIES),
+        _was_held_up(),
     )
     letters = "".join(letter for letter, one in zip(ANSWER_LETTERS, holds) if one)
     pids = sorted(set(_awaited()))[:_MOST_PIDS]
     process.tell("%s:%s:%s" % (ANSWER_NEWS, letters, ",".join(map(str, pids))))
+
+
+def _was_held_up() -> bool:
+    """Return whether the main thread has mostly waited for a processor since it was asked before."""
+    global _asked
+    before, now = _asked, monotonic()
+    # Its second number: "time spent waiting on a runqueue" (ns; the kernel's sched-stats documentation).
+    numbers = proc.read("/proc/self/schedstat").split()
+    _asked = (now, int(numbers[1]) / 1e9 if len(numbers) > 1 else 0.0)
+    return _asked[1] - before[1] > _HELD_UP * (now - before[0])
 
 
 def _is_mp_child() -> bool:

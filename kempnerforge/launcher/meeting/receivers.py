@@ -216,5 +216,5 @@ def is_armed(pid: int) -> bool:
 def _answer(text: str) -> Answer:
     letters, _, pids = text.partition(":")
     awaited = frozenset(int(pid) for pid in pids.split(",") if pid.isdigit())
-    helps, mp_child, names, handler, inside_try, tensors = (letter in letters for letter in contract.ANSWER_LETTERS)
-    return Answer(helps, mp_child, names, handler, inside_try, tensors, awaited)
+    helps, mp_child, names, handler, inside_try, tensors, held_up = (one in letters for one in contract.ANSWER_LETTERS)
+    return Answer(helps, mp_child, names, handler, inside_try, tensors, held_up, awaited)

@@ -35,8 +35,11 @@ from .words import (
 #: How long the tree is looked at where it is not plain who holds work (s), and which part of the window at most.
 #: Guesses.
 SETTLES_WITHIN, SETTLES_PART = 0.25, 0.05
-#: How long answers are waited for that have not come by then (s), and which part of the window at most. Guesses.
-ANSWERS_WITHIN, ANSWERS_PART = 1.0, 0.1
+#: How often each is asked: what a process does in passing is not what it does. A guess.
+ASKED_TIMES = 2
+#: How long answers are waited for that have not come by then (s), and which part of the window at most. On a loaded
+#: machine a process may not have its turn for a while. Guesses.
+ANSWERS_WITHIN, ANSWERS_PART = 2.0, 0.25
 #: How often the tree is looked at while a notice stands (s): a guess.
 LOOK_EVERY = 1.0
 #: How soon after something has happened in it (s): a guess.
@@ -113,8 +116,9 @@ class Ledger:
         #: How many handlers are registered and neither finished nor gone.
         self._registered: dict[Identity, int] = {}
         self._rows: dict[Identity, Row] = {}
-        #: What is known of who was asked.
+        #: What is known of who was asked, and how often it has answered after it had its turn.
         self._answers: dict[Identity, Answer] = {}
+        self._answered: dict[Identity, int] = {}
         self._seen: tuple[Seen, ...] = ()
         #: Which share of a processor each used between the last two looks; and until it is decided who is told, since
         #: the first one. That was then (s, monotonic; None: nobody has looked yet), and each had used so much (s).
@@ -245,14 +249,13 @@ class Ledger:
         if is_due or not needs_answers(self._seen):
             return self._settle(turns(self._seen, self._answers, self._busy), now)
         self._timers.set(Timer.LOOK, now + settles_in / 2)
-        # Again, too: what a process does in passing is not what it does.
         armed = tuple(one.who for one in self._seen if one.armed)
         return [Probe(armed)] if armed else []
 
     @property
     def _has_answers(self) -> bool:
         """Whether everybody has answered who can."""
-        return not any(one.armed and one.who not in self._answers for one in self._seen)
+        return all(self._answered.get(one.who, 0) >= ASKED_TIMES for one in self._seen if one.armed)
 
     def _take_in(self, seen: tuple[Seen, ...], now: float) -> None:
         """Note who is there and how busy, and who has gone."""
@@ -286,6 +289,8 @@ class Ledger:
         before = self._answers.get(event.who)
         inside_try = event.answer.inside_try and (before is None or before.inside_try)
         self._answers[event.who] = event.answer._replace(inside_try=inside_try)
+        if not event.answer.held_up:
+            self._answered[event.who] = self._answered.get(event.who, 0) + 1
         return []
 
     def heard(self, event: Heard, now: float) -> list[Action]:

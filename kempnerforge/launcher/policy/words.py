@@ -180,6 +180,8 @@ class Answer(NamedTuple):
     #: It has a try or a with there.
     inside_try: bool = False
     has_tensors: bool = False
+    #: It has hardly had a processor since it was asked before: it cannot be elsewhere.
+    held_up: bool = False
     #: pids that it waits for.
     awaited: frozenset[int] = frozenset()
 
