@@ -214,7 +214,8 @@ def test_an_option_over_a_variable_over_the_default(
     run.says("ready")
     run.send(signal.SIGUSR1)
     run.ends(CHECKPOINTED)
-    run.logs(f"kforge-run .* {left} s left to save")
+    said = run.logs(r"kforge-run .* (\d+) s left to save")
+    assert left - 5 < int(said[1]) <= left  # on a loaded machine it is said a little later
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def script(command: str) -> str:
 
 def kforge_run(command: str, *options: str) -> str:
     return script(shlex.join(["kforge-run", *options]) + f" {command}")
+
+
+def bash_around(slurm: Sandbox, command: str) -> str:
+    """The command line of a bash that runs a command and says how it has ended, by a script of its own.
+
+    bash reads a script bit by bit, so no other test may write to it meanwhile.
+    """
+    descriptor, path = tempfile.mkstemp(".sh", "around-", slurm.work)
+    with open(descriptor, "w") as script:
+        script.write(f"{command}\necho python ended with $?\n")
+    return f"bash {path}"
 
 
 class LaunchesFail(Exception):

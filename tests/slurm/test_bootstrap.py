@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.slurm.runs import PROGRAMS, Run, kforge_run
+from tests.slurm.runs import PROGRAMS, Run, bash_around, kforge_run
 from tests.slurm.sandbox import Sandbox
 
 pytestmark = pytest.mark.slurm
@@ -50,17 +50,14 @@ def test_a_script_that_saves_when_it_is_interrupted_at_the_time_limit(slurm: San
 
 
 def test_a_bash_script_in_between(slurm: Sandbox) -> None:
-    script = slurm.work / "run.sh"
-    script.write_text(f"{python('save_when_interrupted.py')}\necho python ended with $?\n")
-    run = Run(slurm, kforge_run(f"bash {script}"), "--time=60").says("step 3 ").signal("USR1")
+    batch = kforge_run(bash_around(slurm, python("save_when_interrupted.py")))
+    run = Run(slurm, batch, "--time=60").says("step 3 ").signal("USR1")
     run.ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
     assert run.output.count("python ended with 0") == 2
 
 
 def test_a_bash_script_in_between_when_slurm_requeues(slurm: Sandbox) -> None:
-    script = slurm.work / "run.sh"
-    script.write_text(f"{python('save_when_interrupted.py')}\necho python ended with $?\n")
-    run = Run(slurm, kforge_run(f"bash {script}"), "--time=60").says("step 3 ")
+    run = Run(slurm, kforge_run(bash_around(slurm, python("save_when_interrupted.py"))), "--time=60").says("step 3 ")
     slurm.requeue(run.job)
     run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 

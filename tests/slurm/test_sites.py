@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.runs import BIN, PROGRAMS, LaunchesFail, Run, kforge_run, training
+from tests.slurm.runs import BIN, PROGRAMS, LaunchesFail, Run, bash_around, kforge_run, training
 from tests.slurm.sandbox import SHARED, Sandbox, Tracking, can_unshare, installed_version, no_cgroups
 from tests.slurm.tried import only_on, tried
 
@@ -150,9 +150,7 @@ def signals_children() -> Iterator[Sandbox]:
 @tried("`SignalChildrenProcesses=yes`")
 @only_on(lambda version: version >= (23, 11), "this Slurm has no SignalChildrenProcesses")
 def test_a_shell_in_between_where_slurm_signals_everybody(signals_children: Sandbox) -> None:
-    inner = signals_children.work / "run.sh"
-    inner.write_text(f"{INTERRUPTED}\necho python ended with $?\n")
-    run = Run(signals_children, kforge_run(f"bash {inner}"), "--time=10").says("step 3 ")
+    run = Run(signals_children, kforge_run(bash_around(signals_children, INTERRUPTED)), "--time=10").says("step 3 ")
     signals_children.requeue(run.job)
     run.says("reason: requeued").ends("COMPLETED", restarts=1).lost_nothing(steps=STEPS)
 
