@@ -29,8 +29,8 @@ def digest(message: str) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     file = os.environ.get(VARIABLE)
-    if file is None:
-        return
+    if file is None or hasattr(terminalreporter.config, "workerinput"):
+        return  # what pytest-xdist's workers have seen, who started them has seen, too
     reports = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, ())]
     with Path(file).open("a") as digests:
         for report in reports:
