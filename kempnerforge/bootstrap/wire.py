@@ -16,6 +16,7 @@ MAX_MESSAGE = 4096
 LONGEST_TEXT = 300
 #: More seconds than these are these: 30 years. It leaves out infinity, which not everybody's JSON knows.
 LONGEST_TIME = 1e9
+LARGEST_NUMBER = 2**31
 
 # --- up ------------------------------------------------------------------------------------------
 
@@ -38,6 +39,24 @@ class Polled(NamedTuple):
 
     #: What it returned.
     stop: bool
+
+
+class Joined(NamedTuple):
+    """A rank has found out with which others it has to stop together."""
+
+    #: Tells the world from every other one of the job.
+    world: str
+    rank: int
+    #: How many ranks it has; 0: not known.
+    size: int
+
+
+class Noticed(NamedTuple):
+    """A rank of a world has got a notice, and waits for the others."""
+
+
+class Left(NamedTuple):
+    """A process that was not told to stop has come to its end, or handles notices no more."""
 
 
 class Finished(NamedTuple):
@@ -75,7 +94,14 @@ class Notice(NamedTuple):
     forced_exit_in: float | None = None
 
 
-Message = Union[Registered, Polled, Finished, MoreTime, ForcedExit, Status, Notice]
+class Page(NamedTuple):
+    """The answer to a registration: the page comes along as a descriptor (unix(7), SCM_RIGHTS); or there is none."""
+
+    #: Which line is the process's.
+    line: int = 0
+
+
+Message = Union[Registered, Joined, Noticed, Left, Polled, Finished, MoreTime, ForcedExit, Status, Notice, Page]
 
 # --- packets -------------------------------------------------------------------------------------
 
@@ -159,6 +185,12 @@ def _seconds(value: Any) -> float:
     return float(min(value, LONGEST_TIME))
 
 
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_NUMBER:
+        raise ValueError("no number")
+    return value
+
+
 def _signal(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value not in list(signal.Signals):
         raise ValueError("no signal that has a name")
@@ -181,12 +213,16 @@ def _limit(value: Any) -> float | None:
 #: The messages by their verbs.
 _KINDS: dict[str, type[Message]] = {
     "registered": Registered,
+    "joined": Joined,
+    "noticed": Noticed,
+    "left": Left,
     "polled": Polled,
     "finished": Finished,
     "more_time": MoreTime,
     "forced_exit": ForcedExit,
     "status": Status,
     "notice": Notice,
+    "page": Page,
 }
 #: What each field may be, in whichever message.
 _FIELDS = {
@@ -194,6 +230,10 @@ _FIELDS = {
     "timeout": _seconds,
     "stacks": _stacks,
     "is_launcher": _truth,
+    "world": _end,
+    "rank": _number,
+    "size": _number,
+    "line": _number,
     "stop": _truth,
     "seconds": _seconds,
     "text": _beginning,

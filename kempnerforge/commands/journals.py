@@ -572,6 +572,8 @@ def _told(attempt: Attempt, time: float, fact: facts.Journaled) -> dict[str, Any
             return {"exit_time": time, "exit_status": status}
         case facts.RequeueAsked():
             return {}  # how it ended tells whether it was requeued
+        case facts.Joined() | facts.Agreed() | facts.RanksGoOn() | facts.RanksLost():
+            return {}
         case facts.Continued(stopped_for):
             return _continued(attempt, time, max(stopped_for, 0.0))
         case facts.ForcedExit():

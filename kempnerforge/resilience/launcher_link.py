@@ -19,8 +19,13 @@ from ..bootstrap import contract, wire
 from .descriptors import NONE, Owned, above_stdio
 from .dispositions import is_caught
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: How long register() waits for a launcher whose backlog is full (s): a guess.
 _CONNECT_TIMEOUT = 1
+_INT = struct.Struct("i")
 
 
 class LauncherLink:
@@ -91,6 +96,18 @@ class LauncherLink:
         self._registration = wire.Registered(program, timeout or 0, self._stacks)
         self._send(self._registration)
 
+    def joined(self, world: str, rank: int, size: int) -> None:
+        """Say which ranks have to stop together with this one."""
+        self._send(wire.Joined(world, rank, size))
+
+    def noticed(self) -> None:
+        """Say that a notice has come to this rank: kforge-run may not have it."""
+        self._send(wire.Noticed())
+
+    def left(self) -> None:
+        """Say that this process goes without having been told to."""
+        self._send(wire.Left())
+
     def polled(self, stop: bool) -> None:
         """Say what a poll returned."""
         self._send(wire.Polled(stop))
@@ -125,8 +142,11 @@ class LauncherLink:
 
     # --- down ----------------------------------------------------------------------------------------
 
-    def receive(self) -> list[wire.Notice]:
+    def receive(self, adopt: Callable[[int, int], None]) -> list[wire.Notice]:
         """Return the notices that have come.
+
+        Args:
+            adopt: takes the page, its descriptor (`NONE`: there is no page) and the number of our line.
 
         Raises:
             EOFError: the launcher is gone.
@@ -134,7 +154,7 @@ class LauncherLink:
         notices: list[wire.Notice] = []
         while self.is_ours:
             try:
-                packet = self._connection.recv(wire.MAX_MESSAGE + 1, socket.MSG_DONTWAIT)
+                packet, descriptor = _receive(self._connection)
             except BlockingIOError:
                 return notices
             except ConnectionResetError:
@@ -149,6 +169,8 @@ class LauncherLink:
                 continue  # what cannot be read is answered with nothing at all
             if isinstance(message, wire.Notice):
                 notices.append(message)
+            elif isinstance(message, wire.Page):
+                adopt(descriptor, message.line)
         return notices
 
     # --- the end -------------------------------------------------------------------------------------
@@ -213,6 +235,16 @@ class Launcher:
     def close(self) -> None:
         """Forget the folder; a connection stays."""
         os.close(self._folder)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, int]:
+    """Return a packet and the descriptor that came with it; `NONE`: none did."""
+    room, flags = socket.CMSG_SPACE(_INT.size), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+    packet, extras, _flags, _address = connection.recvmsg(wire.MAX_MESSAGE + 1, room, flags)
+    for level, kind, extra in extras:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            return packet, above_stdio(_INT.unpack(extra[: _INT.size])[0])
+    return packet, NONE
 
 
 def _dump_stacks_on_signal(log: int) -> int | None:

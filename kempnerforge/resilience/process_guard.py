@@ -12,9 +12,11 @@ All of them are idempotent, so the same notice may come in by each.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
+import sys
 import threading
 import time
 
@@ -23,6 +25,7 @@ from . import injected
 from .descriptors import NONE, Owned, above_stdio, out_of_the_way
 from .dispositions import Displaced
 from .forced_exit import ForcedExit
+from .rank import Rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ _SLICE = 0.5
 _STOPPED = 0.5
 
 _guard: ProcessGuard | None = None
+#: This process among many: for all handlers, and also for those to come.
+rank = Rank()
 #: What each signal did before it became ours. Outlives the guard: see _on_signal().
 _displaced: dict[int, Displaced] = {}
 #: While a thread forks.
@@ -46,14 +51,22 @@ _held = forks.HeldSignals()
 _fork_hooks_installed = False
 
 
-def enter(shutdown: Shutdown) -> ProcessGuard:
-    """Have the guard, there or new, look after this shutdown too; off the main thread without any signal."""
+def enter(shutdown: Shutdown, world: str | None) -> ProcessGuard:
+    """Have the guard, there or new, look after this shutdown too; off the main thread without any signal.
+
+    Args:
+        world: with whom this process stops together (`Rank.begin`).
+    """
     global _guard, _fork_hooks_installed  # noqa: PLW0603 - one per process is the point
     if not _fork_hooks_installed:
         os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
         _fork_hooks_installed = True
+        _take_leave_at_exit()
     if _guard is None:
         _guard = ProcessGuard()
+        rank.begin(world)
+    elif world is not None:
+        rank.is_of(world)
     pending = injected.take_pending()
     _guard.add(shutdown)
     if pending:
@@ -203,6 +216,25 @@ class ProcessGuard:
         """Whether anybody is registered."""
         return bool(self._shutdowns)
 
+    def is_alone(self, shutdown: Shutdown) -> bool:
+        """Return whether no other one is registered."""
+        return all(one is shutdown for one in self._shutdowns)
+
+    def take_leave(self) -> None:
+        """Say that this process comes to its end by itself: its ranks need not wait for it."""
+        for shutdown in self._shutdowns:
+            if shutdown.link is not None:
+                shutdown.link.left()
+
+    def meet(self, shutdown: Shutdown) -> None:
+        """Have this rank meet the others of its world, if there is a notice."""
+        rank.arrive(shutdown.noticed_at, shutdown.link)
+        if rank.stopped and not shutdown.noticed:
+            # The word in the page is quicker than the message and the signal.
+            with self.lock:
+                self._read_links()
+                shutdown.note(signal.SIGTERM)
+
     def looks_after(self, shutdown: Shutdown) -> bool:
         """Return whether this one is registered."""
         return any(one is shutdown for one in self._shutdowns)
@@ -270,6 +302,7 @@ class ProcessGuard:
                 # Else the connection would live as long as the child, and the launcher would take us for alive.
                 shutdown.link.close()
             shutdown.reset()
+        rank.forget()
         self._shutdowns.clear()
 
     # --- the watcher thread --------------------------------------------------------------------------
@@ -355,7 +388,7 @@ class ProcessGuard:
             if shutdown.link is None:
                 continue
             try:
-                for notice in shutdown.link.receive():
+                for notice in shutdown.link.receive(shutdown.rank.adopt):
                     shutdown.note(notice.signal, notice.reason)
                     shutdown.limit_by_launcher(notice.forced_exit_in)
                     self._rearm()
@@ -384,6 +417,23 @@ def _set_wakeup_fd(fd: int) -> None:
         injected.set_wakeup_fd(fd)
     except (OSError, ValueError):
         pass  # its owner has closed it
+
+
+# --- the end -------------------------------------------------------------------------------------------
+
+
+def _take_leave_at_exit() -> None:
+    atexit.register(_take_leave)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # What multiprocessing has started ends without atexit.
+        util.Finalize(None, _take_leave, exitpriority=0)
+
+
+def _take_leave() -> None:
+    # A process that has failed is missed by the others, and does not take leave.
+    if _guard is not None and getattr(sys, "last_value", None) is None:
+        _guard.take_leave()
 
 
 # --- signal handlers ---------------------------------------------------------------------------------

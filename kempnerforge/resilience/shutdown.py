@@ -11,14 +11,17 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .launcher_link import LauncherLink
+    from .rank import Rank
 
 
 class Shutdown:
     """The notice, if there is one, and when the forced exit falls. All times in seconds, monotonic."""
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, rank: Rank) -> None:
         #: Longest shutdown (s); None: no forced exit.
         self.timeout = timeout
+        #: This process among those that stop together.
+        self.rank = rank
         self.reset()
 
     def reset(self) -> None:
@@ -27,7 +30,7 @@ class Shutdown:
         self.link: LauncherLink | None = None
         #: A poll returns False and has nothing to report.
         self.quiet = True
-        self.requested = False
+        self.noticed = False
         self.signum: signal.Signals | None = None
         self.reason: str | None = None
         self.began = 0.0
@@ -39,6 +42,16 @@ class Shutdown:
         #: The signals that came and that no other handler got, in their order.
         self.came: list[int] = []
         self._reported: bool | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop: at the notice, and one of many ranks when all have come to where they stop together."""
+        return self.noticed and (self.rank.stopped or not self.rank.agrees)
+
+    @property
+    def noticed_at(self) -> float | None:
+        """Since when there is a notice (s, monotonic); None: there is none."""
+        return self.began if self.noticed else None
 
     @property
     def limit(self) -> float | None:
@@ -67,14 +80,14 @@ class Shutdown:
         Raises:
             ValueError: there is no such signal.
         """
-        if not self.requested:
+        if not self.noticed:
             self.signum = signal.Signals(signum)
             self.began = time.monotonic()
             self.own_limit = None if self.timeout is None else self.began + self.timeout
-            self.requested = True
+            self.noticed = True
         if reason is not None:
             self.reason = reason
-        self.quiet = False  # after `requested`: see poll()
+        self.quiet = False  # after `noticed`: see poll()
 
     def limit_by_launcher(self, seconds: float | None) -> None:
         """Have the launcher's limit fall in so many seconds; None: it sets none. A handler without one stays so."""
@@ -84,7 +97,8 @@ class Shutdown:
     def lose_launcher(self) -> None:
         """The launcher was killed: nothing else will tell us when to stop, so save now."""
         self.link = None
-        if not self.requested:
+        self.rank.launcher_lost = True
+        if not self.noticed:
             self.note(signal.SIGTERM, "launcher_lost")
 
     def extend(self, seconds: float) -> None:
@@ -108,13 +122,13 @@ class Shutdown:
 
     def poll(self) -> bool:
         """Return whether to stop; the first poll and the first True one are reported to the launcher."""
-        # In this order: a notice that comes in between sets `requested` first and then `quiet` to False, so it is
+        # In this order: a notice that comes in between sets `noticed` first and then `quiet` to False, so it is
         # either seen here or makes the next poll come here again.
-        self.quiet = True
-        stop = self.requested
-        if stop:
+        self.quiet = not self.rank.is_looking
+        if self.noticed:
             self.quiet = False
-            self.seen = True
+        stop = self.requested
+        self.seen = self.seen or stop
         if stop is not self._reported:
             self._reported = stop
             link = self.link

@@ -11,6 +11,7 @@ import threading
 import time
 
 from ..bootstrap.contract import CONTROL_VARIABLE
+from ..bootstrap.page import POLLS, WORD
 from . import process_guard
 from .shutdown import Shutdown
 
@@ -48,29 +49,56 @@ class ShutdownHandler:
 
     Forked children (data workers) do not inherit the handler: SIGTERM ends them, a stray SIGUSR1 does not.
 
+    Below one kforge-run the ranks of a world (of torch.distributed, JAX, Horovod, MPI) stop at the same poll: none of
+    them gets True before all have come to it. What has to hold for that: to reach its poll, no rank needs what another
+    one does after its own. Ranks whose polls do not go with each other can count them themselves: ``step`` of
+    :meth:`should_shutdown`.
+
     Args:
         timeout_sec: longest graceful shutdown, in seconds in which the process could run. 0: no forced exit. Under
             kforge-run the forced exit may fall earlier: always before kforge-run's own.
+        world: a name for those that stop together, where no library knows them (a trainer and its actors). Empty: this
+            process stops alone. None: as it is found out.
 
     Raises:
         ValueError: ``timeout_sec`` is negative or not a number.
     """
 
-    def __init__(self, timeout_sec: float = 600.0) -> None:
+    def __init__(self, timeout_sec: float = 600.0, world: str | None = None) -> None:
         seconds = _seconds(timeout_sec, "timeout_sec")
         # Longer than Python's timers go (three centuries) is for ever.
         limited = 0 < seconds <= threading.TIMEOUT_MAX
-        self._shutdown = Shutdown(seconds if limited else None)
+        self._world = world
+        self._rank = process_guard.rank
+        self._shutdown = Shutdown(seconds if limited else None, self._rank)
         self._guard: ProcessGuard | None = None
 
     # --- what is known -------------------------------------------------------------------------------
 
-    def should_shutdown(self) -> bool:
-        """Return whether the training loop should save and stop. Call it after each step: it costs some 50 ns."""
-        if self._shutdown.quiet:
+    def should_shutdown(self, step: int | None = None) -> bool:
+        """Return whether the training loop should save and stop. Call it after each step: it costs some 50 ns.
+
+        With a notice, one of many ranks waits here for the others for a moment.
+
+        Args:
+            step: the number of the step that is done, which all ranks count alike; None: the polls are counted.
+
+        Raises:
+            ValueError: ``step`` is negative, or no whole number.
+        """
+        rank = self._rank
+        if step is None:
+            rank.polls += 1
+        else:
+            rank.count(step)
+        line = rank.line
+        line[POLLS] = rank.polls
+        # The word comes after the poll is there to be seen: kforge-run writes and looks in the other order.
+        if not line[WORD] and self._shutdown.quiet:
             return False
         if self._guard is not None:
             self._guard.pass_by()
+            self._guard.meet(self._shutdown)
         return self._shutdown.poll()
 
     @property
@@ -116,7 +144,7 @@ class ShutdownHandler:
     def _register(self) -> None:
         self._shutdown.reset()
         # The launcher signals whoever registers: first be able to take it.
-        self._guard = process_guard.enter(self._shutdown)
+        self._guard = process_guard.enter(self._shutdown, self._world)
         if CONTROL_VARIABLE in os.environ:
             _connect(self._shutdown, self._guard)
 
@@ -169,9 +197,12 @@ class ShutdownHandler:
         with guard.lock:
             link = self._shutdown.end()
             self._shutdown.seen = self._shutdown.seen or finished
+        is_last = guard.is_alone(self._shutdown)
         if link is not None:
             if finished:
                 link.finished()
+            elif is_last:
+                link.left()
             link.close()
         for signum in guard.remove(self._shutdown):
             process_guard.hand_on(signum, under_launcher=link is not None)

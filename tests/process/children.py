@@ -207,6 +207,7 @@ def register_late() -> None:
     signal.sigwait({signal.SIGUSR1})
     connection = connect()
     connection.send(b'{"verb": "registered", "program": "late", "timeout": 60, "stacks": null}')
+    assert json.loads(connection.recv(wire.MAX_MESSAGE))["verb"] == "page"
     told = json.loads(connection.recv(wire.MAX_MESSAGE))
     say("message", told["verb"], told["signal"], told["reason"], 500 < told["forced_exit_in"] < told["seconds_left"])
     with open(os.path.join(contract.control_folder() or "", contract.NOTICE_FILE)) as file:

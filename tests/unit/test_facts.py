@@ -59,6 +59,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(-(10**6), 10**6),
     float: st.integers(-(10**9), 10**9).map(lambda thousandths: thousandths / 1000),
     list[str]: st.lists(st.text(max_size=5), max_size=3),
+    list[int]: st.lists(st.integers(0, 10**6), max_size=3),
 }
 
 

@@ -20,6 +20,7 @@ from kempnerforge.launcher.policy.words import (
     Answer,
     Answered,
     Armed,
+    Ask,
     AskSlurm,
     ChildExited,
     Continued,
@@ -35,11 +36,13 @@ from kempnerforge.launcher.policy.words import (
     Job,
     JobRead,
     Kill,
+    LetOn,
     Listen,
     Look,
     MoreTime,
     Polled,
     Probe,
+    ReadLines,
     Registered,
     Requeue,
     RequeueAnswered,
@@ -269,7 +272,7 @@ class World:
                 self._at(self.now + 0.01, self._killed)
             case Exit():
                 self.exit = action
-            case Tell() | TellOuter() | Listen() | DumpStacks():
+            case Tell() | TellOuter() | Listen() | DumpStacks() | ReadLines() | Ask() | LetOn():
                 pass
             case _:
                 line_of(action)  # each fact can be told

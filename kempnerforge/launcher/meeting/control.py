@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...bootstrap import contract
-from ..policy.words import Finished, ForcedExit, Gone, Identity, MoreTime, Polled, Registered
+from ..policy.words import Finished, ForcedExit, Gone, Identity, Joined, Left, MoreTime, Noticed, Polled, Registered
 from ..processes.process import Process, identify
+from .page import Page
 
 if TYPE_CHECKING:
     # Where it is used it is imported: its messages cost more to define than the rest of the start's modules.
@@ -31,6 +32,7 @@ _MOST_PER_PROCESS = 64
 _SPARE_DESCRIPTORS = 64
 #: struct ucred: pid, uid, gid (unix(7)).
 _UCRED = struct.Struct("iII")
+_INT = struct.Struct("i")
 #: Messages read from one connection before the others have their turn: a guess.
 _MOST_AT_A_TIME = 256
 #: Messages that a process may repeat (status, more time): so many at once, and one more every so often (s). Guesses.
@@ -50,7 +52,7 @@ class Unusable(NamedTuple):
     why: str
 
 
-News = Registered | Polled | Finished | ForcedExit | Gone | MoreTime | StatusText | Unusable
+News = Registered | Joined | Noticed | Left | Polled | Finished | ForcedExit | Gone | MoreTime | StatusText | Unusable
 
 
 class Connection:
@@ -83,10 +85,15 @@ class Connection:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def tell(self, packet: bytes) -> None:
-        """Send a packet, unless the process has let so many pile up that it is not reading."""
+    def tell(self, packet: bytes, descriptor: int | None = None) -> None:
+        """Send a packet, unless the process has let so many pile up that it is not reading.
+
+        Args:
+            descriptor: goes with it.
+        """
+        rights = [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _INT.pack(descriptor))]
         try:
-            self._socket.send(packet, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+            self._socket.sendmsg([packet], rights, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
             pass  # it is gone, or stuck: its signal tells it the same
 
@@ -129,6 +136,12 @@ class Connection:
                 self._handler = message
                 self.process.program = program
                 return Registered(program, who, timeout, is_launcher)
+            case wire.Joined(world, rank, size):
+                return Joined(who, world, rank, size)
+            case wire.Noticed():
+                return Noticed(who)
+            case wire.Left():
+                return Left(who)
             case wire.Polled(stop):
                 return Polled(who, stop)
             case wire.Finished():
@@ -140,8 +153,8 @@ class Connection:
                 return MoreTime(who, seconds)
             case wire.Status(text):
                 return StatusText(who.pid, text)
-            case wire.Notice():
-                return Unusable(who.pid, "a notice")
+            case wire.Notice() | wire.Page():
+                return Unusable(who.pid, "what only kforge-run says")
 
     def _may_repeat(self) -> bool:
         """Return whether it may send one more message of the kind that can be repeated for ever."""
@@ -183,6 +196,8 @@ class Control:
         self._connections: dict[int, Connection] = {}
         self._most = min(_MOST_CONNECTIONS, max(os.sysconf("SC_OPEN_MAX") - _SPARE_DESCRIPTORS, 16) // 2)
         self._refused = False
+        self.page = Page()
+        self._complained = False
 
     @property
     def connections(self) -> list[Connection]:
@@ -253,8 +268,22 @@ class Control:
                     yield Gone(connection.process.who)
                 return
             news = connection.understand(packet)
+            if isinstance(news, Registered) and not news.is_launcher:
+                yield from self._share_page(connection)
             if news is not None:
                 yield news
+
+    def _share_page(self, connection: Connection) -> Iterator[News]:
+        """Answer a registration."""
+        from ...bootstrap import wire
+
+        number = self.page.number_for(connection.process.who)
+        if number is None and not self._complained:
+            self._complained = True
+            why = self.page.trouble or "every line is taken"
+            yield StatusText(connection.process.who.pid, f"no memory can be shared ({why}): its ranks stop one by one")
+        packet = wire.encode(wire.Page(number or 0))
+        connection.tell(packet, None if number is None else self.page.descriptor)
 
     def _drop(self, connection: Connection) -> None:
         self._poller.unregister(connection.fileno())
@@ -267,3 +296,4 @@ class Control:
             self._drop(connection)
         self._listen(False)
         self._listener.close()
+        self.page.close()

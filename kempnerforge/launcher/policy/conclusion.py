@@ -23,6 +23,7 @@ from .words import (
     TellOuter,
     signal_name,
 )
+from .worlds import Worlds
 
 #: How long to wait for Slurm where no deadline presses (s): to look at the job, and to requeue it: a guess.
 LOOK_WINDOW = 5.0
@@ -41,16 +42,24 @@ class Conclusion:
 
     Args:
         rules: what is fixed at the start.
-        inquiry, escalation, ledger: what came before.
+        inquiry, escalation, ledger, worlds: what came before.
         timers: to end waiting for Slurm.
 
     Attributes:
         status: the child's exit status, or minus the signal it died of; None: it runs, or outlived SIGKILL.
     """
 
-    def __init__(self, rules: Rules, inquiry: Inquiry, escalation: Escalation, ledger: Ledger, timers: Timers) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        inquiry: Inquiry,
+        escalation: Escalation,
+        ledger: Ledger,
+        worlds: Worlds,
+        timers: Timers,
+    ) -> None:
         self._rules = rules
-        self._inquiry, self._escalation, self._ledger = inquiry, escalation, ledger
+        self._inquiry, self._escalation, self._ledger, self._worlds = inquiry, escalation, ledger, worlds
         self._timers = timers
         self.status: int | None = None
         self._history: History | None = None
@@ -119,7 +128,10 @@ class Conclusion:
         signum, delivered = (None, False) if notice is None else (notice.signum, notice.delivered)
         killed, cooperation = self._escalation.killed, self._ledger.cooperation
         ended_well = self._ledger.ended_well
-        return tables.Ending(self.status, killed, cooperation, signum, delivered, self._inquiry.reason, ended_well)
+        lost = bool(self._worlds.lost_ranks)
+        return tables.Ending(
+            self.status, killed, cooperation, signum, delivered, self._inquiry.reason, ended_well, lost
+        )
 
     @staticmethod
     def _then(actions: list[Action], step: Step) -> Step:
@@ -171,7 +183,7 @@ class Conclusion:
 
     def _done(self, requeued: bool, because: str, now: float) -> Step:
         self._timers.decided()
-        inquiry, deadline = self._inquiry, self._escalation.deadline
+        inquiry, deadline, lost = self._inquiry, self._escalation.deadline, self._worlds.lost_ranks
         notice = inquiry.notice
         status = tables.exit_status(self._outcome, self.status, requeued, self._rules, inquiry.site)
         slack = None if deadline is None else deadline - now
@@ -189,6 +201,8 @@ class Conclusion:
                 slack=slack,
             )
         ]
+        if lost:
+            actions.insert(0, facts.RanksLost([rank for rank, _ in lost], [pid for _, pid in lost]))
         if self._outcome == "checkpointed" and self._rules.has_outer:
             actions.append(TellOuter())
         if not requeued and (self._tries > 0 or self._worth_a_hint):

@@ -59,6 +59,41 @@ class Registered(NamedTuple):
     is_launcher: bool = False
 
 
+class Joined(NamedTuple):
+    """A rank stops together with others."""
+
+    pid: int | None = None
+    rank: int | None = None
+    #: How many they are; 0: it is not known.
+    size: int = 0
+    #: Which of the attempt's worlds it is.
+    world: int = 0
+
+
+class Agreed(NamedTuple):
+    """The ranks of a world stop at one step."""
+
+    world: int = 0
+    ranks: list[int] = []  # noqa: RUF012 - it is never changed
+    #: `together` at the same poll, `held` at one step, or `at once` because there was no more time.
+    how: str = ""
+    #: The number of the poll; 0: it is not one number.
+    poll: int = 0
+
+
+class RanksGoOn(NamedTuple):
+    """One of the ranks has come to its end without having been told: the others are not told to stop either."""
+
+    world: int = 0
+
+
+class RanksLost(NamedTuple):
+    """Ranks that were told to stop have ended without having saved."""
+
+    ranks: list[int] = []  # noqa: RUF012 - it is never changed
+    pids: list[int] = []  # noqa: RUF012 - it is never changed
+
+
 class Polled(NamedTuple):
     """A process has polled for the first time, or was first told by a poll to stop."""
 
@@ -285,6 +320,10 @@ Journaled = (
     | Warned
     | Armed
     | Registered
+    | Joined
+    | Agreed
+    | RanksGoOn
+    | RanksLost
     | Polled
     | Finished
     | ForcedExit
@@ -328,6 +367,10 @@ EVENTS: dict[type[Journaled], str] = {
     Warned: "warning",
     Armed: "armed",
     Registered: "registered",
+    Joined: "joined",
+    Agreed: "agreed",
+    RanksGoOn: "ranks go on",
+    RanksLost: "ranks lost",
     Polled: "polled",
     Finished: "finished",
     ForcedExit: "forced exit",
@@ -402,6 +445,8 @@ def _field(value: Any, hint: str) -> Any:
             return None if number is None or number != int(number) else int(number)
         case "float":
             return as_number(value)
+        case "list[int]":
+            return [number for number in value if type(number) is int] if isinstance(value, list) else None
         case "list[str]":
             return [word for word in value if isinstance(word, str)] if isinstance(value, list) else None
         case _:

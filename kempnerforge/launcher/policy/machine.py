@@ -43,9 +43,13 @@ from .words import (
     HistoryRead,
     Job,
     JobRead,
+    Joined,
     Kill,
+    Left,
+    LinesRead,
     Look,
     MoreTime,
+    Noticed,
     Phase,
     Polled,
     Reason,
@@ -65,6 +69,7 @@ from .words import (
     never,
     signal_name,
 )
+from .worlds import Worlds
 
 #: How often the notice is repeated to such an srun (s): a guess.
 SRUN_REPEAT = 1.0
@@ -92,9 +97,10 @@ class Policy:
         self._phase: Phase = "run"
         self._timers = Timers()
         self._ledger = Ledger(self._timers, rules.notify)
+        self._worlds = Worlds(self._timers, sees_all=rules.place != "step")
         self._inquiry = Inquiry(rules, site or Site(), end, self._timers)
         self._escalation = Escalation(rules, self._inquiry, self._timers)
-        self._conclusion = Conclusion(rules, self._inquiry, self._escalation, self._ledger, self._timers)
+        self._conclusion = Conclusion(rules, self._inquiry, self._escalation, self._ledger, self._worlds, self._timers)
 
     # --- what the loop sees ----------------------------------------------------------------------
 
@@ -149,13 +155,24 @@ class Policy:
                 return self._ledger.answered(event)
             case Heard():
                 return self._ledger.heard(event, now)
+            case Joined():
+                return self._worlds.joined(event, now)
+            case Noticed():
+                return self._worlds.noticed(event.who, self._final_at(now), now) if self._is_unsaved else []
+            case Left():
+                return self._worlds.left(event.who)
+            case LinesRead():
+                return self._worlds.read(event, now) if self._is_unsaved else []
             case Polled():
+                if event.stop:
+                    self._worlds.told(event.who)
                 return self._ledger.polled(event, now, self._inquiry.after_notice(now))
             case Finished():
                 finished = self._ledger.finished(event, now, self._inquiry.after_notice(now))
-                return finished + self._sweep_if_nothing_saves(now)
+                return finished + self._worlds.finished(event.who) + self._sweep_if_nothing_saves(now)
             case Gone():
                 gone = self._ledger.gone(event, now)
+                self._worlds.lost(event.who)
                 return gone + self._look_soon(now) + self._sweep_if_nothing_saves(now)
             case ForcedExit():
                 return [facts.ForcedExit(event.who.pid)]
@@ -261,7 +278,13 @@ class Policy:
         # The signal before the message: told first, a quick program has saved, finished and put its handlers back
         # when the signal comes, and dies of it.
         told = [action for action in plan if isinstance(action, Tell)]
-        return [*said, *handed_on, *told, *understood, *(action for action in plan if action not in told)]
+        others = [action for action in plan if action not in told]
+        meeting = self._worlds.begin(self._final_at(now), now) if self._is_unsaved and window else []
+        return [*said, *handed_on, *told, *understood, *others, *meeting]
+
+    def _final_at(self, now: float) -> float:
+        """Return when the final stage is (s, monotonic)."""
+        return self._timers[Timer.TERMINATE] if Timer.TERMINATE in self._timers else now + tables.MANUAL_WINDOW
 
     def _forward(self, event: Signalled) -> list[Action]:
         name = signal_name(event.signum)
@@ -281,8 +304,7 @@ class Policy:
     def _tree_read(self, event: TreeRead, now: float) -> list[Action]:
         if not self._is_unsaved:
             return []
-        until = self._timers[Timer.TERMINATE] if Timer.TERMINATE in self._timers else now + tables.MANUAL_WINDOW
-        told = self._ledger.read(event, until, now)
+        told = self._ledger.read(event, self._final_at(now), now)
         self._end_what_hears_nothing(now)
         return told + self._sweep_if_nothing_saves(now)
 
@@ -340,7 +362,7 @@ class Policy:
         stopped = event.stopped_for
         if stopped > 0:
             actions.append(facts.Continued(stopped))
-            for part in (self._inquiry, self._ledger, self._conclusion):
+            for part in (self._inquiry, self._ledger, self._worlds, self._conclusion):
                 part.suspended(stopped)
             self._escalation.suspended(stopped, now)
         # A stop that went unnoticed did not outlast anything due, but Slurm may have moved the end.
@@ -375,6 +397,8 @@ class Policy:
                 return self._ledger.repeat(now)
             case Timer.SEEK:
                 return self._ledger.seek(now)
+            case Timer.MEET:
+                return self._worlds.meet()
             case Timer.LOOK:
                 return [Look()]
             case Timer.CONCLUDE:

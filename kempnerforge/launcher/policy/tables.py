@@ -265,6 +265,8 @@ class Ending(NamedTuple):
     #: Whether all who were told but had no handler of ours have come to a regular end; False: none of them has;
     #: None: some have, or it cannot be known.
     ended_well: bool | None = None
+    #: Of ranks that were told to stop together some have ended without having saved.
+    ranks_lost: bool = False
 
 
 def outcome_of(ending: Ending, rules: Rules) -> Outcome:
@@ -275,6 +277,8 @@ def outcome_of(ending: Ending, rules: Rules) -> Outcome:
         return "forced"
     if ending.status == CHECKPOINTED_STATUS:
         return "checkpointed"
+    if noticed and ending.ranks_lost:
+        return "interrupted"
     if noticed and (cooperation.finished or ending.ended_well) and ending.status in DIED_OF_A_NOTICE:
         return "checkpointed"  # a shell around the program that saved
     if ending.status != 0:

@@ -16,6 +16,7 @@ class Timer(enum.Enum):
     REPEAT_TO_SRUN = "a young srun that may have swallowed the notice gets it once more"
     REPEAT = "who has not acknowledged the notice gets it again"
     SEEK = "who is to be interrupted at another place than before gets the word at a moment that it does not choose"
+    MEET = "the ranks are looked at that come together to stop at one step"
     LOOK = "the tree is looked at: whose turn it is may have changed"
     CONCLUDE = "the run is decided without the answer that Slurm owes"
     VERIFY = "an accepted requeue is taken for done, though Slurm has not confirmed it"
@@ -25,7 +26,7 @@ class Timer(enum.Enum):
 MOVED_BY_A_SUSPENSION = frozenset({Timer.TERMINATE, Timer.KILL, Timer.ABANDON, Timer.CONCLUDE})
 #: They are about a child that may still save: nothing of it is left to do when the sweep begins.
 OVER_WHEN_SWEPT = frozenset(
-    {Timer.TERMINATE, Timer.PROGRESS, Timer.REPEAT_TO_SRUN, Timer.REPEAT, Timer.SEEK, Timer.LOOK}
+    {Timer.TERMINATE, Timer.PROGRESS, Timer.REPEAT_TO_SRUN, Timer.REPEAT, Timer.SEEK, Timer.MEET, Timer.LOOK}
 )
 
 

@@ -6,6 +6,7 @@ dataclasses. Every time is in seconds on the monotonic clock unless a field says
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from signal import Signals
 from typing import Literal, NamedTuple, NoReturn
 
@@ -186,6 +187,15 @@ class Answer(NamedTuple):
     awaited: frozenset[int] = frozenset()
 
 
+class Line(NamedTuple):
+    """What a rank has written into its line of the page."""
+
+    polls: int = 0
+    waits: int = 0
+    ticket: int = 0
+    heard: int = 0
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -248,6 +258,33 @@ class Registered(NamedTuple):
     timeout: float
     #: It is an inner kforge-run, which stands for whatever it runs.
     is_launcher: bool = False
+
+
+class Joined(NamedTuple):
+    """A rank tells with which others it has to stop together."""
+
+    who: Identity
+    #: Tells the world from others.
+    world: str
+    rank: int
+    #: 0: it is not known.
+    size: int
+
+
+class Noticed(NamedTuple):
+    """A rank has got a notice itself."""
+
+    who: Identity
+
+
+class Left(NamedTuple):
+    """A process that was not told to stop has come to its end, or handles notices no more."""
+
+    who: Identity
+
+
+class LinesRead(NamedTuple):
+    lines: Mapping[Identity, Line]
 
 
 class Polled(NamedTuple):
@@ -336,6 +373,10 @@ Event = (
     | Continued
     | Armed
     | Registered
+    | Joined
+    | Noticed
+    | Left
+    | LinesRead
     | Polled
     | Finished
     | Gone
@@ -406,6 +447,27 @@ class Tell(NamedTuple):
     to: Identity | None = None
 
 
+class ReadLines(NamedTuple):
+    """See how far ranks are."""
+
+    whos: tuple[Identity, ...]
+
+
+class Ask(NamedTuple):
+    """Have ranks wait, go on or stop: write a word of `page` into their lines."""
+
+    whos: tuple[Identity, ...]
+    word: int
+
+
+class LetOn(NamedTuple):
+    """Let a rank that waits go on to its next poll."""
+
+    who: Identity
+    #: Which of its waits this is about.
+    ticket: int
+
+
 class TellOuter(NamedTuple):
     """Tell the kforge-run above this one that what runs here has saved."""
 
@@ -449,6 +511,9 @@ Action = (
     | Seek
     | Forward
     | Tell
+    | ReadLines
+    | Ask
+    | LetOn
     | TellOuter
     | AskSlurm
     | Listen

@@ -48,6 +48,16 @@ def line_of(fact: facts.Fact) -> Line | None:
         case facts.Registered(pid, program, _, is_launcher):
             does = "looks after what runs below it" if is_launcher else "has a ShutdownHandler"
             return Line("detail", f"{program} (pid {pid}) {does}")
+        case facts.Joined(pid, rank, size, _):
+            who = f"pid {pid} is rank {rank} of {size}, and" if size else f"pid {pid}"
+            return Line("detail", f"{who} stops together with the others of its world")
+        case facts.Agreed(_, ranks, how, poll):
+            return Line("warning" if how == "at once" else "info", _agreed(ranks, how, poll))
+        case facts.RanksGoOn():
+            return Line("info", "a rank has come to its end by itself: the others are not told to stop")
+        case facts.RanksLost(ranks, pids):
+            who = ", ".join(_rank(rank, pid) for rank, pid in zip(ranks, pids, strict=False))
+            return Line("warning", f"told to stop, and ended without having saved: {who}")
         case facts.Status(pid, text):
             return Line("info", f"pid {pid}: {text}")
         case facts.Polled(pid, _, first, after):
@@ -111,6 +121,18 @@ def line_of(fact: facts.Fact) -> Line | None:
             return Line("summary", _summary(fact))
         case _:
             return never(fact)
+
+
+def _rank(rank: int, pid: int) -> str:
+    # Ranks that no library knows are told from each other by their pids.
+    return f"pid {pid}" if rank == pid else f"rank {rank} (pid {pid})"
+
+
+def _agreed(ranks: list[int], how: str, poll: int) -> str:
+    who = "1 rank stops" if len(ranks) == 1 else f"{len(ranks)} ranks stop"
+    if how == "at once":
+        return f"{who} wherever they are: they have not come to one step in time"
+    return f"{who} at poll {poll}" if poll else f"{who} at one step, each at a poll of its own"
 
 
 def describe(status: int) -> str:
