@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 VARIABLE = "KFORGE_FAILED_TESTS"
+#: Not for those whom a test starts, nor for pytest-xdist's workers: who has started them sees what they see.
+_FILE = pytest.StashKey[str | None]()
 #: How many lines tell of one test, and how many characters of each.
 LINES, WIDTH = 8, 130
 #: Who speaks in a job's output when something goes wrong.
@@ -27,10 +29,14 @@ def digest(message: str) -> list[str]:
     return [line[:WIDTH] for line in (said[0], *telling[1 - LINES :])]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    file = os.environ.get(VARIABLE)
-    if file is None or hasattr(terminalreporter.config, "workerinput"):
-        return  # what pytest-xdist's workers have seen, who started them has seen, too
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FILE] = os.environ.pop(VARIABLE, None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    file = config.stash[_FILE]
+    if file is None:
+        return
     reports = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, ())]
     with Path(file).open("a") as digests:
         for report in reports:

@@ -111,8 +111,9 @@ class ShutdownHandler:
 
     @property
     def signal_received(self) -> signal.Signals | None:
-        """The signal that triggered the shutdown, the first if there were several; None: there was none."""
-        signum = self._shutdown.signum
+        """The signal that triggered the shutdown, the first if there were several; None: there is no shutdown (yet)."""
+        # One of many ranks may know of a notice before it is told to stop: who stops at this one would stop alone.
+        signum = self._shutdown.signum if self._shutdown.requested else None
         self._shutdown.seen = self._shutdown.seen or signum is not None
         return signum
 

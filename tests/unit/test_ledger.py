@@ -204,6 +204,18 @@ def wrapped(window: float = WINDOW, **outer: object) -> Notice:
     return notice.comes().says("w").says("t")
 
 
+# --- who does not answer ---------------------------------------------------------------------------------
+
+
+def test_who_has_begun_to_wait_for_a_signal_when_the_word_came_gets_the_signal() -> None:
+    notice = Notice().has("t").comes()
+    assert notice.tellings == [Telling(0.0, "t")]
+    notice.becomes("t", waits_for_signal=True).passes(3.0)
+    signals = [telling for telling in notice.tellings if telling.by != WORD]
+    assert len(signals) == 1 and signals[0][1:] == ("t", SIGUSR1, False) and signals[0].at <= 1.1
+    assert not [telling for telling in notice.tellings if telling.at > signals[0].at]
+
+
 # --- at the notice -----------------------------------------------------------------------------------------
 
 

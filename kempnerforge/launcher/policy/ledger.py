@@ -402,7 +402,13 @@ class Ledger:
             and row.gone_at is None
             and now - (row.told_at or now) >= REPEAT_AFTER[0]
         ]
-        return [Signal(tuple(late), WORD, again=True)] if late else []
+        # The word came just before it began to wait for signals, and wakes nobody up there.
+        waiting = {one.who for one in self._seen if one.waits_for_signal}.intersection(late)
+        for who in waiting:
+            self._rows[who] = self._rows[who]._replace(by=self._came)
+        late = [who for who in late if who not in waiting]
+        actions: list[Action] = [Signal(tuple(late), WORD, again=True)] if late else []
+        return [*actions, Signal(tuple(sorted(waiting)), self._came)] if waiting else actions
 
     def final(self, now: float) -> tuple[list[Action], frozenset[Identity]]:
         """Give everybody their last chance; return also who is not to get SIGTERM: who acts, and what belongs to it."""

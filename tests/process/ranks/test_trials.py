@@ -55,9 +55,3 @@ def test_ranks_stop_at_one_step_in_every_kind_of_loop(batch: int) -> None:
     said, errors = trials("--trials", "2", *programs)
     kept = dict(re.findall(r"^(\w+) +kept (\d+) of 2 ", said, re.MULTILINE))
     assert kept == dict.fromkeys(programs, "2"), said + errors
-
-
-@pytest.mark.slow
-def test_without_the_agreement_a_run_is_lost() -> None:
-    said, _errors = trials("--alone", "--trials", "1", "one_is_late_and_has_polled_more")
-    assert " kept 0 of 1 " in said, said
