@@ -58,6 +58,8 @@ def bash_around(slurm: Sandbox, command: str) -> str:
 #: More steps than the shortest time limit has time for, at five a second: Slurm ends a job up to half a minute late. On
 #: a loaded machine, where a step takes longer, they take several attempts.
 BEYOND_A_MINUTE = 480
+#: Where the last of them ends just when its time is up, Slurm says so, though nothing is left to run.
+ENDED_IN_TIME = ("COMPLETED", "TIMEOUT")
 
 
 class LaunchesFail(Exception):
@@ -100,23 +102,24 @@ class Run:
         self.slurm.scancel(self.job)
         return self
 
-    def ends(self, state: str, *, restarts: int | None = None, at_least: int = 0, timeout: float = 250) -> Run:
+    def ends(self, *states: str, restarts: int | None = None, at_least: int = 0, timeout: float = 250) -> Run:
         """Wait until the job is over, and check how: its state, the restarts that ran, and that nothing is left.
 
         Args:
+            states: in which of these it may be.
             restarts: how many; None: `at_least` so many.
         """
         record = self.slurm.wait_for_state(
             self.job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", timeout=timeout
         )
-        assert record["JobState"] == state, self.output
+        assert record["JobState"] in states, f"{record['JobState']}, {record['ExitCode']}:\n{self.output}"
         ran = int(record["Restarts"]) - self.skipped
         assert ran >= at_least if restarts is None else ran == restarts, self.output
         assert self.slurm.processes_of_job(self.job) == {}
         return self
 
     def though_launches_fail(self, what: str, holds: Callable[[], bool], *, tries: int = 5) -> Run:
-        """Wait until something holds, and release the job where Slurm could not launch it and so holds it.
+        """Wait until something holds, and have the job start again where Slurm could not launch it: held, or failed.
 
         Slurm starts the batch script of a job in a namespace of its own at times before the namespace is there, most
         often when another one's has just gone.
@@ -133,12 +136,13 @@ class Run:
 
         def probe() -> bool:
             nonlocal failed
-            reason = self.record["Reason"]
-            if "held" in reason:
+            record = self.record
+            has_failed = record["JobState"] == "FAILED" and "_g_join failed" in self.output
+            if "held" in record["Reason"] or has_failed:
                 failed += 1
                 if failed > tries:
-                    raise LaunchesFail(reason)
-                self.slurm.run("scontrol", "release", str(self.job))
+                    raise LaunchesFail(record["Reason"])
+                self.slurm.run("scontrol", "requeue" if has_failed else "release", str(self.job))
             return holds()
 
         self.slurm.wait_for(what, probe, job=self.job, timeout=250)

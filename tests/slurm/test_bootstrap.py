@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.slurm.runs import BEYOND_A_MINUTE, PROGRAMS, Run, bash_around, kforge_run
+from tests.slurm.runs import BEYOND_A_MINUTE, ENDED_IN_TIME, PROGRAMS, Run, bash_around, kforge_run
 from tests.slurm.sandbox import Sandbox
 
 pytestmark = pytest.mark.slurm
@@ -46,7 +46,7 @@ def test_a_script_that_saves_when_it_is_interrupted(slurm: Sandbox) -> None:
 def test_a_script_that_saves_when_it_is_interrupted_at_the_time_limit(slurm: Sandbox) -> None:
     """Slurm signals every process of the job itself, and kforge-run the armed one, too."""
     run = Run(slurm, kforge_run(python("save_when_interrupted.py", BEYOND_A_MINUTE)), "--time=1")
-    run.says("reason: time limit").ends("COMPLETED", at_least=1, timeout=300).lost_nothing(steps=BEYOND_A_MINUTE)
+    run.says("reason: time limit").ends(*ENDED_IN_TIME, at_least=1, timeout=300).lost_nothing(steps=BEYOND_A_MINUTE)
 
 
 def test_a_bash_script_in_between(slurm: Sandbox) -> None:
@@ -95,7 +95,7 @@ def test_torchrun_with_two_ranks_when_slurm_requeues(slurm: Sandbox) -> None:
 def test_a_dataloader_with_workers_at_the_time_limit(slurm: Sandbox) -> None:
     """Without --signal: Slurm signals every process of the job."""
     run = Run(slurm, kforge_run(python("dataloader.py", BEYOND_A_MINUTE)), "--time=1").says("reason: time limit")
-    run.ends("COMPLETED", at_least=1, timeout=300).lost_nothing(steps=BEYOND_A_MINUTE)
+    run.ends(*ENDED_IN_TIME, at_least=1, timeout=300).lost_nothing(steps=BEYOND_A_MINUTE)
 
 
 @needs("torch")

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.slurm.runs import BEYOND_A_MINUTE, Run, kforge_run, program, script, training
+from tests.slurm.runs import BEYOND_A_MINUTE, ENDED_IN_TIME, Run, kforge_run, program, script, training
 from tests.slurm.sandbox import Sandbox, installed_version
 
 #: Longer than what any test does before its notice, short enough to finish soon after the resume.
@@ -30,7 +30,7 @@ def test_time_limit_with_a_signal_before_it(slurm: Sandbox) -> None:
 def test_time_limit_without_any_signal_before_it(slurm: Sandbox) -> None:
     # Saving takes 3 of the 8 s of KillWait.
     run = Run(slurm, kforge_run(training(BEYOND_A_MINUTE, save_seconds=3)), "--time=1")
-    run.says("reason: time limit").ends("COMPLETED", at_least=1, timeout=300).lost_nothing(steps=BEYOND_A_MINUTE)
+    run.says("reason: time limit").ends(*ENDED_IN_TIME, at_least=1, timeout=300).lost_nothing(steps=BEYOND_A_MINUTE)
     assert "notice: SIGTERM from slurmstepd" in run.output
 
 
