@@ -148,8 +148,10 @@ def frames(frame: "FrameType | None") -> "Iterator[FrameType]":
 
 
 def is_own(path: str) -> bool:
-    """Return whether a file is the program's own, and not Python's or an installed package's."""
-    if path.startswith("<frozen") or any(part in path for part in _INSTALLED):
+    """Return whether a file is the program's own, and not Python's, an installed package's or ours."""
+    # Ours need not be installed: a word may come while a handler of ours runs.
+    bootstrap = os.path.dirname(os.path.dirname(is_own.__code__.co_filename))
+    if path.startswith(("<frozen", bootstrap + "/")) or any(part in path for part in _INSTALLED):
         return False
     library = os.path.dirname(os.__file__)
     return not path.startswith(library + "/")
