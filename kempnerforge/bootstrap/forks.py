@@ -9,15 +9,18 @@ until the hook is over. In the child, the program's own handler runs as soon as 
 SystemExit most likely, Python drops it as well, and the child would live on: so it dies of SIGTERM instead.
 
 A stray SIGUSR1, as Slurm sends it to every process of a job, must not kill a data worker: it is given `ignore`.
+
+What multiprocessing has forked also ends in another way than others (`at_end`).
 """
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any, Iterable
+    from typing import Any, Callable, Iterable
 
 
 class HeldSignals:
@@ -60,3 +63,14 @@ def let_in_child(mask: "Any") -> bool:
 
 def ignore(_signum: int, _frame: "FrameType | None") -> None:
     """Let a stray signal pass. Not SIG_IGN, which is inherited across exec, and which bash cannot trap."""
+
+
+def at_end(function: "Callable[[], None]") -> None:
+    """Have a function called when the process comes to its end by itself."""
+    import atexit
+
+    atexit.register(function)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # What multiprocessing has forked ends without atexit.
+        util.Finalize(None, function, exitpriority=0)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..bootstrap import contract, page, proc
+from ..bootstrap import contract, proc
 from . import surroundings
 from .advice import Advice
 from .asking import slurm
@@ -323,8 +323,12 @@ class Supervisor:
                 return words.TreeRead(seen)
             case words.ReadLines(whos):
                 return words.LinesRead({} if self._control is None else self._control.page.read(whos))
-            case words.Ask() | words.LetOn():
-                self._write_into_page(action)
+            case words.Ask(whos, word):
+                if self._control is not None:
+                    self._control.page.ask(whos, word)
+            case words.LetOn(who, ticket):
+                if self._control is not None:
+                    self._control.page.let_on(who, ticket)
             case words.Probe(whos):
                 self._receivers.ask(whos)
             case words.Seek(whos):
@@ -372,19 +376,6 @@ class Supervisor:
         self._receivers.listen()
         self._advice.notice_came(now)
         return delivery.deliver(action.signum, self._child, cooperative, rules)
-
-    def _write_into_page(self, action: words.Ask | words.LetOn) -> None:
-        if self._control is None:
-            return
-        write = self._control.page.write
-        match action:
-            case words.Ask(whos, word):
-                for who in whos:
-                    write(who, page.WORD, word)
-            case words.LetOn(who, ticket):
-                write(who, page.LET, ticket)
-            case _:
-                words.never(action)
 
     def _not_the_run(self) -> set[int]:
         """Return which children of ours are no part of the run: our own helpers, and who reads our log."""

@@ -12,7 +12,6 @@ All of them are idempotent, so the same notice may come in by each.
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import signal
@@ -61,7 +60,7 @@ def enter(shutdown: Shutdown, world: str | None) -> ProcessGuard:
     if not _fork_hooks_installed:
         os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
         _fork_hooks_installed = True
-        _take_leave_at_exit()
+        forks.at_end(_take_leave)
     if _guard is None:
         _guard = ProcessGuard()
         rank.begin(world)
@@ -149,7 +148,7 @@ class ProcessGuard:
         Off the main thread, where no signal can be touched, the traces stay until a signal comes or a handler
         is registered or unregistered in the main thread.
         """
-        last = in_main_thread() and self._shutdowns == [shutdown]
+        last = in_main_thread() and self.is_alone(shutdown)
         if last:
             # First, so that a signal which came before is noted: signal.signal() runs the handlers that are due.
             self._put_back_signals()
@@ -388,7 +387,7 @@ class ProcessGuard:
             if shutdown.link is None:
                 continue
             try:
-                for notice in shutdown.link.receive(shutdown.rank.adopt):
+                for notice in shutdown.link.receive(rank.adopt):
                     shutdown.note(notice.signal, notice.reason)
                     shutdown.limit_by_launcher(notice.forced_exit_in)
                     self._rearm()
@@ -420,14 +419,6 @@ def _set_wakeup_fd(fd: int) -> None:
 
 
 # --- the end -------------------------------------------------------------------------------------------
-
-
-def _take_leave_at_exit() -> None:
-    atexit.register(_take_leave)
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        # What multiprocessing has started ends without atexit.
-        util.Finalize(None, _take_leave, exitpriority=0)
 
 
 def _take_leave() -> None:

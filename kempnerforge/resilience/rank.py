@@ -38,7 +38,7 @@ _STDERR = 2
 
 
 class Rank:
-    """This process among others. There is one in a process; a handler that is not registered has one for itself.
+    """This process among others: one object for all of its handlers.
 
     Attributes:
         polls: the number of the last poll.
@@ -110,10 +110,11 @@ class Rank:
             descriptor: of the page, owned by this; NONE: there is no page.
             number: of the line.
         """
-        if descriptor == NONE or self._words is not None:
-            self._page_refused = descriptor == NONE
-            if descriptor != NONE:
-                os.close(descriptor)
+        if descriptor == NONE:
+            self._page_refused = True
+            return
+        if self._words is not None:
+            os.close(descriptor)  # another registration of this process, and the same line
             return
         try:
             words = page.lines_of(_mapped(descriptor))

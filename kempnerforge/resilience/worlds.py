@@ -6,7 +6,6 @@ turns out to be like, nothing is raised here: a rank without a world stops alone
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
@@ -38,9 +37,10 @@ def named(name: str) -> World:
 def find() -> Found:
     """Return the world of this process; None: it has none, or none yet."""
     for look in (_torch, _jax, _horovod, _mpi):
-        world = None
-        with contextlib.suppress(Exception):  # another version of a library may look in any way
+        try:
             world = look()
+        except Exception:  # noqa: BLE001 - another version of a library may look in any way
+            world = None
         if world is not None and world[2] > 1:
             return world
     return None

@@ -11,7 +11,7 @@ import os
 import sys
 from time import monotonic, sleep, time
 
-from .. import proc, programs
+from .. import forks, proc, programs
 from ..site.sitecustomize import folder_of_launcher, open_folder
 from . import doors, process, signals, wakeup
 
@@ -154,13 +154,7 @@ def _is_at_a_delicate_place(frame: "FrameType | None") -> bool:
 
 def _act(frame: "FrameType | None") -> None:
     _notice.acted_at, _notice.waits, _notice.reminding = monotonic(), False, False
-    import atexit
-
-    atexit.register(_end)
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        # What multiprocessing has forked ends without atexit.
-        util.Finalize(None, _end, exitpriority=0)
+    forks.at_end(_end)
     door = doors.best(frame, _signal_of_notice())
     if door == doors.IN_C and not doors.is_there_one_in_c():
         door = doors.CTRL_C

@@ -82,10 +82,18 @@ class Page:
         """Return what ranks have written."""
         return {who: _read(self._lines[who]) for who in whos if who in self._lines}
 
-    def write(self, who: Identity, slot: int, value: int) -> None:
-        """Write one word into a line, in one store."""
+    def ask(self, whos: Iterable[Identity], word: int) -> None:
+        """Write a word into the lines of ranks, into one after the other."""
+        for who in whos:
+            self._write(who, page.WORD, word)
+
+    def let_on(self, who: Identity, ticket: int) -> None:
+        """End one of a rank's waits without a stop."""
+        self._write(who, page.LET, ticket)
+
+    def _write(self, who: Identity, slot: int, value: int) -> None:
         if who in self._lines:
-            self._lines[who][slot] = value
+            self._lines[who][slot] = value  # in one store
 
     def close(self) -> None:
         if self.descriptor is not None:

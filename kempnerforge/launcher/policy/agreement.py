@@ -97,7 +97,8 @@ class Agreement:
             lines: of all members that live.
             missing: how many have not polled yet, that belong to them.
         """
-        members = _members(lines)
+        is_early = all(_polls(line) <= OTHERS_POLL for line in lines.values())
+        members = lines if is_early else {who: line for who, line in lines.items() if _polls(line) > POLLS_ONCE}
         if self._phase == "done" or not members:
             return NOTHING
         here = {who: line.waits for who, line in members.items() if line.heard == self.word != 0}
@@ -108,9 +109,8 @@ class Agreement:
             return self._ask(page.HOLD)
         if self._phase == "freeze":
             return self._frozen(members, here, now)
-        others_may_come = missing > 0 and all(_polls(line) <= OTHERS_POLL for line in lines.values())
         if self._phase == "count":
-            return self._count(members, here, others_may_come, now)
+            return self._count(members, here, is_early and missing > 0, now)
         return self._hold(members, here, now)
 
     def _frozen(self, members: Mapping[Identity, Line], here: Mapping[Identity, int], now: float) -> Asked:
@@ -182,13 +182,6 @@ class Agreement:
         self._at = at
         self.word = page.word(kind, at, self._serial % page.SERIAL_OF_RANKS)
         return Asked(self.word)
-
-
-def _members(lines: Mapping[Identity, Line]) -> Mapping[Identity, Line]:
-    """Return those that are waited for."""
-    if all(_polls(line) <= OTHERS_POLL for line in lines.values()):
-        return lines
-    return {who: line for who, line in lines.items() if _polls(line) > POLLS_ONCE}
 
 
 def _polls(line: Line) -> int:

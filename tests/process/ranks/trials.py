@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-from kempnerforge.bootstrap import page
 from kempnerforge.launcher.meeting.page import Page
 from kempnerforge.launcher.policy import facts
 from kempnerforge.launcher.policy.timers import Timer, Timers
@@ -226,10 +225,9 @@ class Trial:
                 case ReadLines(whos):
                     self._do(self._worlds.read(LinesRead(self._page.read(whos)), time.monotonic()))
                 case Ask(whos, word):
-                    for who in whos:
-                        self._page.write(who, page.WORD, word)
+                    self._page.ask(whos, word)
                 case LetOn(who, ticket):
-                    self._page.write(who, page.LET, ticket)
+                    self._page.let_on(who, ticket)
                 case facts.Agreed(_, _, how, _):
                     self._how = how
 
